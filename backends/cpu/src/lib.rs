@@ -1,0 +1,1 @@
+//! The CPU backend: kernel ops to macro-kernel launches and Cranelift code, then a plan.

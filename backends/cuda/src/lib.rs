@@ -1,0 +1,1 @@
+//! Prints PTX from simt.

@@ -1,0 +1,1 @@
+//! The thread level that CUDA and ROCm share: the simt dialect and the lowering from tile.

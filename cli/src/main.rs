@@ -1,0 +1,2 @@
+//! The silure command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reads ONNX models into the graph dialect.

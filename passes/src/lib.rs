@@ -1,0 +1,1 @@
+//! The pass driver and the rewrite, fusion, layout and memory passes.

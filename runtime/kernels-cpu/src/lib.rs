@@ -1,0 +1,3 @@
+//! CPU macro-kernels and the layouts they read.
+
+pub mod abi;

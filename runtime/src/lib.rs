@@ -1,0 +1,1 @@
+//! Loads an engine and runs it: executor, memory, threads, devices, C interface.

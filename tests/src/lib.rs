@@ -1,0 +1,1 @@
+//! End-to-end tests: real models, bad files, property tests, peers' answers.
