@@ -1,0 +1,459 @@
+//! Binary form of the plan: LEB128 varints and tables, no padding, one encoding per plan.
+//!
+//! Decoding never panics and allocates no more than a small multiple of the bytes present: a count
+//! is believed only as far as the bytes that follow can hold it. [`Plan::decode`] validates.
+
+use crate::error::{FormatError, Result};
+use crate::plan::*;
+use silure_types::Elem;
+
+struct Out(Vec<u8>);
+
+impl Out {
+    fn u(&mut self, mut v: u64) {
+        while v >= 0x80 {
+            self.0.push(v as u8 | 0x80);
+            v >>= 7;
+        }
+        self.0.push(v as u8);
+    }
+    fn i(&mut self, v: i64) {
+        self.u(((v << 1) ^ (v >> 63)) as u64);
+    }
+    fn val(&mut self, v: Val) {
+        match v {
+            // The lowest bit tells registers from immediates; immediates keep all 64 bits.
+            Val::Reg(r) => self.u((r.0 as u64) << 1),
+            Val::Imm(v) => {
+                self.u(1);
+                self.i(v);
+            }
+        }
+    }
+    fn bufs(&mut self, list: &[Option<Buf>]) {
+        self.u(list.len() as u64);
+        list.iter().for_each(|b| self.u(b.map_or(0, |b| b.0 as u64 + 1)));
+    }
+    fn list<T>(&mut self, items: &[T], mut f: impl FnMut(&mut Out, &T)) {
+        self.u(items.len() as u64);
+        items.iter().for_each(|x| f(self, x));
+    }
+    fn port(&mut self, p: &Port) {
+        self.u(p.name.0 as u64);
+        self.0.push(p.elem as u8);
+        self.list(&p.dims, |o, d| {
+            o.u(d.expr.0 as u64);
+            o.u(d.symbol.map_or(0, |s| s as u64 + 1));
+            o.u(d.min);
+            o.u(d.max);
+            o.u(d.multiple);
+        });
+    }
+    fn op(&mut self, op: &Op) {
+        let code = match &op.inst {
+            Inst::Set { .. } => 0,
+            Inst::Bin { .. } => 1,
+            Inst::Neg { .. } => 2,
+            Inst::Not { .. } => 3,
+            Inst::Select { .. } => 4,
+            Inst::Dim { .. } => 5,
+            Inst::Load { .. } => 6,
+            Inst::Store { .. } => 7,
+            Inst::Check { .. } => 8,
+            Inst::Error { .. } => 9,
+            Inst::Alloc { .. } => 10,
+            Inst::Free { .. } => 11,
+            Inst::View { .. } => 12,
+            Inst::Swap { .. } => 13,
+            Inst::Launch(_) => 14,
+            Inst::Copy { .. } => 15,
+            Inst::Fill { .. } => 16,
+            Inst::BrZero { .. } => 17,
+            Inst::Jump { .. } => 18,
+            Inst::SetShape { .. } => 19,
+            Inst::Return => 20,
+        };
+        self.0.push(code);
+        self.0.push(op.device);
+        self.u(op.loc.0 as u64);
+        match &op.inst {
+            Inst::Bin { op, .. } => self.0.push(*op as u8),
+            Inst::Dim { input, axis, .. } => {
+                self.u(*input as u64);
+                self.u(*axis as u64);
+            }
+            Inst::Load { elem, mode, .. } => self.0.extend([*elem as u8, *mode as u8]),
+            Inst::Store { elem, .. } => self.0.push(*elem as u8),
+            Inst::Check { message, .. } | Inst::Error { message } => self.u(message.0 as u64),
+            Inst::Fill { pattern, width, .. } => {
+                self.0.push(*width);
+                self.u(*pattern);
+            }
+            Inst::BrZero { target, .. } | Inst::Jump { target } => self.u(*target as u64),
+            Inst::SetShape { output, dims } => {
+                self.u(*output as u64);
+                self.u(dims.len() as u64);
+            }
+            Inst::Launch(l) => {
+                let (tag, id) = match l.kernel {
+                    KernelRef::Builtin(i) => (0, i),
+                    KernelRef::Code(i) => (1, i),
+                };
+                self.0.push(tag | if l.tasks == Tasks::Kernel { 2 } else { 0 });
+                self.u(id as u64);
+                self.bufs(&l.ins);
+                self.bufs(&l.outs);
+                self.u(l.sizes.len() as u64);
+            }
+            _ => {}
+        }
+        if let Some(r) = op.inst.dst() {
+            self.u(r.0 as u64);
+        }
+        if !matches!(op.inst, Inst::Launch(_)) {
+            op.inst.bufs(&mut |b, _| self.u(b.0 as u64));
+        }
+        op.inst.vals(&mut |v| self.val(v));
+    }
+    fn entry(&mut self, e: &Entry) {
+        self.u(e.name.0 as u64);
+        self.list(&e.inputs, Out::port);
+        self.list(&e.outputs, Out::port);
+        self.list(&e.symbols, |o, s| o.u(s.0 as u64));
+        self.list(&e.states, |o, s| o.u(*s as u64));
+        self.u(e.regs as u64);
+        self.list(&e.buffers, |o, b| {
+            let (tag, id) = match b.kind {
+                BufKind::Input(i) => (0, i),
+                BufKind::Output(i) => (1, i),
+                BufKind::Weight(i) => (2, i),
+                BufKind::Const(i) => (3, i),
+                BufKind::State(i) => (4, i),
+                BufKind::Arena { .. } => (5, 0),
+                BufKind::Heap => (6, 0),
+                BufKind::View => (7, 0),
+            };
+            o.0.push(tag);
+            o.u(b.name.0 as u64);
+            match b.kind {
+                BufKind::Arena { bytes, first, last } => {
+                    o.val(bytes);
+                    o.u(first as u64);
+                    o.u(last as u64);
+                }
+                BufKind::Heap | BufKind::View => {}
+                _ => o.u(id as u64),
+            }
+        });
+        self.u(e.size_end as u64);
+        self.list(&e.code, Out::op);
+    }
+}
+
+struct In<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+fn bad(
+    field: &str,
+    needed: impl std::fmt::Display,
+    present: impl std::fmt::Display,
+) -> FormatError {
+    FormatError::field(field, needed, present)
+}
+
+impl<'a> In<'a> {
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+    fn byte(&mut self, field: &str) -> Result<u8> {
+        let b = *self.bytes.get(self.at).ok_or_else(|| bad(field, "1 more byte", "the end"))?;
+        self.at += 1;
+        Ok(b)
+    }
+    fn u(&mut self, field: &str) -> Result<u64> {
+        let mut v = 0u64;
+        for shift in (0..).step_by(7) {
+            let b = self.byte(field)?;
+            let low = (b & 0x7F) as u64;
+            if shift > 63 || (shift == 63 && low > 1) {
+                return Err(bad(field, "a varint of 64 bits", "a longer one"));
+            }
+            v |= low << shift;
+            if b < 0x80 {
+                // One encoding per value keeps files comparable byte by byte.
+                if b == 0 && shift > 0 {
+                    return Err(bad(field, "the shortest varint", "a padded one"));
+                }
+                break;
+            }
+        }
+        Ok(v)
+    }
+    fn u32(&mut self, field: &str) -> Result<u32> {
+        let v = self.u(field)?;
+        u32::try_from(v).map_err(|_| bad(field, "at most 4294967295", v))
+    }
+    fn i(&mut self, field: &str) -> Result<i64> {
+        let v = self.u(field)?;
+        Ok((v >> 1) as i64 ^ -((v & 1) as i64))
+    }
+    fn val(&mut self) -> Result<Val> {
+        let v = self.u("value")?;
+        match v & 1 {
+            0 => match u32::try_from(v >> 1) {
+                Ok(r) => Ok(Val::Reg(Reg(r))),
+                Err(_) => Err(bad("register", "at most 4294967295", v >> 1)),
+            },
+            _ if v == 1 => Ok(Val::Imm(self.i("immediate")?)),
+            _ => Err(bad("value", "a register or the immediate mark", v)),
+        }
+    }
+    fn str(&mut self, field: &str) -> Result<Str> {
+        self.u32(field).map(Str)
+    }
+    fn elem(&mut self) -> Result<Elem> {
+        let b = self.byte("element type")?;
+        Elem::from_code(b).ok_or_else(|| bad("element type", "a known code", b))
+    }
+    fn count(&mut self, field: &str) -> Result<usize> {
+        let n = self.u(field)?;
+        if n > self.left() as u64 {
+            return Err(bad(field, format!("{n} items"), format!("{} bytes", self.left())));
+        }
+        Ok(n as usize)
+    }
+    fn list<T>(
+        &mut self,
+        field: &str,
+        mut f: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let n = self.count(field)?;
+        // Grown as items really arrive: a count alone reserves little.
+        let mut v = Vec::with_capacity(n.min(1024));
+        for i in 0..n {
+            v.push(f(self).map_err(|e| e.within(format_args!("{field} {i}")))?);
+        }
+        Ok(v)
+    }
+    fn bufs(&mut self, field: &str) -> Result<Vec<Option<Buf>>> {
+        self.list(field, |r| Ok(r.u32("buffer")?.checked_sub(1).map(Buf)))
+    }
+    fn bytes(&mut self, field: &str) -> Result<&'a [u8]> {
+        let n = self.count(field)?;
+        let b = &self.bytes[self.at..self.at + n];
+        self.at += n;
+        Ok(b)
+    }
+    fn port(&mut self) -> Result<Port> {
+        Ok(Port {
+            name: self.str("name")?,
+            elem: self.elem()?,
+            dims: self.list("dim", |r| {
+                Ok(Dim {
+                    expr: r.str("expression")?,
+                    symbol: r.u32("symbol")?.checked_sub(1),
+                    min: r.u("min")?,
+                    max: r.u("max")?,
+                    multiple: r.u("multiple")?,
+                })
+            })?,
+        })
+    }
+    fn op(&mut self) -> Result<Op> {
+        let code = self.byte("opcode")?;
+        let device = self.byte("device")?;
+        let loc = self.str("location")?;
+        let none = (Reg(0), Val::Imm(0), Buf(0));
+        let (r0, v0, b0) = none;
+        let mut inst = match code {
+            0 => Inst::Set { dst: r0, src: v0 },
+            1 => {
+                let b = self.byte("operation")?;
+                let op = *BinOp::ALL
+                    .get(b as usize)
+                    .ok_or_else(|| bad("operation", "a known code", b))?;
+                Inst::Bin { op, dst: r0, a: v0, b: v0 }
+            }
+            2 => Inst::Neg { dst: r0, a: v0 },
+            3 => Inst::Not { dst: r0, a: v0 },
+            4 => Inst::Select { dst: r0, cond: v0, a: v0, b: v0 },
+            5 => Inst::Dim { dst: r0, input: self.u32("input")?, axis: self.u32("axis")? },
+            6 => {
+                let elem = self.elem()?;
+                let mode = match self.byte("mode")? {
+                    0 => LoadMode::Value,
+                    1 => LoadMode::Bits,
+                    m => return Err(bad("load mode", "0 or 1", m)),
+                };
+                Inst::Load { dst: r0, buf: b0, index: v0, elem, mode }
+            }
+            7 => Inst::Store { buf: b0, index: v0, src: v0, elem: self.elem()? },
+            8 => Inst::Check { message: self.str("message")?, cond: v0, needed: v0, present: v0 },
+            9 => Inst::Error { message: self.str("message")? },
+            10 => Inst::Alloc { buf: b0, bytes: v0 },
+            11 => Inst::Free { buf: b0 },
+            12 => Inst::View { buf: b0, base: b0, offset: v0, bytes: v0 },
+            13 => Inst::Swap { a: b0, b: b0 },
+            14 => {
+                let tag = self.byte("kernel tag")?;
+                if tag > 3 {
+                    return Err(bad("kernel tag", "0 to 3", tag));
+                }
+                let id = self.u32("kernel")?;
+                Inst::Launch(Box::new(Launch {
+                    kernel: if tag & 1 == 0 { KernelRef::Builtin(id) } else { KernelRef::Code(id) },
+                    ins: self.bufs("inputs")?,
+                    outs: self.bufs("outputs")?,
+                    sizes: vec![v0; self.count("sizes")?],
+                    tasks: if tag & 2 != 0 { Tasks::Kernel } else { Tasks::Count(v0) },
+                    work: v0,
+                    scratch: v0,
+                }))
+            }
+            15 => Inst::Copy { dst: b0, dst_offset: v0, src: b0, src_offset: v0, bytes: v0 },
+            16 => {
+                let width = self.byte("width")?;
+                Inst::Fill { width, pattern: self.u("pattern")?, buf: b0, bytes: v0 }
+            }
+            17 => Inst::BrZero { cond: v0, target: self.u32("target")? },
+            18 => Inst::Jump { target: self.u32("target")? },
+            19 => {
+                Inst::SetShape { output: self.u32("output")?, dims: vec![v0; self.count("dims")?] }
+            }
+            20 => Inst::Return,
+            c => return Err(bad("opcode", "0 to 20", c)),
+        };
+        if inst.dst().is_some() {
+            let r = Reg(self.u32("register")?);
+            match &mut inst {
+                Inst::Set { dst, .. }
+                | Inst::Bin { dst, .. }
+                | Inst::Neg { dst, .. }
+                | Inst::Not { dst, .. }
+                | Inst::Select { dst, .. }
+                | Inst::Dim { dst, .. }
+                | Inst::Load { dst, .. } => *dst = r,
+                _ => {}
+            }
+        }
+        match &mut inst {
+            Inst::Load { buf, .. }
+            | Inst::Store { buf, .. }
+            | Inst::Alloc { buf, .. }
+            | Inst::Free { buf }
+            | Inst::Fill { buf, .. } => *buf = Buf(self.u32("buffer")?),
+            Inst::View { buf: b, base: a, .. }
+            | Inst::Swap { a, b }
+            | Inst::Copy { src: a, dst: b, .. } => {
+                *a = Buf(self.u32("buffer")?);
+                *b = Buf(self.u32("buffer")?);
+            }
+            _ => {}
+        }
+        let mut error = None;
+        inst.vals_mut(&mut |v| match self.val() {
+            Ok(x) => *v = x,
+            Err(e) => error = error.take().or(Some(e)),
+        });
+        error.map_or(Ok(Op { inst, device, loc }), Err)
+    }
+    fn entry(&mut self) -> Result<Entry> {
+        Ok(Entry {
+            name: self.str("name")?,
+            inputs: self.list("input", Self::port)?,
+            outputs: self.list("output", Self::port)?,
+            symbols: self.list("symbol", |r| r.str("name"))?,
+            states: self.list("state", |r| r.u32("state"))?,
+            regs: self.u32("register count")?,
+            buffers: self.list("buffer", |r| {
+                let tag = r.byte("kind")?;
+                let name = r.str("name")?;
+                let kind = match tag {
+                    0 => BufKind::Input(r.u32("input")?),
+                    1 => BufKind::Output(r.u32("output")?),
+                    2 => BufKind::Weight(r.u32("weight")?),
+                    3 => BufKind::Const(r.u32("constant")?),
+                    4 => BufKind::State(r.u32("state")?),
+                    5 => BufKind::Arena {
+                        bytes: r.val()?,
+                        first: r.u32("first op")?,
+                        last: r.u32("last op")?,
+                    },
+                    6 => BufKind::Heap,
+                    7 => BufKind::View,
+                    t => return Err(bad("kind", "0 to 7", t)),
+                };
+                Ok(BufDecl { kind, name })
+            })?,
+            size_end: self.u32("size program end")?,
+            code: self.list("op", Self::op)?,
+        })
+    }
+}
+
+impl Plan {
+    /// The binary form. The same plan always gives the same bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut o = Out(Vec::new());
+        o.list(&self.strings, |o, s| {
+            o.u(s.len() as u64);
+            o.0.extend_from_slice(s.as_bytes());
+        });
+        for table in [&self.devices, &self.kernels, &self.functions] {
+            o.list(table, |o, s| o.u(s.0 as u64));
+        }
+        o.list(&self.weights, |o, w| {
+            o.u(w.name.0 as u64);
+            o.u(w.offset);
+            o.u(w.bytes);
+        });
+        o.list(&self.states, |o, s| {
+            o.u(s.name.0 as u64);
+            o.0.push(s.elem as u8);
+            o.list(&s.dims, |o, d| o.u(*d));
+        });
+        o.list(&self.consts, |o, c| {
+            o.u(c.0);
+            o.u(c.1);
+        });
+        o.u(self.const_bytes.len() as u64);
+        o.0.extend_from_slice(&self.const_bytes);
+        o.list(&self.entries, Out::entry);
+        o.0
+    }
+
+    /// Reads the binary form and validates it.
+    pub fn decode(bytes: &[u8]) -> Result<Plan> {
+        let mut r = In { bytes, at: 0 };
+        let plan = Plan {
+            strings: r.list("string", |r| {
+                let b = r.bytes("length")?;
+                let s = std::str::from_utf8(b).map_err(|e| bad("text", "UTF-8", e))?;
+                Ok(s.to_string())
+            })?,
+            devices: r.list("device", |r| r.str("name"))?,
+            kernels: r.list("kernel", |r| r.str("name"))?,
+            functions: r.list("function", |r| r.str("name"))?,
+            weights: r.list("weight", |r| {
+                Ok(Weight { name: r.str("name")?, offset: r.u("offset")?, bytes: r.u("bytes")? })
+            })?,
+            states: r.list("state", |r| {
+                Ok(State {
+                    name: r.str("name")?,
+                    elem: r.elem()?,
+                    dims: r.list("dim", |r| r.u("extent"))?,
+                })
+            })?,
+            consts: r.list("constant", |r| Ok((r.u("offset")?, r.u("bytes")?)))?,
+            const_bytes: r.bytes("constant bytes")?.to_vec(),
+            entries: r.list("entry", In::entry)?,
+        };
+        if r.left() > 0 {
+            return Err(bad("plan", "nothing after it", format!("{} bytes", r.left())));
+        }
+        plan.validate()?;
+        Ok(plan)
+    }
+}

@@ -1,0 +1,312 @@
+//! The engine file: writing.
+//!
+//! Weights stream: the layout is known from the plan, so each tensor is asked for once, in order,
+//! and handed on in pieces. Everything is written to a temporary file in the target's folder and
+//! renamed at the end; when anything fails, the target is as it was. Nothing of the host or the
+//! time goes in, so the same input gives the same bytes.
+//!
+//! ```no_run
+//! use silure_engine::{EngineWriter, PlanBuilder};
+//! let plan = PlanBuilder::new().finish().unwrap();
+//! EngineWriter::new(plan, "0.1.0")
+//!     .target("cpu:x86-64-v3")
+//!     .write("m.silure".as_ref(), |_weight, _sink| Ok(()))
+//!     .unwrap();
+//! ```
+
+use crate::error::{FormatError, Result};
+use crate::file::{HEADER, MAGIC, PAGE, is_plain_name};
+use crate::manifest::*;
+use crate::plan::Plan;
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Gives the bytes of a weight: called once per weight of the plan, in order.
+pub type WeightSource<'a> = dyn FnMut(u32, &mut dyn Write) -> std::io::Result<()> + 'a;
+
+/// Writes engine files.
+pub struct EngineWriter {
+    plan: Plan,
+    manifest: Manifest,
+    code: Vec<(String, Vec<u8>)>,
+    debug: Option<Vec<u8>>,
+    beside: bool,
+}
+
+/// A file that disappears unless it is kept.
+struct Temp {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Temp {
+    /// A new file in the folder of `target`; never one that exists.
+    fn new(target: &Path) -> Result<(Temp, File)> {
+        let name = target.file_name().map(|n| n.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| FormatError::field("path", "a file name", "none"))?;
+        for i in 0..1000u32 {
+            let path = target.with_file_name(format!(".{name}.{}-{i}.tmp", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((Temp { path, kept: false }, file)),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(FormatError::io(&path, e)),
+            }
+        }
+        Err(FormatError::field("temporary file", "a free name", "1000 taken ones"))
+    }
+
+    fn keep(mut self, target: &Path) -> Result<()> {
+        std::fs::rename(&self.path, target).map_err(|e| FormatError::io(target, e))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nothing better can be done about a temporary file that cannot be removed.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes through, hashing and counting.
+struct Hashed<W> {
+    inner: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.hash.update(&buf[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn pad(w: &mut impl Write, n: u64) -> std::io::Result<()> {
+    std::io::copy(&mut std::io::repeat(0).take(n), w).map(|_| ())
+}
+
+impl EngineWriter {
+    /// A writer of a plan's engine; `tool` is the version of the tool that writes.
+    pub fn new(plan: Plan, tool: &str) -> EngineWriter {
+        let manifest = Manifest {
+            format_version: FORMAT_VERSION,
+            min_reader: MIN_READER,
+            tool: tool.into(),
+            targets: vec![],
+            source: String::new(),
+            options: Default::default(),
+            entries: signatures(&plan),
+            sections: vec![],
+        };
+        EngineWriter { plan, manifest, code: vec![], debug: None, beside: false }
+    }
+
+    /// Adds a target's name to the manifest.
+    pub fn target(mut self, name: &str) -> Self {
+        self.manifest.targets.push(name.into());
+        self
+    }
+
+    /// Sets an option or a part of the type recipe.
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.manifest.options.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the hash of the source model.
+    pub fn source(mut self, hash: &str) -> Self {
+        self.manifest.source = hash.into();
+        self
+    }
+
+    /// Adds a code object: an offset in `code` for each of the plan's functions.
+    pub fn code(mut self, target: &str, offsets: &[u32], code: &[u8]) -> Self {
+        let mut bytes = (offsets.len() as u32).to_le_bytes().to_vec();
+        offsets.iter().for_each(|o| bytes.extend(o.to_le_bytes()));
+        bytes.resize(bytes.len().next_multiple_of(64), 0);
+        bytes.extend_from_slice(code);
+        self.code.push((target.into(), bytes));
+        self
+    }
+
+    /// Adds the compiler's report.
+    pub fn debug(mut self, bytes: Vec<u8>) -> Self {
+        self.debug = Some(bytes);
+        self
+    }
+
+    /// Puts the weights into `NAME.weights` beside the engine.
+    pub fn weights_beside(mut self, beside: bool) -> Self {
+        self.beside = beside;
+        self
+    }
+
+    /// Writes the engine. `weights(i, sink)` writes all bytes of the plan's weight `i`.
+    pub fn write(
+        &self,
+        path: &Path,
+        mut weights: impl FnMut(u32, &mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let beside = match (self.beside && !self.plan.weights.is_empty(), path.file_name()) {
+            (true, Some(name)) => format!("{}.weights", name.to_string_lossy()),
+            _ => String::new(),
+        };
+        if !beside.is_empty() && !is_plain_name(&beside) {
+            return Err(FormatError::field("engine file name", "a plain UTF-8 name", &beside));
+        }
+        let (temp, file) = Temp::new(path)?;
+        let io = |e| FormatError::io(path, e);
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let mut extra = None;
+        if beside.is_empty() {
+            self.emit::<_, File>(&mut out, "", None, &mut weights, path)?;
+        } else {
+            let target = path.with_file_name(&beside);
+            let (temp, file) = Temp::new(&target)?;
+            let mut side = BufWriter::with_capacity(1 << 20, file);
+            self.emit(&mut out, &beside, Some(&mut side), &mut weights, path)?;
+            side.flush().map_err(|e| FormatError::io(&target, e))?;
+            extra = Some((temp, target));
+        }
+        out.flush().map_err(io)?;
+        drop(out);
+        if let Some((temp, target)) = extra {
+            temp.keep(&target)?;
+        }
+        temp.keep(path)
+    }
+
+    /// The engine as bytes, weights inside.
+    pub fn to_bytes(
+        &self,
+        mut weights: impl FnMut(u32, &mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<Vec<u8>> {
+        let mut out = std::io::Cursor::new(Vec::new());
+        self.emit::<_, File>(&mut out, "", None, &mut weights, Path::new("memory"))?;
+        Ok(out.into_inner())
+    }
+
+    fn emit<W: Write + Seek, S: Write>(
+        &self,
+        out: &mut W,
+        beside: &str,
+        side: Option<&mut S>,
+        weights: &mut WeightSource<'_>,
+        path: &Path,
+    ) -> Result<()> {
+        let io = |e| FormatError::io(path, e);
+        self.plan.validate()?;
+        let plan = self.plan.encode();
+        let mut parts: Vec<(SectionKind, &str, &[u8])> = vec![(SectionKind::Plan, "", &plan)];
+        parts.extend(self.code.iter().map(|(t, b)| (SectionKind::Code, t.as_str(), b.as_slice())));
+        parts.extend(self.debug.iter().map(|b| (SectionKind::Debug, "", b.as_slice())));
+        let mut manifest = self.manifest.clone();
+        let blank = "0".repeat(64);
+        manifest.sections = parts
+            .iter()
+            .map(|(kind, target, bytes)| Section {
+                kind: *kind,
+                target: target.to_string(),
+                file: String::new(),
+                offset: 0,
+                bytes: bytes.len() as u64,
+                sha256: hex(&Sha256::digest(bytes)),
+            })
+            .collect();
+        if !self.plan.weights.is_empty() {
+            manifest.sections.push(Section {
+                kind: SectionKind::Weights,
+                target: String::new(),
+                file: beside.into(),
+                offset: 0,
+                bytes: self.plan.weight_bytes(),
+                sha256: blank,
+            });
+        }
+        let json = |m: &Manifest| {
+            serde_json::to_vec(m).map_err(|e| FormatError::field("manifest", "JSON", e))
+        };
+        // Offsets and the manifest's size depend on each other through the digits: repeat until
+        // they agree. Sizes only grow, so this ends.
+        let mut size = 0u64;
+        loop {
+            let mut at = HEADER as u64 + size;
+            for s in &mut manifest.sections {
+                if !s.file.is_empty() {
+                    continue;
+                }
+                let align = if s.kind == SectionKind::Weights { PAGE } else { 64 };
+                s.offset = at.next_multiple_of(align);
+                at = s.offset + s.bytes;
+            }
+            let len = json(&manifest)?.len() as u64;
+            if len <= size {
+                break;
+            }
+            size = len;
+        }
+        pad(out, HEADER as u64 + size).map_err(io)?;
+        let mut at = HEADER as u64 + size;
+        for ((_, _, bytes), s) in parts.iter().zip(&manifest.sections) {
+            pad(out, s.offset - at).map_err(io)?;
+            out.write_all(bytes).map_err(io)?;
+            at = s.offset + s.bytes;
+        }
+        if let Some(s) = manifest.sections.last_mut().filter(|s| s.kind == SectionKind::Weights) {
+            s.sha256 = match side {
+                Some(side) => self.emit_weights(side, weights, path)?,
+                None => {
+                    pad(out, s.offset - at).map_err(io)?;
+                    self.emit_weights(out, weights, path)?
+                }
+            };
+        }
+        let mut text = json(&manifest)?;
+        // JSON ignores the spaces that bring the text to the size the offsets were computed for.
+        text.resize(size as usize, b' ');
+        let mut header = MAGIC.to_vec();
+        header.extend(FORMAT_VERSION.to_le_bytes());
+        header.extend(MIN_READER.to_le_bytes());
+        header.extend(size.to_le_bytes());
+        header.extend(0u64.to_le_bytes());
+        header.extend_from_slice(&Sha256::digest(&text));
+        out.seek(SeekFrom::Start(0)).map_err(io)?;
+        out.write_all(&header).map_err(io)?;
+        out.write_all(&text).map_err(io)
+    }
+
+    fn emit_weights(
+        &self,
+        out: &mut impl Write,
+        weights: &mut WeightSource<'_>,
+        path: &Path,
+    ) -> Result<String> {
+        let io = |e| FormatError::io(path, e);
+        let mut out = Hashed { inner: out, hash: Sha256::new(), bytes: 0 };
+        for (i, w) in self.plan.weights.iter().enumerate() {
+            let gap = w.offset - out.bytes;
+            pad(&mut out, gap).map_err(io)?;
+            weights(i as u32, &mut out).map_err(io)?;
+            let written = out.bytes - w.offset;
+            if written != w.bytes {
+                return Err(FormatError::field(
+                    format!("weight '{}'", self.plan.str(w.name)),
+                    format!("{} bytes", w.bytes),
+                    format!("{written} bytes"),
+                ));
+            }
+        }
+        Ok(hex(&out.hash.finalize()))
+    }
+}
