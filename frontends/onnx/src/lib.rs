@@ -1,1 +1,35 @@
 //! Reads ONNX models into the graph dialect.
+//!
+//! Reading happens in steps, each usable alone: [`Model::open`] decodes a file safely, and
+//! [`Model::resolve`] checks its structure and gives a [`Program`], which is what the importer walks.
+//! Files are untrusted: sizes, nesting, references and paths are checked, and what is wrong is an
+//! [`Error`] that says what, where, what was needed and what is there.
+//!
+//! ```
+//! use silure_onnx::{Code, Limits, Model};
+//! let e = Model::from_bytes(&b"not a model"[..], "x.onnx", Limits::default()).unwrap_err();
+//! assert_eq!(e.code(), Code::Malformed);
+//! ```
+
+mod error;
+mod external;
+mod functions;
+mod graph;
+mod limits;
+mod load;
+mod scan;
+mod tensor;
+
+/// The file format, generated from `proto/onnx-ml.proto` (see `proto/README.md`).
+#[allow(missing_docs, clippy::all, rustdoc::all)]
+#[rustfmt::skip]
+#[path = "../proto/onnx.rs"]
+pub mod proto;
+
+pub use error::{Code, Error, Result, quote};
+pub use external::ExternalFile;
+pub use functions::Bodies;
+pub use graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId};
+pub use limits::Limits;
+pub use load::{Model, NEWEST_IR};
+pub use tensor::{Data, Tensor, elem, elements};

@@ -1,0 +1,8 @@
+//! Generates `onnx.rs` from `onnx-ml.proto` without `protoc`: `cargo run -- PROTO_DIR`.
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = std::env::args().nth(1).ok_or("usage: onnx-proto-gen PROTO_DIR")?;
+    let set = protox::compile(["onnx-ml.proto"], [&dir])?;
+    let out = std::path::Path::new(&dir);
+    prost_build::Config::new().bytes(["."]).out_dir(out).compile_fds(set)?;
+    Ok(())
+}

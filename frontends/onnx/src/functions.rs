@@ -1,0 +1,525 @@
+//! Resolution of names and inlining of functions: from the decoded file to a [`Program`].
+//!
+//! Names live in scopes. A subgraph sees the names of the graphs around it and may not define one of
+//! them again; a function's body sees its formal inputs alone. A call becomes the nodes of the body:
+//! formal inputs stand for the caller's values (or for nothing, where the caller omits one), formal
+//! outputs are the caller's results, attribute references are replaced by what the caller gave, else
+//! by the function's default, else left out. Nothing is renamed, so inlining cannot collide.
+//!
+//! Functions are the model's own, or come from a table given to [`Model::resolve_with`], which is
+//! how operators that are defined by a body are expanded.
+
+use crate::error::{Code, Error, Result, quote};
+use crate::graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId, order};
+use crate::load::{Model, domain};
+use crate::proto::{
+    AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto,
+};
+use crate::tensor::Tensor;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// A table of functions that define operators: the body for an operator, if it is to be expanded.
+pub type Bodies<'m> = dyn Fn(&Op<'m>) -> Option<&'m FunctionProto> + 'm;
+
+impl Model {
+    /// Checks the graph, inlines model-local functions and orders the nodes.
+    pub fn resolve(&self) -> Result<Program<'_>> {
+        self.resolve_with(&|_| None)
+    }
+
+    /// As [`Model::resolve`]; operators for which `bodies` has an answer are expanded as well.
+    pub fn resolve_with<'m>(&'m self, bodies: &Bodies<'m>) -> Result<Program<'m>> {
+        let mut functions = HashMap::new();
+        for f in &self.proto().functions {
+            let key = (domain(f.domain()), f.name(), f.overload());
+            if functions.insert(key, f).is_some() {
+                let at = format!("function {}", quote(f.name()));
+                return Err(Error::new(Code::Structure, at, "the function is defined twice"));
+            }
+        }
+        let opsets = self.opsets().iter().map(|(d, v)| (d.as_str(), *v)).collect();
+        let mut r = Resolver {
+            model: self,
+            functions,
+            bodies,
+            values: Vec::new(),
+            tensors: Vec::new(),
+            loaded: HashMap::new(),
+            graphs: 0,
+            nodes: 0,
+            dead: 0,
+            calls: 0,
+            notes: self.notes().to_vec(),
+        };
+        let env = Env { opsets: &opsets, attrs: None, call: None, stack: &[] };
+        let graph = r.graph(self.graph(), None, &env, 0, "the main graph")?;
+        Ok(Program {
+            values: r.values,
+            tensors: r.tensors,
+            graph,
+            dead_nodes: r.dead,
+            inlined_calls: r.calls,
+            notes: r.notes,
+        })
+    }
+}
+
+struct Resolver<'m, 'b> {
+    model: &'m Model,
+    functions: HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
+    bodies: &'b Bodies<'m>,
+    values: Vec<Value<'m>>,
+    tensors: Vec<Tensor>,
+    loaded: HashMap<*const TensorProto, usize>,
+    graphs: u32,
+    nodes: usize,
+    dead: usize,
+    calls: usize,
+    notes: Vec<String>,
+}
+
+/// What a node's surroundings mean to it, names aside.
+struct Env<'e, 'm> {
+    opsets: &'e BTreeMap<&'m str, i64>,
+    /// Inside a function: its attributes, `None` for one without a value. Outside: `None`.
+    attrs: Option<&'e HashMap<&'m str, Option<&'m AttributeProto>>>,
+    call: Option<Arc<Call<'m>>>,
+    /// The functions being inlined, outermost first.
+    stack: &'e [*const FunctionProto],
+}
+
+/// Names of one graph or function body. `None`: a formal input that the caller omitted.
+#[derive(Default)]
+struct Scope<'s, 'm> {
+    names: HashMap<&'m str, Option<ValueId>>,
+    outer: Option<&'s Scope<'s, 'm>>,
+}
+
+impl<'m> Scope<'_, 'm> {
+    fn find(&self, name: &str) -> Option<Option<ValueId>> {
+        match self.names.get(name) {
+            Some(v) => Some(*v),
+            None => self.outer.and_then(|o| o.find(name)),
+        }
+    }
+}
+
+fn structure(at: &str, what: impl Into<String>) -> Error {
+    Error::new(Code::Structure, at, what)
+}
+
+/// How a node is called in errors.
+fn node_at(node: &NodeProto, call: Option<&Call<'_>>) -> String {
+    let mut at = match (node.name(), node.output.iter().find(|o| !o.is_empty())) {
+        ("", Some(out)) => format!("{} node producing {}", node.op_type(), quote(out)),
+        ("", None) => format!("{} node", node.op_type()),
+        (name, _) => format!("{} node {}", node.op_type(), quote(name)),
+    };
+    if let Some(c) = call {
+        at += &format!(" in the function called by {}", quote(c.name));
+    }
+    at
+}
+
+impl<'m> Resolver<'m, '_> {
+    fn value(&mut self, name: &'m str, owner: u32) -> ValueId {
+        let id = ValueId(self.values.len() as u32);
+        self.values.push(Value { name, ty: None, owner });
+        id
+    }
+
+    /// Defines `name` in `scope`; `id` is the value it stands for, or a new one.
+    fn define(
+        &mut self,
+        scope: &mut Scope<'_, 'm>,
+        name: &'m str,
+        owner: u32,
+        id: Option<ValueId>,
+        at: &str,
+    ) -> Result<ValueId> {
+        if scope.find(name).is_some() {
+            let how = if scope.names.contains_key(name) { "twice" } else { "again in a subgraph" };
+            return Err(structure(at, format!("value {} is defined {how}", quote(name))));
+        }
+        let id = id.unwrap_or_else(|| self.value(name, owner));
+        scope.names.insert(name, Some(id));
+        Ok(id)
+    }
+
+    fn graph(
+        &mut self,
+        proto: &'m GraphProto,
+        outer: Option<&Scope<'_, 'm>>,
+        env: &Env<'_, 'm>,
+        depth: usize,
+        at: &str,
+    ) -> Result<Graph<'m>> {
+        let limit = self.model.limits.subgraph_depth;
+        if depth > limit {
+            return Err(Error::new(Code::Limit, at, "subgraphs are nested too deeply")
+                .needed(format!("at most {limit} levels"))
+                .present(format!("{depth} levels")));
+        }
+        if let Some(sparse) = proto.sparse_initializer.first() {
+            let name = sparse.values.as_ref().map_or("", |v| v.name());
+            let at = format!("initializer {}", quote(name));
+            return Err(Error::new(Code::Unsupported, at, "sparse initializers are not imported"));
+        }
+        let id = self.graphs;
+        self.graphs += 1;
+        let mut scope = Scope { names: HashMap::new(), outer };
+        let mut graph = Graph {
+            id,
+            name: proto.name(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            constants: Vec::new(),
+            nodes: Vec::new(),
+            captures: Vec::new(),
+        };
+        for input in &proto.input {
+            if input.name().is_empty() {
+                return Err(structure(at, "an input has no name"));
+            }
+            graph.inputs.push(self.define(&mut scope, input.name(), id, None, at)?);
+        }
+        let mut with_value = HashSet::new();
+        for t in &proto.initializer {
+            let at = format!("initializer {}", quote(t.name()));
+            if t.name().is_empty() {
+                return Err(structure(&at, "an initializer has no name"));
+            }
+            let value = match scope.names.get(t.name()) {
+                Some(Some(v)) if graph.inputs.contains(v) && with_value.insert(*v) => {
+                    if depth > 0 {
+                        return Err(structure(&at, "an input of a subgraph has a value"));
+                    }
+                    if self.model.proto().ir_version() >= 4 {
+                        self.notes.push(format!(
+                            "input {} has a default value, which is compiled in",
+                            quote(t.name())
+                        ));
+                    }
+                    *v
+                }
+                _ => self.define(&mut scope, t.name(), id, None, &at)?,
+            };
+            let tensor = self.tensor(t, &at)?;
+            graph.constants.push((value, tensor));
+        }
+        graph.inputs.retain(|v| !with_value.contains(v));
+        for node in &proto.node {
+            self.declare(node, &mut scope, id, &HashMap::new(), env)?;
+        }
+        self.types(&scope, proto.input.iter().chain(&proto.output).chain(&proto.value_info));
+        for node in &proto.node {
+            self.node(node, &scope, id, env, depth, &mut graph.nodes)?;
+        }
+        for output in &proto.output {
+            match scope.find(output.name()) {
+                Some(Some(v)) => graph.outputs.push(v),
+                Some(None) => {
+                    let what = format!("output {} was not given", quote(output.name()));
+                    return Err(structure(at, what));
+                }
+                None => {
+                    let what = format!("output {} is defined nowhere", quote(output.name()));
+                    return Err(structure(at, what));
+                }
+            }
+        }
+        self.dead += order(&mut graph, &self.values, at)?;
+        Ok(graph)
+    }
+
+    fn types(&mut self, scope: &Scope<'_, 'm>, infos: impl Iterator<Item = &'m ValueInfoProto>) {
+        for info in infos {
+            if let Some(Some(v)) = scope.names.get(info.name()) {
+                let value = &mut self.values[v.0 as usize];
+                if value.ty.is_none() {
+                    value.ty = info.r#type.as_ref();
+                }
+            }
+        }
+    }
+
+    fn tensor(&mut self, proto: &'m TensorProto, at: &str) -> Result<usize> {
+        if let Some(i) = self.loaded.get(&std::ptr::from_ref(proto)) {
+            return Ok(*i);
+        }
+        let tensor = self.model.tensor(proto, at)?;
+        self.tensors.push(tensor);
+        self.loaded.insert(proto, self.tensors.len() - 1);
+        Ok(self.tensors.len() - 1)
+    }
+
+    /// Defines a node's outputs, so that nodes may stand in any order. `bound` has the values of a
+    /// function's formal outputs.
+    fn declare(
+        &mut self,
+        node: &'m NodeProto,
+        scope: &mut Scope<'_, 'm>,
+        owner: u32,
+        bound: &HashMap<&'m str, ValueId>,
+        env: &Env<'_, 'm>,
+    ) -> Result<()> {
+        self.nodes += 1;
+        let limit = self.model.limits.nodes;
+        if self.nodes > limit {
+            let at = node_at(node, env.call.as_deref());
+            return Err(Error::new(Code::Limit, at, "too many nodes after inlining functions")
+                .needed(format!("more than {limit}"))
+                .present(format!("a limit of {limit}")));
+        }
+        for name in node.output.iter().filter(|o| !o.is_empty()) {
+            let at = || node_at(node, env.call.as_deref());
+            let id = bound.get(name.as_str()).copied();
+            if scope.find(name).is_some() {
+                self.define(scope, name, owner, id, &at())?;
+            }
+            self.define(scope, name, owner, id, "")?;
+        }
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        proto: &'m NodeProto,
+        scope: &Scope<'_, 'm>,
+        owner: u32,
+        env: &Env<'_, 'm>,
+        depth: usize,
+        out: &mut Vec<Node<'m>>,
+    ) -> Result<()> {
+        let at = || node_at(proto, env.call.as_deref());
+        if proto.op_type().is_empty() {
+            return Err(structure(&at(), "a node has no operator"));
+        }
+        let mut inputs = Vec::with_capacity(proto.input.len());
+        for name in &proto.input {
+            inputs.push(match name.as_str() {
+                "" => None,
+                name => scope.find(name).ok_or_else(|| {
+                    structure(&at(), format!("operand {} is defined nowhere", quote(name)))
+                })?,
+            });
+        }
+        let outputs: Vec<Option<ValueId>> =
+            proto.output.iter().map(|name| scope.find(name).flatten()).collect();
+        let (attrs, graphs) = self.attributes(proto, scope, env, depth)?;
+        let dom = domain(proto.domain());
+        let function = self.functions.get(&(dom, proto.op_type(), proto.overload())).copied();
+        let version = env.opsets.get(dom).copied();
+        let op = Op { domain: dom, name: proto.op_type(), version: version.unwrap_or(0) };
+        if let Some(f) = function.or_else(|| version.and_then(|_| (self.bodies)(&op))) {
+            if let Some((name, _)) = graphs.first() {
+                let what = format!("subgraph attribute {} is passed to a function", quote(name));
+                return Err(Error::new(Code::Unsupported, at(), what));
+            }
+            return self.inline(f, proto, &inputs, &outputs, &attrs, owner, env, depth, out);
+        }
+        if version.is_none() {
+            let what = format!("operator domain {} is not imported", quote(dom));
+            return Err(structure(&at(), what)
+                .needed("an opset import or a function of the model")
+                .present(format!("{:?}", env.opsets)));
+        }
+        out.push(Node {
+            op,
+            name: proto.name(),
+            call: env.call.clone(),
+            inputs,
+            outputs,
+            attrs,
+            graphs,
+        });
+        Ok(())
+    }
+
+    fn attributes(
+        &mut self,
+        proto: &'m NodeProto,
+        scope: &Scope<'_, 'm>,
+        env: &Env<'_, 'm>,
+        depth: usize,
+    ) -> Result<(Vec<Attr<'m>>, Vec<(&'m str, Graph<'m>)>)> {
+        let at = || node_at(proto, env.call.as_deref());
+        let mut attrs = Vec::with_capacity(proto.attribute.len());
+        let mut graphs = Vec::new();
+        let mut names = HashSet::new();
+        for a in &proto.attribute {
+            let name = a.name();
+            if name.is_empty() || !names.insert(name) {
+                let how = if name.is_empty() { "has no name" } else { "is given twice" };
+                return Err(structure(&at(), format!("attribute {} {how}", quote(name))));
+            }
+            let value = match a.ref_attr_name() {
+                "" => a,
+                wanted => {
+                    let declared =
+                        env.attrs.and_then(|attrs| attrs.get(wanted)).ok_or_else(|| {
+                            let what = format!(
+                                "attribute {} refers to {}, which no function around it has",
+                                quote(name),
+                                quote(wanted)
+                            );
+                            structure(&at(), what)
+                        })?;
+                    let Some(value) = *declared else { continue };
+                    let (want, have) = (a.r#type(), value.r#type());
+                    if want as i32 != 0 && have as i32 != 0 && want != have {
+                        let what = format!("attribute {} has another type", quote(name));
+                        return Err(structure(&at(), what)
+                            .needed(want.as_str_name())
+                            .present(have.as_str_name()));
+                    }
+                    value
+                }
+            };
+            if !value.graphs.is_empty() {
+                let what = format!("attribute {} is a list of graphs", quote(name));
+                return Err(Error::new(Code::Unsupported, at(), what));
+            }
+            match &value.g {
+                Some(g) => {
+                    let at = format!("subgraph {} of {}", quote(name), at());
+                    graphs.push((name, self.graph(g, Some(scope), env, depth + 1, &at)?));
+                }
+                None => attrs.push(Attr { name, value }),
+            }
+        }
+        attrs.sort_by_key(|a| a.name);
+        graphs.sort_by_key(|(name, _)| *name);
+        Ok((attrs, graphs))
+    }
+
+    fn inline(
+        &mut self,
+        f: &'m FunctionProto,
+        call: &'m NodeProto,
+        inputs: &[Option<ValueId>],
+        outputs: &[Option<ValueId>],
+        given: &[Attr<'m>],
+        owner: u32,
+        env: &Env<'_, 'm>,
+        depth: usize,
+        out: &mut Vec<Node<'m>>,
+    ) -> Result<()> {
+        let at = format!(
+            "call of function {} by {}",
+            quote(f.name()),
+            node_at(call, env.call.as_deref())
+        );
+        if env.stack.contains(&std::ptr::from_ref(f)) {
+            return Err(structure(&at, "the function calls itself"));
+        }
+        let limit = self.model.limits.call_depth;
+        if env.stack.len() >= limit {
+            return Err(Error::new(Code::Limit, at, "function calls are nested too deeply")
+                .needed(format!("more than {limit} levels"))
+                .present(format!("a limit of {limit} levels")));
+        }
+        for (what, have, formal) in
+            [("operands", inputs.len(), f.input.len()), ("results", outputs.len(), f.output.len())]
+        {
+            if have > formal {
+                return Err(structure(&at, format!("the call has too many {what}"))
+                    .needed(format!("at most {formal}"))
+                    .present(have.to_string()));
+            }
+        }
+        self.calls += 1;
+        let attrs = function_attributes(f, given, &at)?;
+        let opsets: BTreeMap<&str, i64> = if f.opset_import.is_empty() {
+            env.opsets.clone()
+        } else {
+            f.opset_import.iter().map(|o| (domain(o.domain()), o.version())).collect()
+        };
+        let mut stack = env.stack.to_vec();
+        stack.push(f);
+        let name = if call.name().is_empty() { f.name() } else { call.name() };
+        let inner = Env {
+            opsets: &opsets,
+            attrs: Some(&attrs),
+            call: Some(Arc::new(Call { name, outer: env.call.clone() })),
+            stack: &stack,
+        };
+        let mut scope = Scope::default();
+        for (i, formal) in f.input.iter().enumerate() {
+            let actual = inputs.get(i).copied().flatten();
+            if formal.is_empty() || scope.names.insert(formal, actual).is_some() {
+                return Err(
+                    structure(&at, "formal inputs need distinct names").present(quote(formal))
+                );
+            }
+        }
+        let mut bound = HashMap::new();
+        for (i, formal) in f.output.iter().enumerate() {
+            if let Some(actual) = outputs.get(i).copied().flatten()
+                && bound.insert(formal.as_str(), actual).is_some()
+            {
+                return Err(
+                    structure(&at, "formal outputs need distinct names").present(quote(formal))
+                );
+            }
+        }
+        // An output that is an input handed through: a copy under the caller's name.
+        for formal in &f.output {
+            let (Some(result), Some(source)) =
+                (bound.get(formal.as_str()), scope.names.get(formal.as_str()))
+            else {
+                continue;
+            };
+            let Some(source) = *source else {
+                let what = format!("output {} is an input that is not given", quote(formal));
+                return Err(structure(&at, what));
+            };
+            let version = opsets.get("").or(env.opsets.get("")).copied().unwrap_or(1);
+            out.push(Node {
+                op: Op { domain: "", name: "Identity", version },
+                name: formal,
+                call: inner.call.clone(),
+                inputs: vec![Some(source)],
+                outputs: vec![Some(*result)],
+                attrs: Vec::new(),
+                graphs: Vec::new(),
+            });
+        }
+        for node in &f.node {
+            self.declare(node, &mut scope, owner, &bound, &inner)?;
+        }
+        for formal in &f.output {
+            if scope.find(formal).is_none() {
+                let what = format!("function output {} is defined nowhere", quote(formal));
+                return Err(structure(&at, what));
+            }
+        }
+        self.types(&scope, f.value_info.iter());
+        for node in &f.node {
+            self.node(node, &scope, owner, &inner, depth, out)?;
+        }
+        Ok(())
+    }
+}
+
+/// The attributes a function's body may refer to, with what the call makes of them.
+fn function_attributes<'m>(
+    f: &'m FunctionProto,
+    given: &[Attr<'m>],
+    at: &str,
+) -> Result<HashMap<&'m str, Option<&'m AttributeProto>>> {
+    let mut attrs: HashMap<&str, Option<&AttributeProto>> =
+        f.attribute.iter().map(|name| (name.as_str(), None)).collect();
+    attrs.extend(f.attribute_proto.iter().map(|a| (a.name(), Some(a))));
+    for a in given {
+        match attrs.get_mut(a.name) {
+            Some(slot) => *slot = Some(a.value),
+            None => {
+                let what = format!("the function has no attribute {}", quote(a.name));
+                return Err(structure(at, what));
+            }
+        }
+    }
+    Ok(attrs)
+}
