@@ -15,7 +15,7 @@
 //! e.set_shape(0, &[8.into()]);
 //! e.loc("node/add").launch("add.f32", &[x, x], &[y], &[8.into()]);
 //! e.finish();
-//! assert!(p.finish().unwrap().to_string().contains("launch add.f32(%0, %0) -> (%1) sizes [8]"));
+//! assert!(p.finish().unwrap().to_string().contains("launch add.f32(%0, %0, out %1) sizes [8]"));
 //! ```
 
 mod arith;

@@ -30,10 +30,6 @@ impl Out {
             }
         }
     }
-    fn bufs(&mut self, list: &[Option<Buf>]) {
-        self.u(list.len() as u64);
-        list.iter().for_each(|b| self.u(b.map_or(0, |b| b.0 as u64 + 1)));
-    }
     fn list<T>(&mut self, items: &[T], mut f: impl FnMut(&mut Out, &T)) {
         self.u(items.len() as u64);
         items.iter().for_each(|x| f(self, x));
@@ -101,8 +97,12 @@ impl Out {
                 };
                 self.0.push(tag | if l.tasks == Tasks::Kernel { 2 } else { 0 });
                 self.u(id as u64);
-                self.bufs(&l.ins);
-                self.bufs(&l.outs);
+                self.list(&l.args, |o, a| match *a {
+                    Arg::None => o.u(0),
+                    Arg::In(b) => o.u((b.0 as u64) << 2 | 1),
+                    Arg::Out(b) => o.u((b.0 as u64) << 2 | 2),
+                    Arg::Code(f) => o.u((f as u64) << 2 | 3),
+                });
                 self.u(l.sizes.len() as u64);
             }
             _ => {}
@@ -237,8 +237,17 @@ impl<'a> In<'a> {
         }
         Ok(v)
     }
-    fn bufs(&mut self, field: &str) -> Result<Vec<Option<Buf>>> {
-        self.list(field, |r| Ok(r.u32("buffer")?.checked_sub(1).map(Buf)))
+    fn arg(&mut self) -> Result<Arg> {
+        let v = self.u("buffer slot")?;
+        let id =
+            u32::try_from(v >> 2).map_err(|_| bad("buffer slot", "an index of 32 bits", v >> 2))?;
+        match v & 3 {
+            0 if v == 0 => Ok(Arg::None),
+            1 => Ok(Arg::In(Buf(id))),
+            2 => Ok(Arg::Out(Buf(id))),
+            3 => Ok(Arg::Code(id)),
+            _ => Err(bad("buffer slot", "0, or a tag from 1 to 3", v)),
+        }
     }
     fn bytes(&mut self, field: &str) -> Result<&'a [u8]> {
         let n = self.count(field)?;
@@ -304,8 +313,7 @@ impl<'a> In<'a> {
                 let id = self.u32("kernel")?;
                 Inst::Launch(Box::new(Launch {
                     kernel: if tag & 1 == 0 { KernelRef::Builtin(id) } else { KernelRef::Code(id) },
-                    ins: self.bufs("inputs")?,
-                    outs: self.bufs("outputs")?,
+                    args: self.list("slot", In::arg)?,
                     sizes: vec![v0; self.count("sizes")?],
                     tasks: if tag & 2 != 0 { Tasks::Kernel } else { Tasks::Count(v0) },
                     work: v0,

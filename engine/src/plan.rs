@@ -176,15 +176,37 @@ pub enum Tasks {
     Count(Val),
 }
 
+/// What a buffer slot of a launch holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Arg {
+    /// Nothing (a null pointer): a missing optional operand, a result nobody wants.
+    None,
+    /// A buffer that is read.
+    In(Buf),
+    /// A buffer that is written, or read and written.
+    Out(Buf),
+    /// The address of a generated function, an index into [`Plan::functions`]: a callback.
+    Code(u32),
+}
+
+impl Arg {
+    /// The buffer, if it is one.
+    pub fn buf(self) -> Option<Buf> {
+        match self {
+            Arg::In(b) | Arg::Out(b) => Some(b),
+            Arg::None | Arg::Code(_) => None,
+        }
+    }
+}
+
 /// One kernel call over a number of independent tasks.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Launch {
     /// What runs.
     pub kernel: KernelRef,
-    /// Buffers read, in the kernel's order; `None` is a missing optional operand (null pointer).
-    pub ins: Vec<Option<Buf>>,
-    /// Buffers written (or read and written), passed after `ins`; `None` is a result nobody wants.
-    pub outs: Vec<Option<Buf>>,
+    /// What the kernel's buffer slots hold, in the kernel's order; then the operands of its
+    /// callback, if it has one.
+    pub args: Vec<Arg>,
     /// The kernel's 64-bit parameters.
     pub sizes: Vec<Val>,
     /// How many tasks; [`Tasks::Kernel`] only for macro-kernels.
@@ -416,7 +438,7 @@ impl State {
 impl Launch {
     /// All buffers named.
     pub fn buffers(&self) -> impl Iterator<Item = Buf> + '_ {
-        self.ins.iter().chain(&self.outs).flatten().copied()
+        self.args.iter().filter_map(|a| a.buf())
     }
 }
 
@@ -499,8 +521,13 @@ impl Inst {
                 f(*b, true);
             }
             Inst::Launch(l) => {
-                l.ins.iter().flatten().for_each(|&b| f(b, false));
-                l.outs.iter().flatten().for_each(|&b| f(b, true));
+                for arg in &l.args {
+                    match *arg {
+                        Arg::In(b) => f(b, false),
+                        Arg::Out(b) => f(b, true),
+                        Arg::None | Arg::Code(_) => {}
+                    }
+                }
             }
             Inst::Copy { dst, src, .. } => {
                 f(*src, false);

@@ -32,7 +32,8 @@ pub(crate) fn rich_plan() -> Plan {
         e.bind(top);
         let more = e.bin(BinOp::Lt, i, turns);
         e.br_zero(more, done);
-        e.launch_code(f, &[Some(a), None, Some(cb)], &[Some(b)], &[total], n, total, 64);
+        let slots = [Arg::In(a), Arg::None, Arg::In(cb), Arg::Out(b), Arg::Code(f)];
+        e.launch_code(f, &slots, &[total], n, total, 64);
         e.swap(a, b);
         let next = e.add(i, 1);
         e.set(i, next);
@@ -102,10 +103,10 @@ fn dump_names_everything() {
     for part in [
         "entry prefill(x: f32[n, 3], z: i64[n]) -> (y: f32[n, 3])",
         "size:",
-        "launch add.f32(%0, %5) -> (%3)",
+        "launch add.f32(%0, %5, out %3)",
         "loc(\"layer/first\")",
         "swap %3, %4",
-        "(%3, _, %7)",
+        "(%3, _, %7, out %4, code.0)",
         "brzero",
         "alloc",
     ] {

@@ -16,8 +16,13 @@ fn join<T>(items: &[T], f: impl FnMut(&T) -> String) -> String {
     items.iter().map(f).collect::<Vec<_>>().join(", ")
 }
 
-fn buf(b: &Option<Buf>) -> String {
-    b.map_or("_".into(), |b| format!("%{}", b.0))
+fn arg(a: &Arg) -> String {
+    match a {
+        Arg::None => "_".into(),
+        Arg::In(b) => format!("%{}", b.0),
+        Arg::Out(b) => format!("out %{}", b.0),
+        Arg::Code(f) => format!("code.{f}"),
+    }
 }
 
 impl Plan {
@@ -66,8 +71,7 @@ impl Plan {
                     }
                     KernelRef::Code(f) => format!("code.{f}"),
                 };
-                let mut s = format!("launch {name}({})", join(&l.ins, buf));
-                let _ = write!(s, " -> ({})", join(&l.outs, buf));
+                let mut s = format!("launch {name}({})", join(&l.args, arg));
                 let _ = write!(s, " sizes [{}]", join(&l.sizes, Val::to_string));
                 if let Tasks::Count(v) = l.tasks {
                     let _ = write!(s, " tasks {v} work {} scratch {}", l.work, l.scratch);

@@ -281,13 +281,20 @@ impl Plan {
                 let rank = e.outputs[*output as usize].dims.len();
                 check(dims.len() == rank, "dims", rank, dims.len())
             }
-            Inst::Launch(l) => match l.kernel {
-                KernelRef::Builtin(k) => below("kernel", k, self.kernels.len()),
-                KernelRef::Code(f) => {
-                    check(l.tasks != Tasks::Kernel, "tasks", "a count", "the kernel's own")?;
-                    below("function", f, self.functions.len())
+            Inst::Launch(l) => {
+                for a in &l.args {
+                    if let Arg::Code(f) = *a {
+                        below("callback", f, self.functions.len())?;
+                    }
                 }
-            },
+                match l.kernel {
+                    KernelRef::Builtin(k) => below("kernel", k, self.kernels.len()),
+                    KernelRef::Code(f) => {
+                        check(l.tasks != Tasks::Kernel, "tasks", "a count", "the kernel's own")?;
+                        below("function", f, self.functions.len())
+                    }
+                }
+            }
             _ => Ok(()),
         }
     }

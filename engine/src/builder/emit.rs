@@ -132,26 +132,19 @@ impl EntryBuilder<'_> {
         self.emit(Inst::Swap { a, b });
     }
 
-    /// Launches a macro-kernel whose operands are all there.
+    /// Launches a macro-kernel whose slots are `ins`, then `outs`.
     pub fn launch(&mut self, kernel: &str, ins: &[Buf], outs: &[Buf], sizes: &[Val]) {
-        let ins: Vec<_> = ins.iter().map(|&b| Some(b)).collect();
-        let outs: Vec<_> = outs.iter().map(|&b| Some(b)).collect();
-        self.launch_opt(kernel, &ins, &outs, sizes);
+        let ins = ins.iter().map(|&b| Arg::In(b));
+        let args: Vec<Arg> = ins.chain(outs.iter().map(|&b| Arg::Out(b))).collect();
+        self.launch_args(kernel, &args, sizes);
     }
 
-    /// Launches a macro-kernel; `None` is a missing optional operand.
-    pub fn launch_opt(
-        &mut self,
-        kernel: &str,
-        ins: &[Option<Buf>],
-        outs: &[Option<Buf>],
-        sizes: &[Val],
-    ) {
+    /// Launches a macro-kernel with what each of its slots holds (missing operands, callbacks).
+    pub fn launch_args(&mut self, kernel: &str, args: &[Arg], sizes: &[Val]) {
         let kernel = KernelRef::Builtin(self.plan.kernel(kernel));
         self.emit(Inst::Launch(Box::new(Launch {
             kernel,
-            ins: ins.to_vec(),
-            outs: outs.to_vec(),
+            args: args.to_vec(),
             sizes: sizes.to_vec(),
             tasks: Tasks::Kernel,
             work: Val::Imm(0),
@@ -159,12 +152,12 @@ impl EntryBuilder<'_> {
         })));
     }
 
-    /// Launches a generated function over `tasks` tasks of `work` elementary operations in all.
+    /// Launches a generated function over `tasks` tasks of `work` elementary operations in all;
+    /// one call needs `scratch` bytes.
     pub fn launch_code(
         &mut self,
         function: u32,
-        ins: &[Option<Buf>],
-        outs: &[Option<Buf>],
+        args: &[Arg],
         sizes: &[Val],
         tasks: impl Into<Val>,
         work: impl Into<Val>,
@@ -172,8 +165,7 @@ impl EntryBuilder<'_> {
     ) {
         self.emit(Inst::Launch(Box::new(Launch {
             kernel: KernelRef::Code(function),
-            ins: ins.to_vec(),
-            outs: outs.to_vec(),
+            args: args.to_vec(),
             sizes: sizes.to_vec(),
             tasks: Tasks::Count(tasks.into()),
             work: work.into(),
