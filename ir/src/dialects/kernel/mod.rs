@@ -1,0 +1,6 @@
+//! `kernel`.
+
+use crate::op::OpDef;
+
+/// All ops of the dialect.
+pub static OPS: &[&OpDef] = &[];

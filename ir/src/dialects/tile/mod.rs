@@ -1,0 +1,6 @@
+//! `tile`.
+
+use crate::op::OpDef;
+
+/// All ops of the dialect.
+pub static OPS: &[&OpDef] = &[];

@@ -1,0 +1,250 @@
+//! Weights as expressions over file ranges.
+//!
+//! The IR never holds the bytes of a weight: a [`Weight`] names where they are and what is done to
+//! them. Passes rewrite expressions (transpose, slice, merge, pack); they are evaluated once, one
+//! weight at a time, when an engine is written or when the oracle runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use silure_types::Elem;
+
+use crate::bail;
+use crate::diag::{Result, quote};
+use crate::tensor::{Tensor, byte_len, strides};
+use crate::types::TensorType;
+
+/// Constants up to this many bytes live in the IR; larger ones are weights.
+pub const INLINE_LIMIT: usize = 64 * 1024;
+
+/// A named weight of a module.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Weight {
+    /// Name, unique in the module.
+    pub name: Arc<str>,
+    /// Type of the value.
+    pub ty: TensorType,
+    /// Where the bytes come from.
+    pub expr: WeightExpr,
+}
+
+/// How a weight's bytes are made.
+#[derive(Clone, PartialEq, Debug)]
+pub enum WeightExpr {
+    /// A range of a source file, dense row-major.
+    File {
+        /// Index of the source: its name, as the module's reader knows it.
+        source: Arc<str>,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        bytes: u64,
+        /// What they are.
+        ty: TensorType,
+    },
+    /// Bytes held here.
+    Data(Arc<Tensor>),
+    /// Axes permuted: axis `i` of the result is axis `perm[i]` of the operand.
+    Transpose(Box<WeightExpr>, Vec<usize>),
+    /// Another shape of the same length.
+    Reshape(Box<WeightExpr>, Vec<usize>),
+    /// `start..start + size` of each axis.
+    Slice(Box<WeightExpr>, Vec<usize>, Vec<usize>),
+    /// Joined along an axis.
+    Concat(Vec<WeightExpr>, usize),
+    /// Elements converted by the project's rounding rules.
+    Cast(Box<WeightExpr>, Elem),
+    /// Rearranged into a physical layout by the target: the layout's name.
+    Pack(Box<WeightExpr>, Arc<str>),
+}
+
+/// Where file ranges are read from.
+pub trait WeightSource {
+    /// Reads `bytes` bytes at `offset` of a source.
+    fn read(&self, source: &str, offset: u64, bytes: u64) -> Result<Vec<u8>>;
+
+    /// Rearranges a dense tensor into a layout; returns the packed bytes.
+    fn pack(&self, layout: &str, dense: &Tensor) -> Result<Vec<u8>> {
+        bail!(
+            Unsupported,
+            "layout `{layout}` of {}{:?} is not known here",
+            dense.elem(),
+            dense.shape()
+        )
+    }
+}
+
+/// A source with no files, for modules whose weights are all inline.
+pub struct NoFiles;
+
+impl WeightSource for NoFiles {
+    fn read(&self, source: &str, _: u64, _: u64) -> Result<Vec<u8>> {
+        bail!(Io, "weight file `{source}` is not available here")
+    }
+}
+
+impl WeightExpr {
+    /// The logical type of the value (a packed one keeps its logical type; see [`WeightExpr::Pack`]).
+    pub fn ty(&self) -> Result<TensorType> {
+        Ok(match self {
+            WeightExpr::File { ty, bytes, .. } => {
+                let need = byte_len(ty.elem, &shape_of(ty)?)? as u64;
+                if need != *bytes {
+                    bail!(Invalid, "a weight of type {ty} has {bytes} bytes, {need} are needed");
+                }
+                ty.clone()
+            }
+            WeightExpr::Data(t) => t.ty(),
+            WeightExpr::Transpose(e, perm) => {
+                let t = e.ty()?;
+                let mut seen = vec![false; t.rank()];
+                for &p in perm {
+                    if p >= seen.len() || std::mem::replace(&mut seen[p], true) {
+                        bail!(Invalid, "{perm:?} does not permute the axes of {t}");
+                    }
+                }
+                if perm.len() != t.rank() {
+                    bail!(Invalid, "{perm:?} does not permute the axes of {t}");
+                }
+                TensorType::new(t.elem, perm.iter().map(|&p| t.dims[p].clone()).collect::<Vec<_>>())
+            }
+            WeightExpr::Reshape(e, shape) => {
+                let t = e.ty()?;
+                let new = TensorType::fixed(t.elem, shape);
+                if new.count() != t.count() || new.count().is_invalid() {
+                    bail!(Invalid, "cannot reshape {t} to {shape:?}");
+                }
+                new
+            }
+            WeightExpr::Slice(e, start, size) => {
+                let t = e.ty()?;
+                let s = shape_of(&t)?;
+                let fits = start.len() == s.len()
+                    && size.len() == s.len()
+                    && (0..s.len())
+                        .all(|i| start[i].checked_add(size[i]).is_some_and(|x| x <= s[i]));
+                if !fits {
+                    bail!(Invalid, "slice at {start:?} of size {size:?} is not inside {t}");
+                }
+                TensorType::fixed(t.elem, size)
+            }
+            WeightExpr::Concat(parts, axis) => {
+                let Some(first) = parts.first() else { bail!(Invalid, "concat of no weights") };
+                let t = first.ty()?;
+                let mut shape = shape_of(&t)?;
+                if *axis >= shape.len() {
+                    bail!(Invalid, "concat along axis {axis} of {t}");
+                }
+                for p in &parts[1..] {
+                    let (pt, mut ps) = (p.ty()?, shape_of(&p.ty()?)?);
+                    let along = ps.get(*axis).copied().unwrap_or(0);
+                    if ps.len() == shape.len() {
+                        ps[*axis] = shape[*axis];
+                    }
+                    if ps != shape || pt.elem != t.elem {
+                        bail!(Invalid, "cannot concat {t} and {pt} along axis {axis}");
+                    }
+                    shape[*axis] += along;
+                }
+                TensorType::fixed(t.elem, &shape)
+            }
+            WeightExpr::Cast(e, elem) => e.ty()?.with_elem(*elem),
+            WeightExpr::Pack(e, layout) => TensorType { encoding: Some(layout.clone()), ..e.ty()? },
+        })
+    }
+
+    /// The dense tensor. Packed weights have none: see [`WeightExpr::bytes`].
+    pub fn eval(&self, src: &dyn WeightSource) -> Result<Tensor> {
+        let ty = self.ty()?;
+        let shape = shape_of(&ty)?;
+        match self {
+            WeightExpr::File { source, offset, bytes, .. } => {
+                Tensor::new(ty.elem, &shape, src.read(source, *offset, *bytes)?)
+            }
+            WeightExpr::Data(t) => Ok((**t).clone()),
+            WeightExpr::Transpose(e, perm) => {
+                let t = e.eval(src)?;
+                let st = strides(t.shape());
+                t.gathered(&shape, |at| {
+                    Ok(Some(perm.iter().zip(at).map(|(&p, &i)| st[p] * i).sum()))
+                })
+            }
+            WeightExpr::Reshape(e, _) => e.eval(src)?.reshaped(&shape),
+            WeightExpr::Slice(e, start, _) => {
+                let t = e.eval(src)?;
+                let st = strides(t.shape());
+                t.gathered(&shape, |at| {
+                    Ok(Some(at.iter().enumerate().map(|(d, &i)| (start[d] + i) * st[d]).sum()))
+                })
+            }
+            WeightExpr::Concat(parts, axis) => {
+                let mut out = Tensor::zeros(ty.elem, &shape)?;
+                let mut base = 0;
+                let st = strides(&shape);
+                for p in parts {
+                    let t = p.eval(src)?;
+                    crate::tensor::for_each_index(t.shape(), |i, at| {
+                        let to: usize = at.iter().zip(&st).map(|(a, s)| a * s).sum();
+                        out.set_bits(to + base * st[*axis], t.bits(i));
+                    });
+                    base += t.shape()[*axis];
+                }
+                Ok(out)
+            }
+            WeightExpr::Cast(e, elem) => {
+                let t = e.eval(src)?;
+                t.map(*elem, |n| n)
+            }
+            WeightExpr::Pack(_, layout) => {
+                bail!(Internal, "a weight in layout `{layout}` has no dense value")
+            }
+        }
+    }
+
+    /// The bytes to write into an engine: packed if the expression says so, else dense.
+    pub fn bytes(&self, src: &dyn WeightSource) -> Result<Vec<u8>> {
+        match self {
+            WeightExpr::Pack(e, layout) => src.pack(layout, &e.eval(src)?),
+            // A plain range needs no copy through a tensor.
+            WeightExpr::File { source, offset, bytes, .. } => {
+                self.ty()?;
+                src.read(source, *offset, *bytes)
+            }
+            e => Ok(e.eval(src)?.into_bytes()),
+        }
+    }
+}
+
+fn shape_of(ty: &TensorType) -> Result<Vec<usize>> {
+    match ty.shape() {
+        Some(s) => Ok(s),
+        None => bail!(Invalid, "the type {ty} of a weight has unknown dims"),
+    }
+}
+
+impl fmt::Display for WeightExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |v: &[usize]| {
+            let s: Vec<String> = v.iter().map(usize::to_string).collect();
+            format!("[{}]", s.join(", "))
+        };
+        match self {
+            WeightExpr::File { source, offset, bytes, ty } => {
+                write!(f, "file({}, {offset}, {bytes}, {ty})", quote(source))
+            }
+            WeightExpr::Data(t) => f.write_str(&crate::text::dense(t)),
+            WeightExpr::Transpose(e, p) => write!(f, "transpose({e}, {})", list(p)),
+            WeightExpr::Reshape(e, s) => write!(f, "reshape({e}, {})", list(s)),
+            WeightExpr::Slice(e, a, b) => write!(f, "slice({e}, {}, {})", list(a), list(b)),
+            WeightExpr::Concat(parts, axis) => {
+                f.write_str("concat(")?;
+                for p in parts {
+                    write!(f, "{p}, ")?;
+                }
+                write!(f, "{axis})")
+            }
+            WeightExpr::Cast(e, t) => write!(f, "cast({e}, {t})"),
+            WeightExpr::Pack(e, l) => write!(f, "pack({e}, {l})"),
+        }
+    }
+}
