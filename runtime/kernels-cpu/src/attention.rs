@@ -1,0 +1,193 @@
+//! `attention.f32`: softmax(scale · Q·Kᵀ + mask) · V by blocks with an online softmax.
+//!
+//! Buffers: `q`, `k`, `v`, `mask` (additive f32, optional), `y`. A task is one block of queries of
+//! one head; keys go by blocks in order, so the result does not depend on the split. Query heads
+//! share key heads in groups (`heads / kv_heads`). A query with no key at all gives NaN.
+
+use crate::abi::OK;
+use crate::gemm::core::{self, Block, Strided};
+use crate::gemm::epilogue::{Bound, Epilogue};
+use crate::isa::{Call, Isa, align64, kernel};
+use crate::{math, strip};
+
+/// Queries of one task.
+const QUERIES: usize = 48;
+/// Keys of one block.
+const KEYS: usize = 128;
+
+sizes! {
+    /// Sizes of `attention.f32`; strides in elements, the innermost of q, k, v, y is 1.
+    pub struct Attention {
+        /// Batch entries.
+        pub batch: usize,
+        /// Query heads.
+        pub heads: usize,
+        /// Key and value heads; divides `heads`.
+        pub kv_heads: usize,
+        /// Queries.
+        pub queries: usize,
+        /// Keys.
+        pub keys: usize,
+        /// Features of a query and a key.
+        pub depth: usize,
+        /// Features of a value.
+        pub value_depth: usize,
+        /// Strides of q: batch, head, query.
+        pub q: [i64; 3],
+        /// Strides of k: batch, head, key.
+        pub k: [i64; 3],
+        /// Strides of v: batch, head, key.
+        pub v: [i64; 3],
+        /// Strides of y: batch, head, query.
+        pub y: [i64; 3],
+        /// Strides of the mask: batch, head, query, key (0 broadcasts).
+        pub mask: [i64; 4],
+        /// Factor of the scores.
+        pub scale: f32,
+        /// Query i sees keys j ≤ i + `causal_offset` only.
+        pub causal: bool,
+        /// See `causal`.
+        pub causal_offset: i64,
+    }
+}
+
+impl Attention {
+    fn blocks(&self) -> usize {
+        self.queries.div_ceil(QUERIES)
+    }
+
+    #[inline(always)]
+    fn product_bytes(&self) -> usize {
+        let rows = QUERIES.min(self.queries);
+        let a = core::scratch_bytes(rows, self.depth, true, false);
+        // The second product's depth is at most a block of keys.
+        a.max(core::scratch_bytes(rows, KEYS, true, false))
+            .max(align64(self.depth.max(KEYS).saturating_mul(64)))
+    }
+
+    fn scratch(&self) -> usize {
+        align64(QUERIES * KEYS * 4)
+            .saturating_add(align64(QUERIES.saturating_mul(self.value_depth) * 8))
+            .saturating_add(align64(QUERIES * 8))
+            .saturating_add(self.product_bytes())
+    }
+
+    fn valid(&self) -> bool {
+        self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads)
+    }
+}
+
+#[inline(always)]
+unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
+    let vd = s.value_depth;
+    let at = |st: &[i64; 3], b: usize, h: usize, i: usize| {
+        (b as i64 * st[0] + h as i64 * st[1] + i as i64 * st[2]) as isize
+    };
+    // SAFETY: by the ABI the buffers cover the strides; scratch is carved as `scratch` counts it.
+    unsafe {
+        let (q, k, v) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1), call.bufs.get::<f32>(2));
+        let (mask, y) = (call.bufs.get::<f32>(3), call.bufs.get::<f32>(4));
+        let scores = call.scratch as *mut f32;
+        let sums = scores.add(QUERIES * KEYS);
+        let part = sums.add(QUERIES * vd);
+        let top =
+            call.scratch.add(align64(QUERIES * KEYS * 4) + align64(QUERIES * vd * 8)) as *mut f32;
+        let total = top.add(QUERIES);
+        let rest = (top as *mut u8).add(align64(QUERIES * 8));
+        let plain = Bound {
+            spec: Epilogue::NONE,
+            bias: std::ptr::null(),
+            residual: std::ptr::null(),
+            callback: None,
+            ctx: call.ctx,
+            bufs: call.bufs.0,
+            sizes: call.sizes,
+            row_base: 0,
+        };
+        let scaled = Bound { spec: Epilogue { alpha: s.scale, ..Epilogue::NONE }, ..plain };
+        for t in call.begin..call.end {
+            let (head, i0) = (t / s.blocks(), t % s.blocks() * QUERIES);
+            let (b, h) = (head / s.heads, head % s.heads);
+            let kvh = h / (s.heads / s.kv_heads);
+            let rows = (s.queries - i0).min(QUERIES);
+            for r in 0..rows {
+                (*top.add(r), *total.add(r)) = (f32::NEG_INFINITY, 0.0);
+            }
+            std::ptr::write_bytes(sums, 0, rows * vd);
+            for j0 in (0..s.keys).step_by(KEYS) {
+                let n = (s.keys - j0).min(KEYS);
+                if s.causal && j0 as i64 > (i0 + rows - 1) as i64 + s.causal_offset {
+                    break;
+                }
+                let g = Block {
+                    a: q.offset(at(&s.q, b, h, i0)),
+                    a_row: s.q[2],
+                    a_col: 1,
+                    c: scores,
+                    ldc: KEYS,
+                    m: (0, rows),
+                    n: (0, n),
+                    k: s.depth,
+                };
+                let kt = k.offset(at(&s.k, b, kvh, j0));
+                let kt = Strided { b: kt, row: 1, col: s.k[2], in_place: false };
+                core::run::<I, _>(&g, &kt, true, &scaled, rest);
+                for r in 0..rows {
+                    let line = scores.add(r * KEYS);
+                    if !mask.is_null() {
+                        let m = mask.offset(
+                            (b as i64 * s.mask[0]
+                                + h as i64 * s.mask[1]
+                                + (i0 + r) as i64 * s.mask[2]
+                                + j0 as i64 * s.mask[3]) as isize,
+                        );
+                        for j in 0..n {
+                            *line.add(j) += *m.offset((j as i64 * s.mask[3]) as isize);
+                        }
+                    }
+                    if s.causal {
+                        let visible = (i0 + r) as i64 + s.causal_offset + 1 - j0 as i64;
+                        for j in visible.clamp(0, n as i64) as usize..n {
+                            *line.add(j) = f32::NEG_INFINITY;
+                        }
+                    }
+                    let m = strip::max_nan(*top.add(r), strip::max(line, n));
+                    // Nothing seen yet: weights are zero, not exp(−∞ − −∞).
+                    let shift = if m == f32::NEG_INFINITY { 0.0 } else { m };
+                    let keep = math::exp::<I>(*top.add(r) - shift);
+                    strip::map_in_place(line, n, |v: f32| math::exp::<I>(v - shift));
+                    let sum = strip::fold(line, n, 0f32, |a, v: f32| a + v, |a, b| a + b);
+                    *total.add(r) = *total.add(r) * keep + sum;
+                    *top.add(r) = m;
+                    strip::map_in_place(sums.add(r * vd), vd, |v: f32| v * keep);
+                }
+                let g = Block {
+                    a: scores,
+                    a_row: KEYS as i64,
+                    c: part,
+                    ldc: vd,
+                    n: (0, vd),
+                    k: n,
+                    ..g
+                };
+                let vb = v.offset(at(&s.v, b, kvh, j0));
+                let vb = Strided { b: vb, row: s.v[2], col: 1, in_place: rows <= 12 };
+                core::run::<I, _>(&g, &vb, true, &plain, rest);
+                let add = std::slice::from_raw_parts(part, rows * vd);
+                let acc = std::slice::from_raw_parts_mut(sums, rows * vd);
+                acc.iter_mut().zip(add).for_each(|(a, b)| *a += *b);
+            }
+            for r in 0..rows {
+                let (out, inv) = (y.offset(at(&s.y, b, h, i0 + r)), 1.0 / *total.add(r));
+                strip::map(out, sums.add(r * vd), vd, |v: f32| v * inv);
+            }
+        }
+    }
+    OK
+}
+
+kernel!(ATTENTION_F32 = "attention.f32", Attention, bufs 5,
+    "Attention with an online softmax. Buffers q, k, v, mask (optional), y; sizes `Attention`.",
+    check |s| s.valid(), tasks |s| s.batch * s.heads * s.blocks(), scratch |s| s.scratch(),
+    flops |s| 2 * (s.batch * s.heads * s.queries * s.keys * (s.depth + s.value_depth)) as u64,
+    body body);

@@ -1,0 +1,234 @@
+//! What is done to an f32 output tile while it is hot: scale, bias, residual, activation, callback.
+//!
+//! `out = callback(activation(alpha · acc + bias + residual))`, each part optional, in this order.
+
+use crate::abi::Ctx;
+use crate::isa::Isa;
+use crate::math;
+use crate::strip::map_in_place;
+
+/// Activation codes of [`Epilogue::activation`].
+pub mod activation {
+    /// Identity.
+    pub const NONE: usize = 0;
+    /// max(x, 0).
+    pub const RELU: usize = 1;
+    /// x/2 · (1 + erf(x/√2)).
+    pub const GELU_ERF: usize = 2;
+    /// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))).
+    pub const GELU_TANH: usize = 3;
+    /// x · sigmoid(x).
+    pub const SILU: usize = 4;
+    /// 1/(1+e⁻ˣ).
+    pub const SIGMOID: usize = 5;
+    /// tanh(x).
+    pub const TANH: usize = 6;
+    /// min(max(x, p0), p1).
+    pub const CLIP: usize = 7;
+    /// x · min(max(x/6 + 1/2, 0), 1).
+    pub const HARD_SWISH: usize = 8;
+    /// x if x ≥ 0, else p0·x.
+    pub const LEAKY_RELU: usize = 9;
+    /// min(max(p0·x + p1, 0), 1).
+    pub const HARD_SIGMOID: usize = 10;
+    /// One past the last code.
+    pub const COUNT: usize = 11;
+}
+
+/// How [`Epilogue::bias`] is indexed.
+pub mod bias {
+    /// No bias.
+    pub const NONE: usize = 0;
+    /// One value per column of the output matrix (features of a matmul).
+    pub const COLUMN: usize = 1;
+    /// One value per row of the output matrix (channels of a convolution).
+    pub const ROW: usize = 2;
+}
+
+sizes! {
+    /// The closed set of epilogues.
+    pub struct Epilogue {
+        /// Factor of the product; 1 for none.
+        pub alpha: f32,
+        /// A code of [`bias`]; the bias buffer is read when it is not `NONE`.
+        pub bias: usize,
+        /// Add the residual buffer, which has the layout of the output.
+        pub residual: bool,
+        /// A code of [`activation`].
+        pub activation: usize,
+        /// First parameter of the activation.
+        pub p0: f32,
+        /// Second parameter of the activation.
+        pub p1: f32,
+        /// Call the [`TileFn`] in the callback buffer slot.
+        pub callback: bool,
+    }
+}
+
+impl Epilogue {
+    /// No epilogue at all.
+    pub const NONE: Epilogue = Epilogue {
+        alpha: 1.0,
+        bias: bias::NONE,
+        residual: false,
+        activation: activation::NONE,
+        p0: 0.0,
+        p1: 0.0,
+        callback: false,
+    };
+
+    /// Whether the codes mean something.
+    pub fn valid(&self) -> bool {
+        self.bias <= bias::ROW && self.activation < activation::COUNT
+    }
+}
+
+/// An epilogue in generated code, called once per finished output tile.
+///
+/// `tile` is element (`row0`, `col0`) of the output matrix, `ld` elements from row to row. Rows
+/// count through the batch: row = batch index · M + m (for a convolution, image · O + channel).
+/// `bufs` are the kernel's buffers, with the callback's own operands after them; `sizes` are the
+/// callback's own, which follow the kernel's.
+pub type TileFn = unsafe extern "C" fn(
+    ctx: *const Ctx,
+    tile: *mut f32,
+    ld: u64,
+    row0: u64,
+    col0: u64,
+    rows: u64,
+    cols: u64,
+    bufs: *const *mut u8,
+    sizes: *const i64,
+);
+
+/// An epilogue bound to the buffers of one output matrix.
+#[derive(Clone, Copy)]
+pub struct Bound {
+    /// What to do.
+    pub spec: Epilogue,
+    /// Bias of column or row 0.
+    pub bias: *const f32,
+    /// Residual element (0, 0).
+    pub residual: *const f32,
+    /// The callback, if `spec.callback`.
+    pub callback: Option<TileFn>,
+    /// The context handed to the callback.
+    pub ctx: *const Ctx,
+    /// The buffers handed to the callback.
+    pub bufs: *const *mut u8,
+    /// The sizes handed to the callback.
+    pub sizes: *const i64,
+    /// The callback's number of row 0.
+    pub row_base: usize,
+}
+
+impl Bound {
+    /// Finishes the tile whose first element is (`row`, `col`) at `c`.
+    ///
+    /// # Safety
+    /// The tile is `rows × cols` with rows `ldc` apart; the bound buffers cover it.
+    #[inline(always)]
+    pub unsafe fn finish<I: Isa>(
+        &self,
+        c: *mut f32,
+        ldc: usize,
+        row: usize,
+        col: usize,
+        rows: usize,
+        cols: usize,
+    ) {
+        let s = &self.spec;
+        let plain = s.alpha == 1.0
+            && s.bias == bias::NONE
+            && !s.residual
+            && s.activation == activation::NONE;
+        // SAFETY: by the caller's contract.
+        unsafe {
+            if !plain {
+                for r in 0..rows {
+                    self.row::<I>(c.add(r * ldc), ldc, row + r, col, cols);
+                }
+            }
+            if let Some(f) = self.callback {
+                f(
+                    self.ctx,
+                    c,
+                    ldc as u64,
+                    (self.row_base + row) as u64,
+                    col as u64,
+                    rows as u64,
+                    cols as u64,
+                    self.bufs,
+                    self.sizes,
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn row<I: Isa>(&self, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+        let s = &self.spec;
+        // SAFETY: by the contract of `finish`.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(c, cols);
+            if s.alpha != 1.0 {
+                out.iter_mut().for_each(|v| *v *= s.alpha);
+            }
+            match s.bias {
+                bias::COLUMN => {
+                    let b = std::slice::from_raw_parts(self.bias.add(col), cols);
+                    out.iter_mut().zip(b).for_each(|(v, b)| *v += *b);
+                }
+                bias::ROW => {
+                    let b = *self.bias.add(row);
+                    out.iter_mut().for_each(|v| *v += b);
+                }
+                _ => {}
+            }
+            if s.residual {
+                let r = std::slice::from_raw_parts(self.residual.add(row * ldc + col), cols);
+                out.iter_mut().zip(r).for_each(|(v, r)| *v += *r);
+            }
+            activate::<I>(s.activation, s.p0, s.p1, c, cols);
+        }
+    }
+}
+
+/// Applies an activation to `n` contiguous elements.
+///
+/// # Safety
+/// `p` points at `n` elements.
+#[inline(always)]
+pub unsafe fn activate<I: Isa>(code: usize, p0: f32, p1: f32, p: *mut f32, n: usize) {
+    use activation::*;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match code {
+            RELU => map_in_place(p, n, |x: f32| if x < 0.0 { 0.0 } else { x }),
+            GELU_ERF => map_in_place(p, n, |x: f32| {
+                0.5 * x * (1.0 + math::erf::<I>(x * std::f32::consts::FRAC_1_SQRT_2))
+            }),
+            GELU_TANH => map_in_place(p, n, |x: f32| {
+                let u = 0.797_884_6 * I::fma(0.044_715 * x * x, x, x);
+                0.5 * x * (1.0 + math::tanh::<I>(u))
+            }),
+            SILU => map_in_place(p, n, |x: f32| x * math::sigmoid::<I>(x)),
+            SIGMOID => map_in_place(p, n, |x: f32| math::sigmoid::<I>(x)),
+            TANH => map_in_place(p, n, |x: f32| math::tanh::<I>(x)),
+            CLIP => map_in_place(p, n, |x: f32| {
+                let x = if x < p0 { p0 } else { x };
+                if x > p1 { p1 } else { x }
+            }),
+            HARD_SWISH => map_in_place(p, n, |x: f32| x * clamp01(I::fma(x, 1.0 / 6.0, 0.5))),
+            LEAKY_RELU => map_in_place(p, n, |x: f32| if x < 0.0 { p0 * x } else { x }),
+            HARD_SIGMOID => map_in_place(p, n, |x: f32| clamp01(I::fma(p0, x, p1))),
+            _ => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn clamp01(x: f32) -> f32 {
+    let x = if x < 0.0 { 0.0 } else { x };
+    if x > 1.0 { 1.0 } else { x }
+}

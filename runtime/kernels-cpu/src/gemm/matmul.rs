@@ -1,0 +1,167 @@
+//! The f32 matrix-product kernels `matmul.f32` and `matmul.f32.packed`.
+//!
+//! Buffers of both: `a`, `b`, `bias`, `residual`, `callback` (a [`TileFn`] in place of an address),
+//! `c`. Missing ones are null. A matrix-vector product is the case M = 1 (weights stream once).
+
+use super::core::{self, Block, Grid, Packed, Strided};
+use super::epilogue::{Bound, Epilogue, TileFn};
+use crate::abi::OK;
+use crate::isa::{Bufs, Call, Isa, kernel};
+
+/// Most rows of a task's block: its `96 × KC` block of A is 96 KiB.
+const MAX_ROWS: usize = 96;
+/// Blocks of at most this many rows read B in place rather than copying its panels.
+const IN_PLACE_ROWS: usize = 12;
+
+sizes! {
+    /// Sizes of `matmul.f32` and `matmul.f32.packed`: `C[batch, M, N] = A[batch, M, K] · B[batch, K, N]`.
+    pub struct Matmul {
+        /// Up to six batch dims, outermost first, unused ones 1.
+        pub batch: [usize; 6],
+        /// Elements from one step of each batch dim to the next in A (0 broadcasts).
+        pub a_batch: [i64; 6],
+        /// The same for B; of a packed B, in packed elements.
+        pub b_batch: [i64; 6],
+        /// Rows of A and C.
+        pub m: usize,
+        /// Columns of B and C.
+        pub n: usize,
+        /// Depth of the sum.
+        pub k: usize,
+        /// Elements from row to row of A.
+        pub a_row: i64,
+        /// Elements from column to column of A (1, or M for a transposed A).
+        pub a_col: i64,
+        /// Elements from row to row of B; unused when packed.
+        pub b_row: i64,
+        /// Elements from column to column of B; unused when packed.
+        pub b_col: i64,
+        /// Elements from row to row of C and of the residual; C's batches follow each other densely.
+        pub c_row: usize,
+        /// What is done to C.
+        pub epilogue: Epilogue,
+    }
+}
+
+impl Matmul {
+    /// A product of dense row-major matrices without batch or epilogue.
+    pub fn dense(m: usize, n: usize, k: usize) -> Matmul {
+        Matmul {
+            batch: [1; 6],
+            a_batch: [0; 6],
+            b_batch: [0; 6],
+            m,
+            n,
+            k,
+            a_row: k as i64,
+            a_col: 1,
+            b_row: n as i64,
+            b_col: 1,
+            c_row: n,
+            epilogue: Epilogue::NONE,
+        }
+    }
+
+    fn batches(&self) -> usize {
+        self.batch.iter().product()
+    }
+
+    #[inline(always)]
+    fn grid(&self) -> Grid {
+        Grid::new(self.m, self.n, self.k, MAX_ROWS)
+    }
+
+    fn tasks(&self) -> usize {
+        self.batches() * self.grid().tasks()
+    }
+
+    fn flops(&self) -> u64 {
+        2 * (self.batches() * self.m * self.n * self.k) as u64
+    }
+
+    fn valid(&self) -> bool {
+        self.c_row >= self.n && self.epilogue.valid()
+    }
+
+    #[inline(always)]
+    fn scratch(&self, packed: bool) -> usize {
+        core::scratch_bytes(self.grid().max_rows(), self.k, !packed, self.a_col != 1)
+    }
+}
+
+/// Offsets of batch `index` in operands with the given batch strides.
+#[inline(always)]
+pub fn batch_offset(batch: &[usize; 6], strides: &[i64; 6], index: usize) -> isize {
+    let (mut rest, mut at) = (index, 0i64);
+    for d in (0..6).rev() {
+        at += (rest % batch[d]) as i64 * strides[d];
+        rest /= batch[d];
+    }
+    at as isize
+}
+
+/// The callback in a buffer slot.
+///
+/// # Safety
+/// The slot is null or holds a [`TileFn`].
+#[inline(always)]
+pub unsafe fn callback(bufs: Bufs, slot: usize) -> Option<TileFn> {
+    // SAFETY: by the caller's contract; `Option<fn>` has the null niche.
+    unsafe { std::mem::transmute::<*mut u8, Option<TileFn>>(bufs.get::<u8>(slot)) }
+}
+
+#[inline(always)]
+unsafe fn body<I: Isa, const PACKED: bool>(s: &Matmul, call: &Call) -> i32 {
+    let grid = s.grid();
+    let per = grid.tasks();
+    // SAFETY: by the ABI the buffers cover the problem that `s` describes.
+    unsafe {
+        let (a, b) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
+        let c = call.bufs.get::<f32>(5);
+        let residual = call.bufs.get::<f32>(3);
+        for t in call.begin..call.end {
+            let (batch, block) = (t / per, t % per);
+            let (m, n) = grid.block(block);
+            let c_off = batch * s.m * s.c_row;
+            let g = Block {
+                a: a.offset(batch_offset(&s.batch, &s.a_batch, batch)),
+                a_row: s.a_row,
+                a_col: s.a_col,
+                c: c.add(c_off),
+                ldc: s.c_row,
+                m,
+                n,
+                k: s.k,
+            };
+            let epi = Bound {
+                spec: s.epilogue,
+                bias: call.bufs.get(2),
+                residual: if s.epilogue.residual { residual.add(c_off) } else { residual },
+                callback: if s.epilogue.callback { callback(call.bufs, 4) } else { None },
+                ctx: call.ctx,
+                bufs: call.bufs.0,
+                sizes: call.sizes.add(Matmul::LEN),
+                row_base: batch * s.m,
+            };
+            let b = b.offset(batch_offset(&s.batch, &s.b_batch, batch));
+            if PACKED {
+                core::run::<I, _>(&g, &Packed { b, k: s.k }, false, &epi, call.scratch);
+            } else {
+                let in_place = s.m <= IN_PLACE_ROWS;
+                let b = Strided { b, row: s.b_row, col: s.b_col, in_place };
+                core::run::<I, _>(&g, &b, true, &epi, call.scratch);
+            }
+        }
+    }
+    OK
+}
+
+kernel!(MATMUL_F32 = "matmul.f32", Matmul, bufs 6,
+    "f32 product of two activations with any strides. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
+    check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
+    body body::<false>);
+
+kernel!(MATMUL_F32_PACKED = "matmul.f32.packed", Matmul, bufs 6,
+    "f32 product with B in layout f32 NR=16 KR=1. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
+    check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(true), flops |s| s.flops(),
+    body body::<true>);

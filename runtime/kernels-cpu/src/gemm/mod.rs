@@ -1,0 +1,25 @@
+//! Matrix products: register tiles, packed layouts, the blocked driver, epilogues, kernels.
+//!
+//! * [`tile`], [`tile16`]: register tiles (f32; i16 with i32 sums), the only intrinsics.
+//! * [`pack`]: the ISA-neutral packed layouts and their functions, used by the compiler too.
+//! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
+//! * [`epilogue`]: the closed set of epilogues, and the tile callback.
+//! * [`matmul`], [`int8`], [`double`]: the kernels.
+//!
+//! Invariant: the order in which one output element is summed depends on the problem's shape only.
+
+pub mod core;
+pub mod double;
+pub mod epilogue;
+pub mod int8;
+pub mod matmul;
+pub mod pack;
+pub mod tile;
+pub mod tile16;
+
+/// Columns of a packed panel and of a register tile.
+pub const NR: usize = 16;
+/// Rows of a register tile.
+pub const MR: usize = 6;
+/// Depth of a block of the sum: a `KC × NR` f32 panel is 16 KiB, half of the smallest L1.
+pub const KC: usize = 256;

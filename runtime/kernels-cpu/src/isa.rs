@@ -1,0 +1,254 @@
+//! Instruction-set levels: one generic body per kernel, compiled once for each level.
+//!
+//! A kernel body is an `#[inline(always)]` function generic over [`Isa`]; the [`kernel!`] macro
+//! instantiates it inside a function with the level's target features, where the compiler vectorises
+//! it. Only the register tiles of the matrix product are written with intrinsics.
+//!
+//! Invariant: a value of a level marker is only used on a machine that has the level
+//! ([`detect_isa`]); every body gives the same bits for any split of its tasks.
+
+use crate::abi::Ctx;
+
+/// An instruction-set level. See the module's invariant.
+pub trait Isa: Copy + 'static {
+    /// Whether `f32::mul_add` is one instruction here.
+    const FMA: bool;
+    /// The level's number in [`Ctx::isa`].
+    const LEVEL: u32;
+
+    /// `a * b + c`, contracted where the machine can.
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        if Self::FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    /// `a * b + c` in f64, contracted where the machine can.
+    #[inline(always)]
+    fn fma64(a: f64, b: f64, c: f64) -> f64 {
+        if Self::FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    /// One register tile of an f32 product, see [`crate::gemm::tile`].
+    ///
+    /// # Safety
+    /// As [`crate::gemm::tile::portable`]; the machine has the level.
+    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile);
+
+    /// One register tile of an i16 product with i32 sums, see [`crate::gemm::tile16`].
+    ///
+    /// # Safety
+    /// As [`crate::gemm::tile16::portable`]; the machine has the level.
+    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]);
+}
+
+/// Any machine.
+#[derive(Clone, Copy)]
+pub struct Portable;
+
+impl Isa for Portable {
+    const FMA: bool = false;
+    const LEVEL: u32 = 0;
+    #[inline(always)]
+    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile::portable::<MR>(t) }
+    }
+    #[inline(always)]
+    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile16::portable::<MR>(t, out) }
+    }
+}
+
+/// x86-64 with AVX2, FMA and F16C (x86-64-v3).
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx2;
+
+#[cfg(target_arch = "x86_64")]
+impl Isa for Avx2 {
+    const FMA: bool = true;
+    const LEVEL: u32 = 1;
+    #[inline(always)]
+    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile::avx2::<MR>(t) }
+    }
+    #[inline(always)]
+    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile16::avx2::<MR>(t, out) }
+    }
+}
+
+/// AArch64 with NEON.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy)]
+pub struct Neon;
+
+#[cfg(target_arch = "aarch64")]
+impl Isa for Neon {
+    const FMA: bool = true;
+    const LEVEL: u32 = 2;
+    #[inline(always)]
+    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile::neon::<MR>(t) }
+    }
+    #[inline(always)]
+    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile16::neon::<MR>(t, out) }
+    }
+}
+
+/// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON.
+pub fn detect_isa() -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("f16c")
+    {
+        return 1;
+    }
+    #[cfg(target_arch = "aarch64")]
+    return 2;
+    #[cfg(not(target_arch = "aarch64"))]
+    0
+}
+
+/// The operand buffers of a call.
+#[derive(Clone, Copy)]
+pub struct Bufs(pub *const *mut u8);
+
+impl Bufs {
+    /// Operand `i` as a pointer to `T`; null if the operand is missing.
+    ///
+    /// # Safety
+    /// `i` is below the kernel's number of buffers.
+    #[inline(always)]
+    pub unsafe fn get<T>(self, i: usize) -> *mut T {
+        // SAFETY: by the caller's contract the slot exists.
+        unsafe { *self.0.add(i) as *mut T }
+    }
+}
+
+/// Everything a kernel body is called with besides its sizes.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// The context of the call.
+    pub ctx: *const Ctx,
+    /// Operand buffers.
+    pub bufs: Bufs,
+    /// The raw sizes; those after the kernel's own belong to an epilogue callback.
+    pub sizes: *const i64,
+    /// First task.
+    pub begin: usize,
+    /// One past the last task.
+    pub end: usize,
+    /// Scratch, 64-byte aligned.
+    pub scratch: *mut u8,
+}
+
+/// Rounds a byte count up to 64, so that consecutive scratch regions stay aligned.
+#[inline(always)]
+pub const fn align64(n: usize) -> usize {
+    n.saturating_add(63) & !63
+}
+
+/// Splits `0..total` into `parts` almost equal ranges and returns range `i`.
+#[inline(always)]
+pub const fn part(total: usize, parts: usize, i: usize) -> (usize, usize) {
+    let (q, r) = (total / parts, total % parts);
+    let lo = i * q + if i < r { i } else { r };
+    (lo, lo + q + (i < r) as usize)
+}
+
+/// Declares a [`Kernel`](crate::abi::Kernel): name, sizes struct, buffers, and the generic body.
+///
+/// If the sizes do not parse, or `check` refuses them, there is one task and it returns `BAD_SIZES`.
+macro_rules! kernel {
+    ($id:ident = $name:literal, $S:ty, bufs $nb:literal, $doc:literal,
+     check $check:expr, tasks $tasks:expr, scratch $scratch:expr, flops $flops:expr,
+     body $($body:tt)+) => {
+        #[doc = $doc]
+        pub static $id: $crate::abi::Kernel = {
+            #[inline(always)]
+            fn __parsed(sizes: &[i64]) -> Option<$S> {
+                let check: fn(&$S) -> bool = $check;
+                <$S>::parse(sizes).filter(check)
+            }
+            fn __tasks(sizes: &[i64]) -> u64 {
+                let f: fn(&$S) -> usize = $tasks;
+                __parsed(sizes).map_or(1, |s| f(&s) as u64)
+            }
+            fn __scratch(sizes: &[i64]) -> usize {
+                let f: fn(&$S) -> usize = $scratch;
+                __parsed(sizes).map_or(0, |s| f(&s))
+            }
+            fn __flops(sizes: &[i64]) -> u64 {
+                let f: fn(&$S) -> u64 = $flops;
+                __parsed(sizes).map_or(0, |s| f(&s))
+            }
+            $crate::isa::entry!(__portable, $crate::isa::Portable, $S, $($body)+);
+            #[cfg(target_arch = "x86_64")]
+            $crate::isa::entry!(__avx2, $crate::isa::Avx2, $S, $($body)+,
+                #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]);
+            #[cfg(target_arch = "aarch64")]
+            $crate::isa::entry!(__neon, $crate::isa::Neon, $S, $($body)+,
+                #[target_feature(enable = "neon")]);
+            $crate::abi::Kernel {
+                name: $name,
+                doc: $doc,
+                arity: ($nb, <$S>::LEN),
+                tasks: __tasks,
+                scratch: __scratch,
+                flops: __flops,
+                portable: __portable,
+                #[cfg(target_arch = "x86_64")]
+                avx2: Some(__avx2),
+                #[cfg(not(target_arch = "x86_64"))]
+                avx2: None,
+                #[cfg(target_arch = "aarch64")]
+                neon: Some(__neon),
+                #[cfg(not(target_arch = "aarch64"))]
+                neon: None,
+            }
+        };
+    };
+}
+
+/// One entry point of a kernel; see [`kernel!`].
+macro_rules! entry {
+    ($entry:ident, $I:ty, $S:ty, $f:ident $(::<$($g:tt),+>)? $(, #[$attr:meta])?) => {
+        $(#[$attr])?
+        unsafe extern "C" fn $entry(
+            ctx: *const $crate::abi::Ctx,
+            bufs: *const *mut u8,
+            sizes: *const i64,
+            begin: u64,
+            end: u64,
+            scratch: *mut u8,
+        ) -> i32 {
+            // SAFETY: by the ABI `sizes` has at least the documented number of slots, `bufs` the
+            // documented operands of the documented extents, and `scratch` the stated size.
+            unsafe {
+                let Some(s) = __parsed(std::slice::from_raw_parts(sizes, <$S>::LEN)) else {
+                    return $crate::abi::BAD_SIZES;
+                };
+                let call = $crate::isa::Call {
+                    ctx,
+                    bufs: $crate::isa::Bufs(bufs),
+                    sizes,
+                    begin: begin as usize,
+                    end: end as usize,
+                    scratch,
+                };
+                $f::<$I $($(, $g)+)?>(&s, &call)
+            }
+        }
+    };
+}
+
+pub(crate) use entry;
+pub(crate) use kernel;

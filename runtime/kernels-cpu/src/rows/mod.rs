@@ -1,0 +1,9 @@
+//! Kernels along rows: softmax, norms, reductions, argmax, scans.
+//!
+//! Invariant: a reduction's order is fixed by its shape: lanes, then blocks (see [`crate::strip`]).
+
+pub mod arg;
+pub mod norm;
+pub mod reduce;
+pub mod scan;
+pub mod softmax;
