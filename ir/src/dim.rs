@@ -9,8 +9,8 @@
 //! ```
 //! use silure_ir::Dim;
 //! let s = Dim::sym("s");
-//! assert_eq!((s.clone() + 1) * Dim::from(2), s.clone() * Dim::from(2) + 2);
-//! assert_eq!(((s.clone() * Dim::from(6) + 3).floordiv(&Dim::from(3))).to_string(), "2*s + 1");
+//! assert_eq!((s.clone() + 1) * Dim::Const(2), s.clone() * Dim::Const(2) + 2);
+//! assert_eq!((s * Dim::Const(6) + 3).floordiv(&Dim::Const(3)).to_string(), "2*s + 1");
 //! ```
 
 use std::collections::BTreeMap;

@@ -10,7 +10,8 @@
 //! let cx = Context::new();
 //! let text = "module @m {\n  entry @main<b: 1..8>(%x: f32[b]) -> (y: f32[b]) {\n    \
 //!             %0 = arith.relu %x : f32[b]\n    return %0\n  }\n}\n";
-//! let m = text::parse_verified(&cx, "m.sir", text).unwrap();
+//! let m = text::parse(&cx, "m.sir", text, Default::default()).unwrap();
+//! verify::verify(&m).unwrap();
 //! assert_eq!(text::print(&m), text);
 //! let x = Tensor::from_f64s(Elem::F32, &[2], &[-1.0, 2.0]).unwrap();
 //! let y = eval::Interp::new(&m, &weight::NoFiles, Default::default()).run("main", vec![x.into()]);

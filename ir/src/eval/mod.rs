@@ -134,11 +134,19 @@ struct Frame<'a> {
     func: &'a Func,
     values: RefCell<HashMap<ValueId, Datum>>,
     dims: RefCell<HashMap<Arc<str>, i64>>,
+    /// Inside a region on scalars: the shape over which it is run.
+    spread: RefCell<Option<Vec<usize>>>,
 }
 
 impl<'a> Frame<'a> {
     fn new(interp: &'a Interp<'a>, func: &'a Func) -> Frame<'a> {
-        Frame { interp, func, values: RefCell::default(), dims: RefCell::default() }
+        Frame {
+            interp,
+            func,
+            values: RefCell::default(),
+            dims: RefCell::default(),
+            spread: RefCell::default(),
+        }
     }
 
     /// Checks a value against a type and binds symbols that the type introduces.
@@ -235,6 +243,13 @@ impl<'a> Frame<'a> {
         self.interp.ops_left.set(left - 1);
         let def = self.func.op(op).def;
         let cx = EvalCx { frame: self, op, inputs };
+        let spread = self.spread.borrow().clone();
+        if let (Some(shape), true) = (spread, def.is(Traits::CONSTANT)) {
+            let Some(t) = cx.attrs().tensor("value") else { bail!(Internal, "no value") };
+            let n: usize = shape.iter().product();
+            let all = Tensor::from_nums(t.elem(), &shape, (0..n).map(|_| t.get(0)))?;
+            return Ok(vec![all.into()]);
+        }
         let out = match (def.eval, def.scalar) {
             (Some(f), _) => f(&cx)?,
             (None, Some(_)) => vec![pointwise(&cx)?.into()],
@@ -362,6 +377,19 @@ impl EvalCx<'_> {
             Some(&r) => self.frame.region(r, args),
             None => bail!(Internal, "region {i} is missing"),
         }
+    }
+
+    /// Runs region `i`, which is written on scalars, on whole tensors of one shape: one element of
+    /// every argument and result per element of `shape`. Intermediates keep the oracle's precision
+    /// of their declared types; constants are repeated.
+    pub fn run_scalars(&self, i: usize, args: Vec<Datum>, shape: &[usize]) -> Result<Vec<Datum>> {
+        let Some(&r) = self.frame.func.op(self.op).regions.get(i) else {
+            bail!(Internal, "region {i} is missing")
+        };
+        *self.frame.spread.borrow_mut() = Some(shape.to_vec());
+        let out = self.frame.region(r, args);
+        *self.frame.spread.borrow_mut() = None;
+        out
     }
 
     /// Calls another function of the module.
