@@ -8,6 +8,7 @@
 //! ([`detect_isa`]); every body gives the same bits for any split of its tasks.
 
 use crate::abi::Ctx;
+use crate::gemm::epilogue::Bound;
 
 /// An instruction-set level. See the module's invariant.
 pub trait Isa: Copy + 'static {
@@ -39,6 +40,12 @@ pub trait Isa: Copy + 'static {
     /// # Safety
     /// As [`crate::gemm::tile16::portable`]; the machine has the level.
     unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]);
+
+    /// One row of an epilogue, a function of its own so that products do not each repeat it.
+    ///
+    /// # Safety
+    /// As [`Bound::finish`]; the machine has the level.
+    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize);
 }
 
 /// Any machine.
@@ -48,6 +55,11 @@ pub struct Portable;
 impl Isa for Portable {
     const FMA: bool = false;
     const LEVEL: u32 = 0;
+    #[inline(never)]
+    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { b.row::<Self>(c, ldc, row, col, cols) }
+    }
     #[inline(always)]
     unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
         // SAFETY: the caller's contract is the callee's.
@@ -70,6 +82,16 @@ impl Isa for Avx2 {
     const FMA: bool = true;
     const LEVEL: u32 = 1;
     #[inline(always)]
+    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn level(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { b.row::<Avx2>(c, ldc, row, col, cols) }
+        }
+        // SAFETY: the machine has the level.
+        unsafe { level(b, c, ldc, row, col, cols) }
+    }
+    #[inline(always)]
     unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { crate::gemm::tile::avx2::<MR>(t) }
@@ -90,6 +112,16 @@ pub struct Neon;
 impl Isa for Neon {
     const FMA: bool = true;
     const LEVEL: u32 = 2;
+    #[inline(always)]
+    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+        #[target_feature(enable = "neon")]
+        unsafe fn level(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { b.row::<Neon>(c, ldc, row, col, cols) }
+        }
+        // SAFETY: the machine has the level.
+        unsafe { level(b, c, ldc, row, col, cols) }
+    }
     #[inline(always)]
     unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
         // SAFETY: the caller's contract is the callee's.

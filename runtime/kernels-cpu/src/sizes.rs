@@ -106,6 +106,11 @@ macro_rules! sizes {
             /// Number of slots in `sizes`.
             pub const LEN: usize = 0 $(+ <$t as $crate::sizes::SizeField>::LEN)*;
 
+            /// Field names with the slots each takes, in order: for a compiler that fills them with
+            /// expressions instead of numbers.
+            pub const FIELDS: &'static [(&'static str, usize)] =
+                &[$((stringify!($f), <$t as $crate::sizes::SizeField>::LEN)),*];
+
             /// The slots, in order.
             pub fn to_vec(&self) -> Vec<i64> {
                 let mut out = Vec::with_capacity(Self::LEN);

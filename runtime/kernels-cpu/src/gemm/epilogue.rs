@@ -146,7 +146,7 @@ impl Bound {
         unsafe {
             if !plain {
                 for r in 0..rows {
-                    self.row::<I>(c.add(r * ldc), ldc, row + r, col, cols);
+                    I::finish_row(self, c.add(r * ldc), ldc, row + r, col, cols);
                 }
             }
             if let Some(f) = self.callback {
@@ -165,8 +165,19 @@ impl Bound {
         }
     }
 
+    /// All parts but the callback, on one row.
+    ///
+    /// # Safety
+    /// As [`Bound::finish`].
     #[inline(always)]
-    unsafe fn row<I: Isa>(&self, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+    pub(crate) unsafe fn row<I: Isa>(
+        &self,
+        c: *mut f32,
+        ldc: usize,
+        row: usize,
+        col: usize,
+        cols: usize,
+    ) {
         let s = &self.spec;
         // SAFETY: by the contract of `finish`.
         unsafe {

@@ -1,0 +1,218 @@
+//! Elementary functions, helpers, conversions and quantisation.
+
+mod common;
+use common::*;
+use silure_kernels_cpu::cast::Cast;
+use silure_kernels_cpu::helpers::helper_index;
+use silure_kernels_cpu::isa::Portable;
+use silure_kernels_cpu::math::{self, erf64};
+use silure_kernels_cpu::quant::{DynamicQuant, Quant};
+use silure_kernels_cpu::{HELPERS, KERNELS, half};
+use silure_types::{Class, Elem};
+
+/// Distance in ulps of f32 at the true value.
+fn ulps(got: f32, want: f64) -> f64 {
+    if got as f64 == want || (got.is_nan() && want.is_nan()) {
+        return 0.0;
+    }
+    if got.is_infinite() || got.is_nan() {
+        return if (want as f32).to_bits() == got.to_bits() { 0.0 } else { f64::INFINITY };
+    }
+    let e = want.abs().max(f32::MIN_POSITIVE as f64).log2().floor();
+    (got as f64 - want).abs() / (e - 23.0).exp2()
+}
+
+/// f32 values of every exponent, specials included.
+fn samples() -> Vec<f32> {
+    let mut v: Vec<f32> = (0..1 << 20).map(|i: u32| f32::from_bits(i.wrapping_mul(4099))).collect();
+    v.extend((0..200_000).map(|i| (i as f32 - 100_000.0) * 1e-3));
+    v.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE]);
+    v
+}
+
+fn strip(name: &str, x: &[f32]) -> Vec<f32> {
+    let at = helper_index(name).unwrap();
+    let mut y = vec![0f32; x.len()];
+    // SAFETY: strips have this signature.
+    unsafe {
+        let f: unsafe extern "C" fn(*mut f32, *const f32, u64) =
+            std::mem::transmute(HELPERS[at].1.0);
+        f(y.as_mut_ptr(), x.as_ptr(), x.len() as u64);
+    }
+    y
+}
+
+#[test]
+fn elementary_functions_keep_their_bounds() {
+    let x = samples();
+    let sigmoid =
+        |x: f64| if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) };
+    type Case = (&'static str, fn(f32) -> f32, Box<dyn Fn(f64) -> f64>, f64);
+    let cases: Vec<Case> = vec![
+        ("exp_strip", math::exp::<Portable>, Box::new(f64::exp), 2.0),
+        ("log_strip", math::log::<Portable>, Box::new(f64::ln), 2.0),
+        ("tanh_strip", math::tanh::<Portable>, Box::new(f64::tanh), 4.0),
+        ("erf_strip", math::erf::<Portable>, Box::new(erf64), 4.0),
+        ("sigmoid_strip", math::sigmoid::<Portable>, Box::new(sigmoid), 4.0),
+        ("sin_strip", math::sin::<Portable>, Box::new(f64::sin), 1.0),
+        ("cos_strip", math::cos::<Portable>, Box::new(f64::cos), 1.0),
+    ];
+    for (name, scalar, exact, bound) in cases {
+        let fast = strip(name, &x);
+        let mut worst = (0.0, 0.0);
+        for (x, fast) in x.iter().zip(&fast) {
+            let want = exact(*x as f64);
+            for got in [*fast, scalar(*x)] {
+                let e = ulps(got, want);
+                if e > worst.0 {
+                    worst = (e, *x);
+                }
+            }
+        }
+        println!("{name}: {:.3} ulp at {:e}", worst.0, worst.1);
+        assert!(worst.0 <= bound, "{name}: {} ulp at {:e}", worst.0, worst.1);
+    }
+}
+
+#[test]
+fn the_error_function_reference_has_known_values() {
+    for (x, want) in [
+        (0.5, 0.520_499_877_813_046_5),
+        (1.0, 0.842_700_792_949_714_9),
+        (2.0, 0.995_322_265_018_952_7),
+        (3.0, 0.999_977_909_503_001_4),
+    ] {
+        assert!((erf64(x) - want).abs() < 1e-15 && erf64(-x) == -erf64(x), "{x}");
+    }
+}
+
+#[test]
+fn names_are_unique_and_kernels_documented() {
+    for (i, k) in KERNELS.iter().enumerate() {
+        assert!(KERNELS[..i].iter().all(|o| o.name != k.name), "{}", k.name);
+        assert!(k.doc.contains("Buffers") && k.doc.contains("sizes"), "{}", k.name);
+        // Sizes that mean nothing are one task, which says so.
+        assert_eq!((k.tasks)(&vec![-1; k.arity.1]), 1, "{}", k.name);
+        let bufs = vec![None; k.arity.0];
+        let s = status(k.name, &vec![-1; k.arity.1], &bufs);
+        assert_eq!(s, silure_kernels_cpu::abi::BAD_SIZES, "{}", k.name);
+    }
+    for (i, (name, _)) in HELPERS.iter().enumerate() {
+        assert_eq!(helper_index(name), Some(i));
+    }
+}
+
+#[test]
+fn half_conversions_agree_with_the_type_table() {
+    for bits in 0..=u16::MAX {
+        let (a, b) = (half::f16_to_f32(bits) as f64, Elem::F16.decode(bits as u64));
+        assert!(a == b || (a.is_nan() && b.is_nan()), "{bits:#x}");
+    }
+    let mut rng = Rng(61);
+    for i in 0..2_000_000u64 {
+        let x = if i % 2 == 0 {
+            f32::from_bits(rng.next() as u32)
+        } else {
+            // Around the ties of f16 and bf16.
+            let mid = f32::from_bits(((rng.next() as u32) & 0xFFFF_F000) | 0x1000);
+            f32::from_bits(mid.to_bits().wrapping_add(rng.below(3) as u32).wrapping_sub(1))
+        };
+        for (e, got) in [(Elem::F16, half::f32_to_f16(x)), (Elem::Bf16, half::f32_to_bf16(x))] {
+            let want = e.encode(x as f64) as u16;
+            let nan = e.decode(got as u64).is_nan() && x.is_nan();
+            assert!(got == want || nan, "{e} {x:e}: {got:#x} {want:#x}");
+        }
+    }
+}
+
+#[test]
+fn casts_follow_the_type_table() {
+    let mut rng = Rng(63);
+    for &from in Elem::ALL {
+        for &to in Elem::ALL {
+            let n = 301;
+            let bytes = from.packed_bytes(n as u64).unwrap() as usize;
+            let mut x = rng.bytes(bytes);
+            if from == Elem::Bool {
+                x.iter_mut().for_each(|b| *b &= 1);
+            }
+            if from == Elem::Tf32 {
+                x.chunks_mut(4).for_each(|c| (c[0], c[1]) = (0, c[1] & 0xE0));
+            }
+            if from == Elem::F32 {
+                let special = [f32::NAN, f32::INFINITY, -0.5, 2.5, -1e10, 3e38, 254.5, 0.0];
+                special.iter().enumerate().for_each(|(i, v)| {
+                    x[i * 4..i * 4 + 4].copy_from_slice(&v.to_le_bytes());
+                });
+            }
+            let ob = to.packed_bytes(n as u64).unwrap() as usize;
+            let s = Cast { n, from: from as usize, to: to as usize };
+            run("cast", &s.to_vec(), &[buf(&x), buf(&vec![0u8; ob])], |r| {
+                for i in 0..n {
+                    let bits = from.load(&x, i).unwrap();
+                    let got = to.load(&r[1], i).unwrap();
+                    let want = match (from.class(), to.class()) {
+                        (Class::Float, Class::Signed) if to == Elem::I64 => {
+                            (from.decode(bits) as i64) as u64
+                        }
+                        (Class::Float, _) => to.encode(from.decode(bits)),
+                        (_, Class::Float) => match (to, from) {
+                            (Elem::F32, Elem::I64) => (bits as i64 as f32).to_bits() as u64,
+                            (Elem::F32, Elem::U64) => (bits as f32).to_bits() as u64,
+                            _ => to.encode(from.decode_int(bits) as f64),
+                        },
+                        _ => to.encode_int(from.decode_int(bits)),
+                    };
+                    let nan = to.is_float() && to.decode(got).is_nan() && to.decode(want).is_nan();
+                    assert!(
+                        got == want || nan,
+                        "{from} to {to}: {bits:#x} gave {got:#x}, not {want:#x}"
+                    );
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn quantisation_rounds_to_even_and_saturates() {
+    let x = [0.5f32, 1.5, 2.5, -0.5, 300.0, -300.0, f32::NAN, 127.4, 0.0];
+    let s = Quant { outer: 1, axis: 1, inner: 9 }.to_vec();
+    run("quantize.u8", &s, &[buf(&x), buf(&[1f32]), buf(&[10u8]), out::<u8>(9)], |r| {
+        assert_eq!(r[3][..6], [10, 12, 12, 10, 255, 0]);
+        assert_eq!(r[3][7..], [137, 10]);
+    });
+    run("quantize.i8", &s, &[buf(&x), buf(&[1f32]), None, out::<i8>(9)], |r| {
+        assert_eq!(read::<i8>(&r[3])[..6], [0, 2, 2, 0, 127, -128]);
+    });
+    let mut rng = Rng(65);
+    for (outer, axis, inner) in [(1, 1, 40_000), (3, 5, 7), (2, 4, 0), (300, 3, 1)] {
+        let n = outer * axis * inner;
+        let q: Vec<i8> = rng.bytes(n).iter().map(|v| *v as i8).collect();
+        let scale: Vec<f32> = (0..axis).map(|_| rng.float()).collect();
+        let zp: Vec<i8> = rng.bytes(axis).iter().map(|v| *v as i8).collect();
+        let s = Quant { outer, axis, inner }.to_vec();
+        run("dequantize.i8", &s, &[buf(&q), buf(&scale), buf(&zp), out::<f32>(n)], |r| {
+            for (i, y) in read::<f32>(&r[3]).iter().enumerate() {
+                let a = i / inner % axis;
+                assert_eq!(*y, (q[i] as i32 - zp[a] as i32) as f32 * scale[a]);
+            }
+        });
+        let x = rng.floats(n);
+        run("quantize.i8", &s, &[buf(&x), buf(&scale), buf(&zp), out::<i8>(n)], |r| {
+            for (i, y) in read::<i8>(&r[3]).iter().enumerate() {
+                let a = i / inner % axis;
+                let v = (x[i] / scale[a]).round_ties_even() + zp[a] as f32;
+                assert_eq!(*y, v.clamp(-128.0, 127.0) as i8);
+            }
+        });
+    }
+    // The example of the ONNX operator.
+    let x = [0f32, 2.0, -3.0, -2.5, 1.34, 0.5];
+    let bufs = [buf(&x), out::<u8>(6), out::<f32>(1), out::<u8>(1)];
+    run("dynamic_quantize.u8", &DynamicQuant { n: 6 }.to_vec(), &bufs, |r| {
+        assert_eq!(r[1], [153, 255, 0, 26, 221, 179]);
+        assert_eq!(read::<f32>(&r[2]), [5.0f32 / 255.0]);
+        assert_eq!(r[3], [153]);
+    });
+}
