@@ -175,8 +175,8 @@ pub enum Of {
     State,
     /// A pointer.
     Ptr,
-    /// A block pointer.
-    Block,
+    /// A tensor in memory.
+    View,
 }
 
 impl Of {
@@ -195,7 +195,7 @@ impl Of {
             Of::Index => *ty == Type::Index,
             Of::State => matches!(ty, Type::State(_)),
             Of::Ptr => matches!(ty, Type::Ptr(..)),
-            Of::Block => matches!(ty, Type::Block(_)),
+            Of::View => matches!(ty, Type::View(..)),
         }
     }
 
@@ -212,7 +212,7 @@ impl Of {
             Of::Index => "index",
             Of::State => "state",
             Of::Ptr => "pointer",
-            Of::Block => "block pointer",
+            Of::View => "view",
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | `tile<128x64xf16>` | tile of a tile program, static |
 //! | `vec<4xf32>` | short vector of one lane |
 //! | `ptr<f32, global>` | address of elements in a memory space |
-//! | `block<128x64xf16>` | block pointer: where a tile sits inside a tensor in memory |
+//! | `view<f16, 2>` | a tensor of rank 2 in memory: base, sizes and strides, for tile code |
 //! | `seq<T>`, `opt<T>` | sequence and optional |
 //! | `!dialect.name<...>` | a type of another dialect, opaque here |
 
@@ -38,8 +38,8 @@ pub enum Type {
     Vec(u32, Elem),
     /// An address.
     Ptr(Elem, Space),
-    /// A block pointer to tiles of that type.
-    Block(TileType),
+    /// A tensor in memory as tile code sees it: element type and rank.
+    View(Elem, usize),
     /// A sequence.
     Seq(Box<Type>),
     /// An optional.
@@ -148,12 +148,12 @@ impl Type {
         }
     }
 
-    /// The element type of tensors, tiles, vectors, scalars, pointers and states.
+    /// The element type of tensors, tiles, vectors, scalars, pointers, views and states.
     pub fn elem(&self) -> Option<Elem> {
         match self {
             Type::Tensor(t) | Type::State(t) => Some(t.elem),
-            Type::Tile(t) | Type::Block(t) => Some(t.elem),
-            Type::Scalar(e) | Type::Vec(_, e) | Type::Ptr(e, _) => Some(*e),
+            Type::Tile(t) => Some(t.elem),
+            Type::Scalar(e) | Type::Vec(_, e) | Type::Ptr(e, _) | Type::View(e, _) => Some(*e),
             _ => None,
         }
     }
@@ -221,7 +221,7 @@ impl fmt::Display for Type {
             Type::Tile(t) => write!(f, "tile<{t}>"),
             Type::Vec(n, e) => write!(f, "vec<{n}x{e}>"),
             Type::Ptr(e, s) => write!(f, "ptr<{e}, {}>", s.name()),
-            Type::Block(t) => write!(f, "block<{t}>"),
+            Type::View(e, r) => write!(f, "view<{e}, {r}>"),
             Type::Seq(t) => write!(f, "seq<{t}>"),
             Type::Opt(t) => write!(f, "opt<{t}>"),
             Type::Ext(n, b) => write!(f, "!{n}<{}>", crate::diag::quote(b)),

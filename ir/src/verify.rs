@@ -9,6 +9,7 @@
 //! 6. Symbols in types are declared; dims are not negative and no size overflows.
 //! 7. A state handle is consumed at most once, and nothing uses it after that.
 //! 8. A weight's expression has the weight's type; variants exist and have the entry's signature.
+//! 9. A function with `tile` ops is a kernel: a grid, pointers, sizes and scalars, no results.
 //!
 //! Not checked: the contents of tensors, run-time sizes, and anything a target decides.
 //! All errors are collected; each carries the op's text as a note.
@@ -68,6 +69,11 @@ pub fn verify_func(m: Option<&Module>, f: &Func, errors: &mut Vec<Diagnostic>) {
     }
     v.region(f.body, &mut vec![f.body]);
     v.states();
+    if f.walk().into_iter().any(|op| f.op(op).def.dialect() == "tile")
+        && let Err(e) = crate::dialects::tile::check_kernel(f)
+    {
+        v.errors.push(e);
+    }
     if let Some(t) = f.terminator(f.body) {
         let got: Vec<&Type> = f.op(t).operands().map(|v| f.ty(v)).collect();
         if got.iter().copied().ne(f.result_types.iter()) {

@@ -158,12 +158,20 @@ fn ty_inner(c: &mut Cursor) -> Result<Type> {
         "seq" => Type::Seq(Box::new(ty(c)?)),
         "opt" => Type::Opt(Box::new(ty(c)?)),
         "tile" => Type::Tile(tile(c)?),
-        "block" => Type::Block(tile(c)?),
         "vec" => {
             let t = tile(c)?;
             match t.shape.as_slice() {
                 [n] if *n < 1 << 16 => Type::Vec(*n as u32, t.elem),
                 _ => return Err(c.error("a vector has one dim")),
+            }
+        }
+        "view" => {
+            let e = c.ident()?;
+            let elem = Elem::parse(e).ok_or_else(|| c.error(format!("unknown element `{e}`")))?;
+            c.need(",")?;
+            match c.unsigned()? {
+                rank @ 0..=8 => Type::View(elem, rank as usize),
+                rank => return Err(c.error("a view has at most 8 axes").need("0..8", rank)),
             }
         }
         "ptr" => {
