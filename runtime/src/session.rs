@@ -1,0 +1,410 @@
+//! A session: the states, memory and caches of one thread of runs.
+//!
+//! For dims seen before, a run into the caller's buffers allocates nothing: registers and arena
+//! offsets are cached per binding, the arena and freed heap blocks are kept.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::exec::{Exec, Sink, Slot};
+use crate::mem::{Block, Budget, HeapPool};
+use crate::options::{ProfileRow, RunOptions};
+use crate::pool::Pool;
+use crate::tensor::{Tensor, TensorMut, TensorRef, tensor_bytes};
+use silure_engine::plan::{BufKind, Entry, Port, Val};
+use std::sync::Arc;
+
+/// Bindings of dims remembered per entry.
+const BINDINGS: usize = 8;
+
+/// How to make a session.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    /// Threads to run on; sessions may share a pool. `None`: the calling thread alone.
+    pub pool: Option<Arc<Pool>>,
+    /// Most bytes the session may hold (states, arena, heap, scratch). `None`: no limit.
+    pub memory_limit: Option<u64>,
+}
+
+/// Registers and arena offsets for one binding of an entry's dims.
+pub(crate) struct Binding {
+    dims: Vec<i64>,
+    pub regs: Vec<i64>,
+    /// Offset and size of each buffer that is in the arena.
+    pub arena: Vec<(u64, u64)>,
+    pub arena_bytes: u64,
+}
+
+/// The buffers of a session that a run works in.
+pub(crate) struct Work {
+    pub regs: Vec<i64>,
+    pub slots: Vec<Slot>,
+    pub ptrs: Vec<*mut u8>,
+    pub sizes: Vec<i64>,
+    pub arena: Block,
+    pub scratch: Block,
+    pub heap: HeapPool,
+    pub budget: Budget,
+    /// Per op of the profiled entry: calls, nanoseconds, operations, bytes.
+    pub profile: Vec<[u64; 4]>,
+}
+
+/// Runs an engine's entries, one at a time; owns the states.
+pub struct Session {
+    engine: Arc<Engine>,
+    pool: Arc<Pool>,
+    states: Vec<Block>,
+    states_known: bool,
+    bindings: Vec<Vec<Binding>>,
+    key: Vec<i64>,
+    profiles: Vec<Vec<[u64; 4]>>,
+    work: Work,
+}
+
+// SAFETY: the raw pointers in `work` are used only during a run, which borrows the session alone;
+// between runs they are not read.
+unsafe impl Send for Session {}
+
+impl Session {
+    /// A session on the calling thread alone, without a memory limit.
+    pub fn new(engine: &Arc<Engine>) -> Result<Session> {
+        Session::with(engine, SessionOptions::default())
+    }
+
+    /// A session with options. States are zero.
+    pub fn with(engine: &Arc<Engine>, options: SessionOptions) -> Result<Session> {
+        let mut budget =
+            Budget { limit: options.memory_limit.unwrap_or(u64::MAX), used: 0, peak: 0 };
+        let mut states = Vec::with_capacity(engine.plan.states.len());
+        for s in &engine.plan.states {
+            // Checked when the plan was validated.
+            let bytes = s.bytes().unwrap_or(u64::MAX);
+            budget.take(bytes, "the states")?;
+            states.push(Block::zeroed(bytes as usize, "the states")?);
+        }
+        let entries = engine.plan.entries.len();
+        Ok(Session {
+            engine: engine.clone(),
+            pool: options.pool.unwrap_or_else(|| Arc::new(Pool::new(1))),
+            states,
+            states_known: true,
+            bindings: (0..entries).map(|_| Vec::with_capacity(BINDINGS)).collect(),
+            key: vec![],
+            profiles: vec![vec![]; entries],
+            work: Work {
+                regs: vec![],
+                slots: vec![],
+                ptrs: vec![],
+                sizes: vec![],
+                arena: Block::zeroed(0, "the arena")?,
+                scratch: Block::zeroed(0, "scratch")?,
+                heap: HeapPool::default(),
+                budget,
+                profile: vec![],
+            },
+        })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Most bytes held so far: states, arena, heap and scratch.
+    pub fn peak_memory(&self) -> u64 {
+        self.work.budget.peak
+    }
+
+    /// Runs an entry and gives its outputs.
+    pub fn run(&mut self, entry: usize, inputs: &[TensorRef<'_>]) -> Result<Vec<Tensor>> {
+        self.run_with(entry, inputs, &RunOptions::default())
+    }
+
+    /// The same, with options.
+    pub fn run_with(
+        &mut self,
+        entry: usize,
+        inputs: &[TensorRef<'_>],
+        options: &RunOptions,
+    ) -> Result<Vec<Tensor>> {
+        let n = self.engine.plan.entries.get(entry).map_or(0, |e| e.outputs.len());
+        let mut owned: Vec<Option<Tensor>> = vec![None; n];
+        self.run_sink(entry, inputs, Sink::Owned(&mut owned), options)?;
+        // The executor returns only when every output has its shape.
+        Ok(owned.into_iter().flatten().collect())
+    }
+
+    /// Runs an entry into the caller's buffers; each output's extents are written to its shape.
+    pub fn run_into(
+        &mut self,
+        entry: usize,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [TensorMut<'_>],
+        options: &RunOptions,
+    ) -> Result<()> {
+        self.run_sink(entry, inputs, Sink::Caller(outputs), options)
+    }
+
+    fn run_sink(
+        &mut self,
+        index: usize,
+        inputs: &[TensorRef<'_>],
+        mut sink: Sink<'_, '_>,
+        options: &RunOptions,
+    ) -> Result<()> {
+        let engine = self.engine.clone();
+        let Some(entry) = engine.plan.entries.get(index) else {
+            return Err(Error::Usage(format!(
+                "entry {index}: the engine has {}",
+                engine.plan.entries.len()
+            )));
+        };
+        check_inputs(&engine, entry, inputs, &mut self.key)?;
+        sink.check(&engine, entry)?;
+        if !entry.states.is_empty() && !self.states_known {
+            return Err(Error::StatesUnknown);
+        }
+        let mut exec = Exec::new(&engine, entry, &self.pool, &mut self.work, options);
+        exec.interrupted()?;
+        let bindings = &mut self.bindings[index];
+        match bindings.iter().position(|b| b.dims == self.key) {
+            // Most recent first.
+            Some(at) => bindings[..=at].rotate_right(1),
+            None => {
+                let binding = exec.bind(inputs, &self.key)?;
+                if bindings.len() == BINDINGS {
+                    bindings.pop();
+                }
+                bindings.insert(0, binding);
+            }
+        }
+        exec.prepare(&bindings[0], inputs, &mut self.states)?;
+        if options.profile {
+            std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
+            exec.work.profile.resize(entry.code.len(), [0; 4]);
+        }
+        let result = exec.run(inputs, &mut sink);
+        if options.profile {
+            std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
+        }
+        exec.release();
+        if result.is_err() && !entry.states.is_empty() {
+            self.states_known = false;
+        }
+        result
+    }
+
+    /// Times per launch of an entry over its profiled runs, in the plan's order; starts anew.
+    pub fn profile(&mut self, entry: usize) -> Vec<ProfileRow> {
+        let plan = &self.engine.plan;
+        let Some(e) = plan.entries.get(entry) else { return vec![] };
+        let counts = std::mem::take(&mut self.profiles[entry]);
+        let rows = counts.iter().zip(&e.code).filter(|(c, _)| c[0] > 0);
+        rows.map(|(&[calls, nanos, flops, bytes], op)| ProfileRow {
+            node: plan.str(op.loc).into(),
+            kernel: crate::exec::kernel_name(plan, &op.inst),
+            calls,
+            nanos,
+            flops,
+            bytes,
+        })
+        .collect()
+    }
+
+    /// Sets all states to zero.
+    pub fn reset(&mut self) {
+        self.states.iter_mut().for_each(|s| s.bytes_mut().fill(0));
+        self.states_known = true;
+    }
+
+    fn state_index(&self, name: &str) -> Result<usize> {
+        let plan = &self.engine.plan;
+        plan.states.iter().position(|s| plan.str(s.name) == name).ok_or_else(|| {
+            let names: Vec<_> = plan.states.iter().map(|s| plan.str(s.name)).collect();
+            Error::UnknownState {
+                needed: name.into(),
+                present: if names.is_empty() { "none".into() } else { names.join(", ") },
+            }
+        })
+    }
+
+    /// The bytes of a state.
+    pub fn state(&self, name: &str) -> Result<&[u8]> {
+        let i = self.state_index(name)?;
+        if self.states_known { Ok(self.states[i].bytes()) } else { Err(Error::StatesUnknown) }
+    }
+
+    /// Replaces the bytes of a state.
+    pub fn set_state(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let i = self.state_index(name)?;
+        check_bytes("state", name, self.states[i].len() as u64, bytes.len())?;
+        if !self.states_known {
+            return Err(Error::StatesUnknown);
+        }
+        self.states[i].bytes_mut().copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// All states one after the other, for [`Session::import_states`].
+    pub fn export_states(&self) -> Result<Vec<u8>> {
+        if !self.states_known {
+            return Err(Error::StatesUnknown);
+        }
+        Ok(self.states.iter().flat_map(|s| s.bytes()).copied().collect())
+    }
+
+    /// Sets all states from an export of the same engine.
+    pub fn import_states(&mut self, mut bytes: &[u8]) -> Result<()> {
+        let total: u64 = self.states.iter().map(|s| s.len() as u64).sum();
+        check_bytes("state", "all", total, bytes.len())?;
+        for s in &mut self.states {
+            let (head, rest) = bytes.split_at(s.len());
+            s.bytes_mut().copy_from_slice(head);
+            bytes = rest;
+        }
+        self.states_known = true;
+        Ok(())
+    }
+}
+
+fn check_bytes(what: &'static str, name: &str, needed: u64, present: usize) -> Result<()> {
+    if needed == present as u64 {
+        return Ok(());
+    }
+    Err(Error::Bytes { what, name: name.into(), needed, present: present as u64 })
+}
+
+/// Checks an address against its element type.
+pub(crate) fn check_align(
+    what: &'static str,
+    name: &str,
+    elem: silure_types::Elem,
+    bytes: &[u8],
+) -> Result<()> {
+    let needed = elem.bytes().unwrap_or(1);
+    let present = bytes.as_ptr() as usize;
+    if bytes.is_empty() || present.is_multiple_of(needed) {
+        return Ok(());
+    }
+    Err(Error::Align { what, name: name.into(), needed, present })
+}
+
+/// Checks the inputs against the entry; leaves their dims in `key`.
+fn check_inputs(
+    engine: &Engine,
+    entry: &Entry,
+    inputs: &[TensorRef<'_>],
+    key: &mut Vec<i64>,
+) -> Result<()> {
+    let plan = &engine.plan;
+    if inputs.len() != entry.inputs.len() {
+        let (needed, present) = (entry.inputs.len(), inputs.len());
+        return Err(Error::Count { what: "inputs", needed, present });
+    }
+    key.clear();
+    for (p, t) in entry.inputs.iter().zip(inputs) {
+        let name = plan.str(p.name);
+        if t.elem != p.elem {
+            return Err(Error::Elem {
+                what: "input",
+                name: name.into(),
+                needed: p.elem.name().into(),
+                present: t.elem.name().into(),
+            });
+        }
+        check_dims("input", name, p, t.shape)?;
+        let bytes = tensor_bytes(t.elem, t.shape)
+            .ok_or_else(|| Error::Overflow { what: format!("bytes of input '{name}'") })?;
+        check_bytes("input", name, bytes, t.bytes.len())?;
+        check_align("input", name, t.elem, t.bytes)?;
+        key.extend(t.shape.iter().map(|&d| d as i64));
+    }
+    // One symbol, one extent: the first axis of it decides.
+    for (s, &symbol) in entry.symbols.iter().enumerate() {
+        let mut first: Option<(usize, usize, usize)> = None;
+        for (i, p) in entry.inputs.iter().enumerate() {
+            for (axis, d) in p.dims.iter().enumerate() {
+                if d.symbol != Some(s as u32) {
+                    continue;
+                }
+                let present = inputs[i].shape[axis];
+                match first {
+                    None => first = Some((i, axis, present)),
+                    Some((j, other, needed)) if needed != present => {
+                        return Err(Error::Dim {
+                            what: "input",
+                            name: plan.str(p.name).into(),
+                            axis,
+                            needed: format!(
+                                "{needed} ('{}' as in '{}' axis {other})",
+                                plan.str(symbol),
+                                plan.str(entry.inputs[j].name)
+                            ),
+                            present: present as i64,
+                        });
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks extents against what a port takes.
+pub(crate) fn check_dims(
+    what: &'static str,
+    name: &str,
+    port: &Port,
+    shape: &[usize],
+) -> Result<()> {
+    if shape.len() != port.dims.len() {
+        let (needed, present) = (port.dims.len(), shape.len());
+        return Err(Error::Rank { what, name: name.into(), needed, present });
+    }
+    for (axis, (d, &n)) in port.dims.iter().zip(shape).enumerate() {
+        let n64 = n as u64;
+        if n64 < d.min || n64 > d.max || !n64.is_multiple_of(d.multiple) {
+            let needed = match (d.min == d.max, d.multiple) {
+                (true, _) => d.min.to_string(),
+                (false, 1) => format!("{} to {}", d.min, d.max),
+                (false, m) => format!("{} to {}, a multiple of {m}", d.min, d.max),
+            };
+            return Err(Error::Dim { what, name: name.into(), axis, needed, present: n as i64 });
+        }
+    }
+    Ok(())
+}
+
+impl Binding {
+    /// Places the arena for these registers.
+    pub(crate) fn new(entry: &Entry, dims: &[i64], regs: &[i64]) -> Result<Binding> {
+        let mut blocks = Vec::new();
+        let mut sizes = vec![0u64; entry.buffers.len()];
+        for (i, b) in entry.buffers.iter().enumerate() {
+            if let BufKind::Arena { bytes, first, last } = b.kind {
+                let n = match bytes {
+                    Val::Imm(v) => v,
+                    // In range: checked when the plan was validated.
+                    Val::Reg(r) => regs[r.0 as usize],
+                };
+                sizes[i] = u64::try_from(n).map_err(|_| Error::Overflow {
+                    what: format!("arena buffer {i} of {n} bytes"),
+                })?;
+                blocks.push(silure_engine::arena::Block { bytes: sizes[i], first, last });
+            }
+        }
+        let (offsets, arena_bytes) = silure_engine::arena::assign(&blocks)
+            .ok_or_else(|| Error::Overflow { what: "the arena".into() })?;
+        let mut offsets = offsets.into_iter();
+        let arena = entry
+            .buffers
+            .iter()
+            .zip(&sizes)
+            .map(|(b, &n)| match b.kind {
+                BufKind::Arena { .. } => (offsets.next().unwrap_or(0), n),
+                _ => (0, 0),
+            })
+            .collect();
+        Ok(Binding { dims: dims.to_vec(), regs: regs.to_vec(), arena, arena_bytes })
+    }
+}

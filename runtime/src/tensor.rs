@@ -1,0 +1,107 @@
+//! Tensors that go in and out of a run: dense row-major, packed elements.
+
+use crate::error::{Error, Result};
+use crate::mem::Block;
+use silure_types::Elem;
+
+/// A caller's input: borrowed bytes with a shape.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorRef<'a> {
+    /// Element type.
+    pub elem: Elem,
+    /// Extents, outermost first.
+    pub shape: &'a [usize],
+    /// The elements, packed, little-endian; aligned to the element's size.
+    pub bytes: &'a [u8],
+}
+
+/// A caller's output: the run writes the extents into `shape` and the elements into the first
+/// bytes of `bytes`, which may be longer than needed.
+#[derive(Debug)]
+pub struct TensorMut<'a> {
+    /// Element type.
+    pub elem: Elem,
+    /// One slot per axis.
+    pub shape: &'a mut [usize],
+    /// Room for the elements; aligned to the element's size.
+    pub bytes: &'a mut [u8],
+}
+
+/// A tensor of its own.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Element type.
+    pub elem: Elem,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    data: Block,
+}
+
+/// Bytes of a tensor; `None` on overflow.
+pub(crate) fn tensor_bytes(elem: Elem, shape: &[usize]) -> Option<u64> {
+    let n = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64))?;
+    elem.packed_bytes(n).filter(|&b| b <= isize::MAX as u64)
+}
+
+impl Tensor {
+    /// A tensor of zeros.
+    pub fn zeros(elem: Elem, shape: &[usize]) -> Result<Tensor> {
+        let bytes = tensor_bytes(elem, shape)
+            .ok_or_else(|| Error::Overflow { what: format!("bytes of {elem}{shape:?}") })?;
+        let data = Block::zeroed(bytes as usize, "a tensor")?;
+        Ok(Tensor { elem, shape: shape.to_vec(), data })
+    }
+
+    /// A tensor of these packed bytes.
+    pub fn new(elem: Elem, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
+        let mut t = Tensor::zeros(elem, shape)?;
+        if t.data.len() != bytes.len() {
+            return Err(Error::Bytes {
+                what: "tensor",
+                name: format!("{elem}{shape:?}"),
+                needed: t.data.len() as u64,
+                present: bytes.len() as u64,
+            });
+        }
+        t.data.bytes_mut().copy_from_slice(bytes);
+        Ok(t)
+    }
+
+    /// A tensor of `f32` values.
+    pub fn f32(shape: &[usize], values: &[f32]) -> Result<Tensor> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Tensor::new(Elem::F32, shape, &bytes)
+    }
+
+    /// A tensor of `i64` values.
+    pub fn i64(shape: &[usize], values: &[i64]) -> Result<Tensor> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Tensor::new(Elem::I64, shape, &bytes)
+    }
+
+    /// Its packed elements.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.bytes()
+    }
+
+    /// Its packed elements, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.data.bytes_mut()
+    }
+
+    /// Its values as `f64` (64-bit integers beyond 2⁵³ round).
+    pub fn to_f64(&self) -> Vec<f64> {
+        let n: usize = self.shape.iter().product();
+        (0..n).filter_map(|i| Some(self.elem.decode(self.elem.load(self.bytes(), i)?))).collect()
+    }
+
+    /// Borrowed, as an input.
+    pub fn view(&self) -> TensorRef<'_> {
+        TensorRef { elem: self.elem, shape: &self.shape, bytes: self.bytes() }
+    }
+
+    /// Borrowed, as an output.
+    pub fn view_mut(&mut self) -> TensorMut<'_> {
+        TensorMut { elem: self.elem, shape: &mut self.shape, bytes: self.data.bytes_mut() }
+    }
+}
