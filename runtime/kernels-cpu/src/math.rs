@@ -110,7 +110,7 @@ pub fn erf<I: Isa>(x: f32) -> f32 {
 }
 
 /// The quarter-turn reduction shared by [`sin`] and [`cos`]: quadrant and remainder, in f64.
-/// Exact enough for |x| < 2²⁶; larger arguments take the library's f64 function.
+/// For |x| < 2¹⁷; larger arguments take the library's f64 function.
 #[inline(always)]
 fn quarter<I: Isa>(x: f64) -> (i32, f64) {
     const MAGIC: f64 = 6_755_399_441_055_744.0;
@@ -138,7 +138,8 @@ fn sin_cos_poly<I: Isa>(r: f64) -> (f64, f64) {
     (I::fma64(p * s, r, r), I::fma64(q, s, 1.0))
 }
 
-const LARGE_ANGLE: f32 = 67_108_864.0;
+/// Below this, the quarter turns times the first part of π/2 are exact.
+const LARGE_ANGLE: f32 = 131_072.0;
 
 /// Sine, correct to 1 ulp; any magnitude.
 #[inline(always)]

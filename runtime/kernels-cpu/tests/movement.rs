@@ -276,10 +276,10 @@ fn selections_match() {
                         let by = key(*a).total_cmp(&key(*b));
                         if largest { by.reverse() } else { by }
                     });
-                    for j in 0..k {
+                    for (j, want) in order.iter().enumerate().take(k) {
                         let to = (o * k + j) * inner + c;
-                        assert_eq!(at[to], order[j] as i64);
-                        assert_eq!(v[to].to_bits(), get(order[j]).to_bits());
+                        assert_eq!(at[to], *want as i64);
+                        assert_eq!(v[to].to_bits(), get(*want).to_bits());
                     }
                 }
             }
