@@ -55,9 +55,13 @@ fn show(name: &str, what: &str, sizes: &[i64], lens: &[usize]) {
 }
 
 fn main() {
-    for (m, n, k) in
-        [(1024, 1024, 1024), (1, 1024, 1024), (4, 1536, 384), (128, 384, 1536), (100, 100, 32usize)]
-    {
+    for (m, n, k) in [
+        (1024usize, 1024usize, 1024usize),
+        (1, 1024, 1024),
+        (4, 1536, 384),
+        (128, 384, 1536),
+        (100, 100, 32usize),
+    ] {
         let what = format!("{m}x{n}x{k}");
         let wide = n.div_ceil(16usize) * 16;
         let s = Matmul::dense(m, n, k).to_vec();
