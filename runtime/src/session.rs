@@ -10,7 +10,8 @@ use crate::mem::{Block, Budget, HeapPool};
 use crate::options::{ProfileRow, RunOptions};
 use crate::pool::Pool;
 use crate::tensor::{Tensor, TensorMut, TensorRef, tensor_bytes};
-use silure_engine::plan::{BufKind, Entry, Port, Val};
+use silure_engine::plan::{BufKind, Entry, Inst, Port, Val};
+use silure_types::Elem;
 use std::sync::Arc;
 
 /// Bindings of dims remembered per entry.
@@ -152,32 +153,16 @@ impl Session {
         options: &RunOptions,
     ) -> Result<()> {
         let engine = self.engine.clone();
-        let Some(entry) = engine.plan.entries.get(index) else {
-            return Err(Error::Usage(format!(
-                "entry {index}: the engine has {}",
-                engine.plan.entries.len()
-            )));
-        };
-        check_inputs(&engine, entry, inputs, &mut self.key)?;
+        let entry = entry_of(&engine, index)?;
+        check_inputs(&engine, entry, inputs, &mut self.key, true)?;
         sink.check(&engine, entry)?;
         if !entry.states.is_empty() && !self.states_known {
             return Err(Error::StatesUnknown);
         }
         let mut exec = Exec::new(&engine, entry, &self.pool, &mut self.work, options);
         exec.interrupted()?;
-        let bindings = &mut self.bindings[index];
-        match bindings.iter().position(|b| b.dims == self.key) {
-            // Most recent first.
-            Some(at) => bindings[..=at].rotate_right(1),
-            None => {
-                let binding = exec.bind(inputs, &self.key)?;
-                if bindings.len() == BINDINGS {
-                    bindings.pop();
-                }
-                bindings.insert(0, binding);
-            }
-        }
-        exec.prepare(&bindings[0], inputs, &mut self.states)?;
+        let binding = bind(&mut exec, &mut self.bindings[index], inputs, &self.key)?;
+        exec.prepare(binding, inputs, &mut self.states)?;
         if options.profile {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
             exec.work.profile.resize(entry.code.len(), [0; 4]);
@@ -191,6 +176,47 @@ impl Session {
             self.states_known = false;
         }
         result
+    }
+
+    /// The extents each output will have for inputs of these shapes, as far as the inputs' dims
+    /// alone decide them; `None` where they depend on data. Nothing runs but size arithmetic.
+    pub fn output_shapes(
+        &mut self,
+        index: usize,
+        shapes: &[&[usize]],
+    ) -> Result<Vec<Option<Vec<usize>>>> {
+        let engine = self.engine.clone();
+        let entry = entry_of(&engine, index)?;
+        let ports = entry.inputs.iter().map(|p| p.elem).chain(std::iter::repeat(Elem::U8));
+        let inputs: Vec<TensorRef<'_>> =
+            ports.zip(shapes).map(|(elem, shape)| TensorRef { elem, shape, bytes: &[] }).collect();
+        check_inputs(&engine, entry, &inputs, &mut self.key, false)?;
+        let options = RunOptions::default();
+        let mut exec = Exec::new(&engine, entry, &self.pool, &mut self.work, &options);
+        let binding = bind(&mut exec, &mut self.bindings[index], &inputs, &self.key)?;
+        let mut late = vec![false; binding.regs.len()];
+        for op in &entry.code[entry.size_end as usize..] {
+            if let Some(r) = op.inst.dst() {
+                late[r.0 as usize] = true;
+            }
+        }
+        let known = |v: &Val| match *v {
+            Val::Imm(v) => usize::try_from(v).ok(),
+            Val::Reg(r) if late[r.0 as usize] => None,
+            Val::Reg(r) => usize::try_from(binding.regs[r.0 as usize]).ok(),
+        };
+        let shape = |output: usize| {
+            let mut all = entry.code.iter().filter_map(|op| match &op.inst {
+                Inst::SetShape { output: o, dims } if *o as usize == output => {
+                    Some(dims.iter().map(known).collect::<Option<Vec<usize>>>())
+                }
+                _ => None,
+            });
+            // Variants may each state the shape: it is known where they agree.
+            let first = all.next()??;
+            all.all(|s| s.as_ref() == Some(&first)).then_some(first)
+        };
+        Ok((0..entry.outputs.len()).map(shape).collect())
     }
 
     /// Times per launch of an entry over its profiled runs, in the plan's order; starts anew.
@@ -266,6 +292,32 @@ impl Session {
     }
 }
 
+fn entry_of(engine: &Engine, index: usize) -> Result<&Entry> {
+    let n = engine.plan.entries.len();
+    let none = || Error::Usage(format!("entry {index}: the engine has {n}"));
+    engine.plan.entries.get(index).ok_or_else(none)
+}
+
+/// The binding for these dims, made if it is new; the most recent is first.
+fn bind<'b>(
+    exec: &mut Exec<'_, '_>,
+    bindings: &'b mut Vec<Binding>,
+    inputs: &[TensorRef<'_>],
+    dims: &[i64],
+) -> Result<&'b Binding> {
+    match bindings.iter().position(|b| b.dims == dims) {
+        Some(at) => bindings[..=at].rotate_right(1),
+        None => {
+            let binding = exec.bind(inputs, dims)?;
+            if bindings.len() == BINDINGS {
+                bindings.pop();
+            }
+            bindings.insert(0, binding);
+        }
+    }
+    Ok(&bindings[0])
+}
+
 fn check_bytes(what: &'static str, name: &str, needed: u64, present: usize) -> Result<()> {
     if needed == present as u64 {
         return Ok(());
@@ -274,12 +326,7 @@ fn check_bytes(what: &'static str, name: &str, needed: u64, present: usize) -> R
 }
 
 /// Checks an address against its element type.
-pub(crate) fn check_align(
-    what: &'static str,
-    name: &str,
-    elem: silure_types::Elem,
-    bytes: &[u8],
-) -> Result<()> {
+pub(crate) fn check_align(what: &'static str, name: &str, elem: Elem, bytes: &[u8]) -> Result<()> {
     let needed = elem.bytes().unwrap_or(1);
     let present = bytes.as_ptr() as usize;
     if bytes.is_empty() || present.is_multiple_of(needed) {
@@ -288,12 +335,13 @@ pub(crate) fn check_align(
     Err(Error::Align { what, name: name.into(), needed, present })
 }
 
-/// Checks the inputs against the entry; leaves their dims in `key`.
+/// Checks the inputs against the entry, their bytes only if asked; leaves their dims in `key`.
 fn check_inputs(
     engine: &Engine,
     entry: &Entry,
     inputs: &[TensorRef<'_>],
     key: &mut Vec<i64>,
+    with_bytes: bool,
 ) -> Result<()> {
     let plan = &engine.plan;
     if inputs.len() != entry.inputs.len() {
@@ -314,8 +362,10 @@ fn check_inputs(
         check_dims("input", name, p, t.shape)?;
         let bytes = tensor_bytes(t.elem, t.shape)
             .ok_or_else(|| Error::Overflow { what: format!("bytes of input '{name}'") })?;
-        check_bytes("input", name, bytes, t.bytes.len())?;
-        check_align("input", name, t.elem, t.bytes)?;
+        if with_bytes {
+            check_bytes("input", name, bytes, t.bytes.len())?;
+            check_align("input", name, t.elem, t.bytes)?;
+        }
         key.extend(t.shape.iter().map(|&d| d as i64));
     }
     // One symbol, one extent: the first axis of it decides.

@@ -289,6 +289,48 @@ fn plans_that_use_buffers_wrongly_end_with_an_error() {
 }
 
 #[test]
+fn output_shapes_are_known_before_the_run_where_dims_decide() {
+    let mut p = PlanBuilder::new();
+    let mut e = p.entry("main");
+    let x = e.input("x", Elem::I64, &[DimSpec::symbol("n", 1, 9), DimSpec::fixed(2)]);
+    e.output("a", Elem::F32, &["2*n", "7"]);
+    e.output("b", Elem::F32, &["?"]);
+    let n = e.dim(0, 0);
+    let twice = e.mul(n, 2);
+    e.set_shape(0, &[twice, 7.into()]);
+    let count = e.load(x, 0, Elem::I64, LoadMode::Value);
+    e.set_shape(1, &[count]);
+    e.finish();
+    let engine = load(p.finish().unwrap());
+    let mut s = Session::new(&engine).unwrap();
+    assert_eq!(s.output_shapes(0, &[&[3, 2]]).unwrap(), [Some(vec![6, 7]), None]);
+    assert!(text(s.output_shapes(0, &[&[3, 1]])).contains("axis 1: needed 2, present 1"));
+    assert!(text(s.output_shapes(0, &[])).contains("inputs: needed 1, present 0"));
+    let y = s.run(0, &[Tensor::i64(&[1, 2], &[4, 0]).unwrap().view()]).unwrap();
+    assert_eq!((&y[0].shape[..], &y[1].shape[..]), (&[2, 7][..], &[4][..]));
+}
+
+#[test]
+fn builtin_kernels_are_found() {
+    let mut p = PlanBuilder::new();
+    let mut e = p.entry("main");
+    let x = e.input("x", Elem::F32, &[DimSpec::symbol("n", 1, 100), DimSpec::fixed(3)]);
+    let y = e.output("y", Elem::F32, &["n", "3"]);
+    let n = e.dim(0, 0);
+    e.set_shape(0, &[n, 3.into()]);
+    e.launch("softmax.f32", &[x], &[y], &[n, 3.into()]);
+    e.finish();
+    let engine = Engine::from_bytes(&bytes(p.finish().unwrap())).unwrap();
+    let x = Tensor::f32(&[2, 3], &[0.0, 0.0, 0.0, 1.0, 2.0, 3.0]).unwrap();
+    let y = Session::new(&engine).unwrap().run(0, &[x.view()]).unwrap()[0].to_f64();
+    let total: f64 = [1.0f64, 2.0, 3.0].map(f64::exp).iter().sum();
+    for (i, v) in y.iter().enumerate() {
+        let wanted = if i < 3 { 1.0 / 3.0 } else { ((i - 2) as f64).exp() / total };
+        assert!((v - wanted).abs() < 4.0 * f32::EPSILON as f64, "{i}: {v} {wanted}");
+    }
+}
+
+#[test]
 fn an_output_without_shape_is_an_error() {
     let mut p = PlanBuilder::new();
     let mut e = p.entry("main");

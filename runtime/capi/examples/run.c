@@ -49,8 +49,11 @@ int main(int argc, char **argv) {
     silure_port port;
     if (silure_output(engine, 0, i, &port) != SILURE_OK) return fail("output");
     if (port.elem != SILURE_F32 || port.rank > MAX_RANK) return 2;
-    size_t k = MAX_PORTS + i;
-    out[i] = (silure_tensor){SILURE_F32, port.rank, dims[k], data[k], sizeof data[k]};
+    size_t k = MAX_PORTS + i, n = 1;
+    if (silure_output_extents(session, 0, in, n_in, i, dims[k]) != SILURE_OK) return fail("extents");
+    for (int a = 0; a < port.rank; a++) n *= (size_t)dims[k][a];
+    if (n > ROOM) return 2;
+    out[i] = (silure_tensor){SILURE_F32, port.rank, dims[k], data[k], n * sizeof(float)};
   }
 
   if (silure_run(session, 0, in, n_in, out, n_out, 10.0) != SILURE_OK) return fail("run");

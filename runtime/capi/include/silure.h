@@ -105,6 +105,12 @@ void silure_session_free(silure_session *session);
 int silure_run(silure_session *session, size_t entry, const silure_tensor *inputs,
                size_t input_count, silure_tensor *outputs, size_t output_count, double timeout);
 
+/* The extents that an output will have for inputs of these dims, written to as many int64_t as it
+ * has axes. Nothing runs and data is not read (it may be NULL). SILURE_FAILURE if they depend on
+ * the inputs' values. */
+int silure_output_extents(silure_session *session, size_t entry, const silure_tensor *inputs,
+                          size_t input_count, size_t index, int64_t *dims);
+
 /* Stops the session's run from any thread; later runs stop too until silure_cancel_reset. */
 void silure_cancel(const silure_session *session);
 void silure_cancel_reset(const silure_session *session);

@@ -359,6 +359,59 @@ fn rank(r: i32) -> Result<usize, Error> {
         .ok_or_else(|| usage(format!("rank {r}: needed 0 to 64")))
 }
 
+/// The extents of the inputs.
+///
+/// # Safety
+/// Each tensor has as many dims as its rank says, or null.
+unsafe fn shapes(given: &[SilureTensor]) -> Result<Vec<Vec<usize>>, Error> {
+    let shape = |t: &SilureTensor| {
+        // SAFETY: the caller's contract.
+        let dims = unsafe { array(t.dims.cast_const(), rank(t.rank)?, "dims of an input") }?;
+        let extent = |&d: &i64| {
+            usize::try_from(d).map_err(|_| usage(format!("extent {d}: needed at least 0")))
+        };
+        dims.iter().map(extent).collect()
+    };
+    given.iter().map(shape).collect()
+}
+
+/// See `silure.h`.
+///
+/// # Safety
+/// `session` is null or live; the tensors' dims and `dims` have as many slots as they must.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn silure_output_extents(
+    session: *mut SilureSession,
+    entry: usize,
+    inputs: *const SilureTensor,
+    input_count: usize,
+    index: usize,
+    dims: *mut i64,
+) -> c_int {
+    let write = || {
+        // SAFETY: the caller's contract.
+        let s = unsafe { object(session.cast_const(), "session") }?;
+        // SAFETY: the caller's contract.
+        let shapes = unsafe { shapes(array(inputs, input_count, "inputs")?) }?;
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let all = claim(s)?.output_shapes(entry, &shapes)?;
+        let n = all.len();
+        let none = || usage(format!("output {index}: the entry has {n}"));
+        let shape = all.into_iter().nth(index).ok_or_else(none)?;
+        let message = format!("the extents of output {index} depend on the inputs' values");
+        let shape = shape.ok_or(Error::Model { message })?;
+        if dims.is_null() && !shape.is_empty() {
+            return Err(usage("dims is null"));
+        }
+        for (axis, &d) in shape.iter().enumerate() {
+            // SAFETY: the caller's contract: a slot per axis; not null here.
+            unsafe { dims.add(axis).write(d as i64) };
+        }
+        Ok(OK)
+    };
+    call(write).unwrap_or_else(|code| code)
+}
+
 /// See `silure.h`.
 ///
 /// # Safety
@@ -388,15 +441,8 @@ pub unsafe extern "C" fn silure_run(
                     .map_err(|_| usage(format!("timeout {t}: needed seconds, at least 0")))?,
             ),
         };
-        let mut shapes = Vec::with_capacity(given.len());
-        for t in given {
-            // SAFETY: the caller's contract.
-            let dims = unsafe { array(t.dims.cast_const(), rank(t.rank)?, "dims of an input") }?;
-            let extent = |&d: &i64| {
-                usize::try_from(d).map_err(|_| usage(format!("extent {d}: needed at least 0")))
-            };
-            shapes.push(dims.iter().map(extent).collect::<Result<Vec<_>, _>>()?);
-        }
+        // SAFETY: the caller's contract.
+        let shapes = unsafe { shapes(given) }?;
         let mut refs = Vec::with_capacity(given.len());
         for (t, shape) in given.iter().zip(&shapes) {
             // SAFETY: the caller's contract.
