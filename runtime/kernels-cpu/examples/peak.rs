@@ -1,5 +1,7 @@
 //! Prints the rates of the main kernels on one thread: products, convolutions, rows.
 //!
+//! An argument limits it to the lines that contain it, for example `1024x1024x1024`.
+//!
 //! Each figure is the best of several runs. `G/s` counts the kernel's own operations
 //! ([`Kernel::flops`]), `GB/s` the bytes of its buffers.
 
@@ -44,6 +46,9 @@ fn time(k: &Kernel, sizes: &[i64], lens: &[usize]) -> f64 {
 
 fn show(name: &str, what: &str, sizes: &[i64], lens: &[usize]) {
     let Some(k) = find(name) else { return };
+    if std::env::args().nth(1).is_some_and(|f| !format!("{name} {what}").contains(&f)) {
+        return;
+    }
     let t = time(k, sizes, lens);
     let bytes: usize = lens.iter().sum();
     println!(

@@ -130,8 +130,10 @@ const fn step(rows: usize, k: usize) -> usize {
     if rows <= MR { k } else { KC }
 }
 
-/// Scratch bytes of [`run`]: one panel, and the block's rows of A if they must be copied.
-pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, copies_a: bool) -> usize {
+/// Scratch bytes of [`run`]: one panel, and the block's rows of A. A block of at most a register
+/// tile's rows copies them only if they are strided along k (`strided_a`).
+pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, strided_a: bool) -> usize {
+    let copies_a = strided_a || rows > MR;
     let kc = if step(rows, k) < k { step(rows, k) } else { k };
     let panel = if builds_panels { align64(kc.saturating_mul(NR * 4)) } else { 0 };
     let a = if copies_a { align64(kc.saturating_mul(rows).saturating_mul(4)) } else { 0 };
@@ -142,7 +144,7 @@ pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, copies_a:
 ///
 /// # Safety
 /// The operands cover the block, `scratch` has [`scratch_bytes`] for this many rows (panel built
-/// unless `P` never does, A copied if `a_col != 1`), C overlaps no input.
+/// unless `P` never does, A strided if `a_col != 1`), C overlaps no input.
 #[inline(always)]
 pub unsafe fn run<I: Isa, P: Panels>(
     g: &Block,
@@ -169,7 +171,15 @@ pub unsafe fn run<I: Isa, P: Panels>(
                 g.a.offset((g.m.0 as i64 * g.a_row + k0 as i64 * g.a_col) as isize),
                 g.a_row as isize,
             );
-            if g.a_col != 1 {
+            // Rows far apart cost a page and a cache set each: used often enough, they are copied.
+            let far = rows > MR && g.a_row.unsigned_abs() >= 256 && g.n.1 - g.n.0 >= 4 * NR;
+            if g.a_col == 1 && far {
+                for r in 0..rows {
+                    let row = a.offset(r as isize * a_row);
+                    std::ptr::copy_nonoverlapping(row, a_buf.add(r * kc), kc);
+                }
+                (a, a_row) = (a_buf, kc as isize);
+            } else if g.a_col != 1 {
                 for p in 0..kc {
                     for r in 0..rows {
                         *a_buf.add(r * kc + p) =

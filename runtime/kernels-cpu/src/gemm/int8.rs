@@ -322,8 +322,8 @@ impl Panels16 for PackedI8 {
             }
             let src = self.b.add(n0 / NR * self.pairs * 32);
             for p in 0..self.pairs {
-                let s = &*(src.add(p * 32) as *const [u8; 32]);
-                let d = &mut *(buf.add(p * 32) as *mut [i16; 32]);
+                let s = *(src.add(p * 32) as *const [u8; 32]);
+                let mut d = [0i16; 32];
                 if self.signed {
                     for j in 0..32 {
                         d[j] = s[j] as i8 as i16 - z2[j];
@@ -333,6 +333,7 @@ impl Panels16 for PackedI8 {
                         d[j] = s[j] as i16 - z2[j];
                     }
                 }
+                *(buf.add(p * 32) as *mut [i16; 32]) = d;
             }
         }
     }
@@ -356,7 +357,19 @@ impl Panels16 for StridedI8 {
         unsafe {
             let z = column_zps(self.zp, self.zp_per, self.signed, n0, cols);
             let src = self.b.offset(n0 as isize * self.col);
-            for p in 0..self.k {
+            let whole = if self.col == 1 && cols == NR { self.k / 2 } else { 0 };
+            for p in 0..whole {
+                let row = src.offset(2 * p as isize * self.row);
+                let lo = *(row as *const [u8; NR]);
+                let hi = *(row.offset(self.row) as *const [u8; NR]);
+                let mut d = [0i16; 32];
+                for j in 0..NR {
+                    d[2 * j] = widen(lo[j], self.signed) - z[j];
+                    d[2 * j + 1] = widen(hi[j], self.signed) - z[j];
+                }
+                *(buf.add(p * 32) as *mut [i16; 32]) = d;
+            }
+            for p in 2 * whole..self.k {
                 let s = src.offset(p as isize * self.row);
                 let d = buf.add(p / 2 * 32 + p % 2);
                 for (j, z) in z.iter().enumerate().take(cols) {
@@ -413,7 +426,6 @@ impl Sink {
         // SAFETY: by the caller's contract.
         unsafe {
             let feature = |j: usize| if self.features_are_rows { row } else { col + j };
-            let other = |j: usize| if self.features_are_rows { col + j } else { row };
             let mut acc = *sums;
             if s.bias == bias::I32 {
                 let b = self.bias as *const i32;
@@ -425,19 +437,24 @@ impl Sink {
                 std::ptr::copy_nonoverlapping(acc.as_ptr() as *const u8, dst, cols * 4);
                 return;
             }
+            // The scale of rows is one number for this row, that of columns a vector.
+            let lanes = |p: *const f32, mode: usize, by_column: bool| {
+                let mut v = [1f32; NR];
+                match (mode, by_column) {
+                    (per::NONE, _) => {}
+                    (per::TENSOR, _) => v = [*p; NR],
+                    (_, false) => v = [*p.add(row); NR],
+                    (_, true) => {
+                        std::ptr::copy_nonoverlapping(p.add(col), v.as_mut_ptr(), cols);
+                    }
+                }
+                v
+            };
+            let a = lanes(self.a_scale, s.a_scale, self.features_are_rows);
+            let b = lanes(self.b_scale, s.b_scale, !self.features_are_rows);
             let mut y = [0f32; NR];
-            for j in 0..cols {
-                let a = match s.a_scale {
-                    per::NONE => 1.0,
-                    per::TENSOR => *self.a_scale,
-                    _ => *self.a_scale.add(other(j)),
-                };
-                let b = match s.b_scale {
-                    per::NONE => 1.0,
-                    per::TENSOR => *self.b_scale,
-                    _ => *self.b_scale.add(feature(j)),
-                };
-                y[j] = acc[j] as f32 * (a * b);
+            for j in 0..NR {
+                y[j] = acc[j] as f32 * (a[j] * b[j]);
             }
             if s.bias == bias::F32 {
                 let b = self.bias as *const f32;
@@ -445,7 +462,9 @@ impl Sink {
                     *v += *b.add(feature(j));
                 }
             }
-            activate::<I>(s.activation, s.p0, s.p1, y.as_mut_ptr(), NR);
+            if s.activation != activation::NONE {
+                activate::<I>(s.activation, s.p0, s.p1, y.as_mut_ptr(), NR);
+            }
             if s.out == out::F32 {
                 std::ptr::copy_nonoverlapping(y.as_ptr() as *const u8, dst, cols * 4);
                 return;
@@ -454,9 +473,11 @@ impl Sink {
             let zp = if self.y_zp.is_null() { 0.0 } else { widen(*self.y_zp, signed) as f32 };
             let (lo, hi) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
             let scale = *self.y_scale;
-            for (j, v) in y.iter().enumerate().take(cols) {
-                *dst.add(j) = quantise(*v, scale, zp, lo, hi);
+            let mut q = [0u8; NR];
+            for j in 0..NR {
+                q[j] = quantise(y[j], scale, zp, lo, hi);
             }
+            std::ptr::copy_nonoverlapping(q.as_ptr(), dst, cols);
         }
     }
 }
