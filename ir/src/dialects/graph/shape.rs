@@ -1,4 +1,7 @@
-//! Ops that move data without computing on it.
+//! Shapes: the ops that change a tensor's shape or read it, and move no element otherwise.
+//!
+//! * `broadcast(x, shape?) {shape}`, `reshape(x, shape?) {shape}`, `transpose(x) {perm}`
+//! * `shape_of(x) {start, end}` → `i64[n]`, `size_of(x)` → `i64[]`
 
 use silure_types::Elem;
 
@@ -159,6 +162,21 @@ fn shape_range(cx: &InferCx) -> Result<std::ops::Range<usize>> {
     }
     Ok(start as usize..end as usize)
 }
+
+/// The number of elements of a tensor.
+pub static SIZE_OF: OpDef = OpDef {
+    name: "graph.size_of",
+    doc: "The number of elements of x, as i64.",
+    operands: &[one("x", Of::Elem)],
+    results: &["size"],
+    infer: Some(|_| Ok(vec![Type::tensor(Elem::I64, [])])),
+    values: Some(|cx| Some(vec![cx.tensor(0).ok()?.count()])),
+    eval: Some(|cx| {
+        let n = cx.tensor(0)?.len();
+        Ok(vec![Tensor::scalar(Elem::I64, Num::I(n as i128)).into()])
+    }),
+    ..OpDef::NEW
+};
 
 /// A permutation of `0..rank`.
 pub(crate) fn permutation(perm: &[i64], rank: usize) -> Result<Vec<usize>> {
