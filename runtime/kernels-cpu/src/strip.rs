@@ -44,17 +44,23 @@ pub unsafe fn fold<T: Copy, A: Copy>(
     join: impl Fn(A, A) -> A,
 ) -> A {
     let mut acc = [init; LANES];
-    let mut i = 0;
-    while i + LANES <= n {
-        for (j, a) in acc.iter_mut().enumerate() {
-            // SAFETY: `i + j < n`.
-            *a = step(*a, unsafe { *p.add(i + j) });
+    let whole = n / LANES;
+    for b in 0..whole {
+        // SAFETY: block `b` is inside the range.
+        let v = unsafe { *(p.add(b * LANES) as *const [T; LANES]) };
+        for j in 0..LANES {
+            acc[j] = step(acc[j], v[j]);
         }
-        i += LANES;
     }
-    for (j, a) in acc.iter_mut().enumerate().take(n - i) {
-        // SAFETY: `i + j < n`.
-        *a = step(*a, unsafe { *p.add(i + j) });
+    let rest = n - whole * LANES;
+    if rest > 0 {
+        // Fixed indices keep the lanes in registers.
+        for j in 0..LANES {
+            if j < rest {
+                // SAFETY: `whole · LANES + j < n`.
+                acc[j] = step(acc[j], unsafe { *p.add(whole * LANES + j) });
+            }
+        }
     }
     let mut width = LANES / 2;
     while width > 0 {

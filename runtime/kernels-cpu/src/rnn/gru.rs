@@ -27,9 +27,9 @@ unsafe fn body<I: Isa>(s: &Rnn, call: &Call) -> i32 {
             let b = bufs.get::<f32>(4);
             let b = if b.is_null() { b } else { b.add(dir * 2 * n) };
             load_state(z.h, bufs.get::<f32>(6), dir, state);
-            product::<I>(bufs.get(0), w, z.x, (s.seq * s.batch, n, s.input), n);
+            product::<I>(bufs.get(0), w, z.x, (s.seq * s.batch, n, s.input), n, z.rest);
             for t in 0..s.seq {
-                product::<I>(z.h, r_zr, z.r, (s.batch, 2 * h, h), n);
+                product::<I>(z.h, r_zr, z.r, (s.batch, 2 * h, h), n, z.rest);
                 for e in 0..s.batch {
                     let at = match step(s, lens, dir, t, e) {
                         Err(()) => return INDEX_OUT_OF_RANGE,
@@ -47,7 +47,7 @@ unsafe fn body<I: Isa>(s: &Rnn, call: &Call) -> i32 {
                         *z.c.add(e * h + i) = reset * v;
                     }
                 }
-                product::<I>(z.c, r_h, z.r.add(2 * h), (s.batch, h, h), n);
+                product::<I>(z.c, r_h, z.r.add(2 * h), (s.batch, h, h), n, z.rest);
                 for e in 0..s.batch {
                     let Ok(Some(at)) = step(s, lens, dir, t, e) else {
                         pad_outputs(s, y, dir, t, e);

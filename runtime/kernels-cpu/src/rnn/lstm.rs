@@ -28,9 +28,9 @@ unsafe fn body<I: Isa>(s: &Rnn, call: &Call) -> i32 {
             let p = if p.is_null() { p } else { p.add(dir * 3 * h) };
             load_state(z.h, bufs.get::<f32>(5), dir, state);
             load_state(z.c, bufs.get::<f32>(6), dir, state);
-            product::<I>(x, w, z.x, (s.seq * s.batch, n, s.input), n);
+            product::<I>(x, w, z.x, (s.seq * s.batch, n, s.input), n, z.rest);
             for t in 0..s.seq {
-                product::<I>(z.h, r, z.r, (s.batch, n, h), n);
+                product::<I>(z.h, r, z.r, (s.batch, n, h), n, z.rest);
                 for e in 0..s.batch {
                     let at = match step(s, lens, dir, t, e) {
                         Err(()) => return INDEX_OUT_OF_RANGE,

@@ -105,7 +105,12 @@ struct Scratch {
     h: *mut f32,
     /// Cell state, or the reset hidden state.
     c: *mut f32,
+    /// What the products need.
+    rest: *mut u8,
 }
+
+/// Rows of one block of a product.
+const ROWS: usize = 96;
 
 fn scratch_bytes(s: &Rnn, gates: usize) -> usize {
     let width = gates.saturating_mul(s.hidden).saturating_mul(4);
@@ -113,6 +118,7 @@ fn scratch_bytes(s: &Rnn, gates: usize) -> usize {
     align64(width.saturating_mul(s.batch).saturating_mul(s.seq))
         .saturating_add(align64(width.saturating_mul(s.batch)))
         .saturating_add(state.saturating_mul(2))
+        .saturating_add(core::scratch_bytes(ROWS, s.input.max(s.hidden), false, false))
 }
 
 /// # Safety
@@ -127,14 +133,14 @@ unsafe fn carve(s: &Rnn, gates: usize, call: &Call) -> Scratch {
         let r = x.add(align64(width * s.batch * s.seq));
         let h = r.add(align64(width * s.batch));
         let c = h.add(state);
-        Scratch { x: x.cast(), r: r.cast(), h: h.cast(), c: c.cast() }
+        Scratch { x: x.cast(), r: r.cast(), h: h.cast(), c: c.cast(), rest: c.add(state) }
     }
 }
 
 /// `c[m, n] = a[m, k] · packed`, rows of C `ldc` apart.
 ///
 /// # Safety
-/// The operands have these extents.
+/// The operands have these extents; `scratch` is [`Scratch::rest`].
 #[inline(always)]
 unsafe fn product<I: Isa>(
     a: *const f32,
@@ -142,6 +148,7 @@ unsafe fn product<I: Isa>(
     c: *mut f32,
     (m, n, k): (usize, usize, usize),
     ldc: usize,
+    scratch: *mut u8,
 ) {
     let epi = Bound {
         spec: Epilogue::NONE,
@@ -153,11 +160,11 @@ unsafe fn product<I: Isa>(
         sizes: std::ptr::null(),
         row_base: 0,
     };
-    for m0 in (0..m).step_by(96) {
-        let rows = (m0, (m0 + 96).min(m));
+    for m0 in (0..m).step_by(ROWS) {
+        let rows = (m0, (m0 + ROWS).min(m));
         let g = Block { a, a_row: k as i64, a_col: 1, c, ldc, m: rows, n: (0, n), k };
-        // SAFETY: by the caller's contract; a packed B needs no scratch.
-        unsafe { core::run::<I, _>(&g, &Packed { b, k }, false, &epi, std::ptr::null_mut()) }
+        // SAFETY: by the caller's contract.
+        unsafe { core::run::<I, _>(&g, &Packed { b, k }, false, &epi, scratch) }
     }
 }
 

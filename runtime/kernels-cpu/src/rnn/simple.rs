@@ -22,9 +22,9 @@ unsafe fn body<I: Isa>(s: &Rnn, call: &Call) -> i32 {
             let b = bufs.get::<f32>(3);
             let b = if b.is_null() { b } else { b.add(dir * 2 * h) };
             load_state(z.h, bufs.get::<f32>(5), dir, state);
-            product::<I>(bufs.get(0), w, z.x, (s.seq * s.batch, h, s.input), h);
+            product::<I>(bufs.get(0), w, z.x, (s.seq * s.batch, h, s.input), h, z.rest);
             for t in 0..s.seq {
-                product::<I>(z.h, r, z.r, (s.batch, h, h), h);
+                product::<I>(z.h, r, z.r, (s.batch, h, h), h, z.rest);
                 for e in 0..s.batch {
                     let at = match step(s, lens, dir, t, e) {
                         Err(()) => return INDEX_OUT_OF_RANGE,
