@@ -1,6 +1,6 @@
 //! Instruction-set levels: one generic body per kernel, compiled once for each level.
 //!
-//! A kernel body is an `#[inline(always)]` function generic over [`Isa`]; the [`kernel!`] macro
+//! A kernel body is an `#[inline(always)]` function generic over [`Isa`]; the `kernel!` macro
 //! instantiates it inside a function with the level's target features, where the compiler vectorises
 //! it. Only the register tiles of the matrix product are written with intrinsics.
 //!
@@ -250,7 +250,7 @@ macro_rules! kernel {
     };
 }
 
-/// One entry point of a kernel; see [`kernel!`].
+/// One entry point of a kernel; see `kernel!`.
 macro_rules! entry {
     ($entry:ident, $I:ty, $S:ty, $f:ident $(::<$($g:tt),+>)? $(, #[$attr:meta])?) => {
         $(#[$attr])?

@@ -79,9 +79,8 @@ impl Window {
         !self.stride.contains(&0) && !self.dilation.contains(&0)
     }
 
-    /// Builds columns `n0..n0+cols` of rows `k0..k0+kc` of one group's column matrix: calls
-    /// `put(row, column, value)` semantics through `dst(row)`, a pointer to 16 slots `step` apart.
-    /// Slots of pads and of columns past `cols` get `T::default()`.
+    /// Builds columns `n0..n0+cols` of rows `k0..k0+kc` of one group's column matrix. Row `r` goes to
+    /// 16 slots from `dst(r)`, `step` apart; pads and columns past `cols` get `U::default()`.
     ///
     /// # Safety
     /// `x` is the group's input; `dst(r)` has 16 slots for every `r < kc`.
@@ -95,81 +94,115 @@ impl Window {
         dst: impl Fn(usize) -> *mut U,
         step: usize,
     ) {
-        let [_, kh, kw] = self.kernel;
+        let [kd, kh, kw] = self.kernel;
         let [xd, xh, xw] = self.x.map(|v| v as i64);
         let [dz, dy, dx] = self.dilation.map(|v| v as i64);
-        // Input coordinates of tap 0 for each column.
-        let mut base = [[0i64; 3]; 16];
-        let mut one_row = true;
-        for j in 0..cols {
-            let n = n0 + j;
-            let (oz, oy, ox) =
-                (n / (self.y[1] * self.y[2]), n / self.y[2] % self.y[1], n % self.y[2]);
-            let at = [oz, oy, ox];
-            for d in 0..3 {
-                base[j][d] = (at[d] * self.stride[d]) as i64 - self.pad[d];
-            }
-            one_row &= base[j][0] == base[0][0] && base[j][1] == base[0][1];
-        }
         let sx = self.stride[2] as i64;
-        let taps = self.taps().max(1);
-        let (mut c, mut tap) = (k0 / taps, k0 % taps);
-        for r in 0..kc {
-            let (kz, ky, kx) = (tap / (kh * kw), tap / kw % kh, tap % kw);
-            let off = [kz as i64 * dz, ky as i64 * dy, kx as i64 * dx];
-            // SAFETY: coordinates are checked against the input's extents before a read.
-            unsafe {
-                let plane = x.add(c * self.x_plane());
+        // Runs of columns in one output row: first column, length, input coordinates of tap 0.
+        let mut runs = [(0usize, 0usize, [0i64; 3]); 16];
+        let mut count = 0;
+        let mut at = [n0 / (self.y[1] * self.y[2]), n0 / self.y[2] % self.y[1], n0 % self.y[2]];
+        let mut j = 0;
+        while j < cols {
+            let len = (cols - j).min(self.y[2] - at[2]);
+            let base = std::array::from_fn(|d| (at[d] * self.stride[d]) as i64 - self.pad[d]);
+            runs[count] = (j, len, base);
+            count += 1;
+            j += len;
+            at = if at[1] + 1 < self.y[1] { [at[0], at[1] + 1, 0] } else { [at[0] + 1, 0, 0] };
+        }
+        let runs = &runs[..count];
+        let taps = (kd * kh * kw).max(1);
+        let (c0, tap) = (k0 / taps, k0 % taps);
+        let (mut kz, mut ky, mut kx) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+        let size = self.x_plane();
+        // SAFETY: coordinates are checked against the input's extents before a read.
+        unsafe {
+            let mut plane = x.add(c0 * size);
+            for r in 0..kc {
                 let out = dst(r);
-                if one_row {
-                    let (z, y, x0) =
-                        (base[0][0] + off[0], base[0][1] + off[1], base[0][2] + off[2]);
+                for slot in cols..16 {
+                    *out.add(slot * step) = U::default();
+                }
+                for (first, len, base) in runs {
+                    let out = out.add(first * step);
+                    let (z, y) = (base[0] + kz as i64 * dz, base[1] + ky as i64 * dy);
+                    let x0 = base[2] + kx as i64 * dx;
                     let inside = z >= 0 && z < xd && y >= 0 && y < xh;
-                    let end = x0 + (cols as i64 - 1) * sx;
-                    if inside && x0 >= 0 && end < xw {
-                        let line = plane.add(((z * xh + y) * xw + x0) as usize);
-                        if cols == 16 && sx == 1 {
-                            for j in 0..16 {
-                                *out.add(j * step) = convert(*line.add(j));
-                            }
-                        } else {
-                            for j in 0..16 {
-                                *out.add(j * step) = if j < cols {
-                                    convert(*line.add(j * sx as usize))
-                                } else {
-                                    U::default()
-                                };
-                            }
+                    let line = plane.wrapping_offset(((z * xh + y) * xw + x0) as isize);
+                    if sx == 1 {
+                        // Zeros before and after what lies inside the row.
+                        let n = *len as i64;
+                        let lo = if inside { (-x0).clamp(0, n) } else { n } as usize;
+                        let hi = (xw - x0).clamp(lo as i64, n) as usize;
+                        for j in (0..lo).chain(hi..*len) {
+                            *out.add(j * step) = U::default();
                         }
+                        run(line.wrapping_add(lo), out.add(lo * step), hi - lo, step, &convert);
                     } else {
-                        for j in 0..16 {
+                        for j in 0..*len {
                             let at = x0 + j as i64 * sx;
-                            *out.add(j * step) = if inside && j < cols && at >= 0 && at < xw {
-                                convert(*plane.add(((z * xh + y) * xw + at) as usize))
+                            *out.add(j * step) = if inside && at >= 0 && at < xw {
+                                convert(*line.offset((j as i64 * sx) as isize))
                             } else {
                                 U::default()
                             };
                         }
                     }
-                } else {
-                    for (j, b) in base.iter().enumerate() {
-                        let (z, y, at) = (b[0] + off[0], b[1] + off[1], b[2] + off[2]);
-                        let inside = j < cols
-                            && (z >= 0 && z < xd)
-                            && (y >= 0 && y < xh)
-                            && (at >= 0 && at < xw);
-                        *out.add(j * step) = if inside {
-                            convert(*plane.add(((z * xh + y) * xw + at) as usize))
-                        } else {
-                            U::default()
-                        };
+                }
+                kx += 1;
+                if kx == kw {
+                    (kx, ky) = (0, ky + 1);
+                    if ky == kh {
+                        (ky, kz) = (0, kz + 1);
+                        if kz == kd {
+                            kz = 0;
+                            plane = plane.wrapping_add(size);
+                        }
                     }
                 }
             }
-            tap += 1;
-            if tap == taps {
-                (tap, c) = (0, c + 1);
-            }
+        }
+    }
+}
+
+/// Converts `n ≤ 16` adjacent elements, by fixed lengths that need no loop.
+///
+/// # Safety
+/// `src` holds `n` elements, `dst` `n` slots `step` apart.
+#[inline(always)]
+unsafe fn run<T: Copy, U>(
+    src: *const T,
+    dst: *mut U,
+    n: usize,
+    step: usize,
+    convert: &impl Fn(T) -> U,
+) {
+    let mut j = 0;
+    // SAFETY: `j + width ≤ n` in every arm.
+    unsafe {
+        macro_rules! fixed {
+            ($width:literal) => {
+                for q in 0..$width {
+                    *dst.add((j + q) * step) = convert(*src.add(j + q));
+                }
+                j += $width;
+            };
+        }
+        if n == 16 {
+            fixed!(16);
+        }
+        if n - j >= 8 {
+            fixed!(8);
+        }
+        if n - j >= 4 {
+            fixed!(4);
+        }
+        if n - j >= 2 {
+            fixed!(2);
+        }
+        if n - j == 1 {
+            *dst.add(j * step) = convert(*src.add(j));
         }
     }
 }
