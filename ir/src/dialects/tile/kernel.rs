@@ -24,7 +24,8 @@ pub fn symbol_args(f: &Func) -> Vec<(&SymDecl, Option<usize>)> {
     f.symbols.iter().map(|s| (s, arg(s))).collect()
 }
 
-/// Checks the signature of a tile kernel: kind, arguments, grid, and that every symbol is an argument.
+/// Checks a tile kernel as a whole: kind, arguments, grid, that every symbol is an argument, and that all
+/// ops are of `tile`, `arith`, or scalar constants.
 pub fn check_kernel(f: &Func) -> Result<()> {
     let err = |m: String| Err(Diagnostic::new(Code::Verify, format!("@{}: {m}", f.name)));
     if f.kind != FuncKind::Kernel {
@@ -47,6 +48,17 @@ pub fn check_kernel(f: &Func) -> Result<()> {
             if !f.symbols.iter().any(|x| x.name == s) {
                 return err(format!("the grid uses the undeclared symbol `{s}`"));
             }
+        }
+    }
+    for op in f.walk() {
+        let def = f.op(op).def;
+        let allowed = match def.dialect() {
+            "tile" | "arith" => true,
+            _ => matches!(def.name, "core.scalar" | "core.yield" | "core.return"),
+        };
+        if !allowed {
+            return err(format!("`{}` is not an op of tile kernels", def.name))
+                .map_err(|e| e.at(&f.op(op).loc));
         }
     }
     for (s, arg) in symbol_args(f) {

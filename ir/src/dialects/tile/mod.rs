@@ -31,10 +31,14 @@
 //! }
 //! ```
 //!
+//! [`run_kernel`] is the oracle: it runs the grid in a seeded random order, checks every access
+//! against its buffer and reports races between programs.
+//!
 //! [`FuncKind::Kernel`]: crate::func::FuncKind::Kernel
 
 mod compute;
 mod control;
+pub mod interp;
 mod kernel;
 mod memory;
 
@@ -43,6 +47,7 @@ use crate::op::OpDef;
 pub use compute::{BROADCAST, DOT, FULL, INDEX, IOTA, Kind, REDUCE, RESHAPE, SCAN, TRANSPOSE};
 pub use compute::{dot_accumulator, kind};
 pub use control::{FOR, IF, NUM_PROGRAMS, PROGRAM_ID};
+pub use interp::{KernelArg, Options, Report, run_kernel};
 pub use kernel::{check_kernel, grid_of, symbol_args};
 pub use memory::{Access, LOAD, STORE, VIEW, ViewParts, access, view_of};
 
