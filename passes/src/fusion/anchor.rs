@@ -1,0 +1,109 @@
+//! A map behind a heavy op becomes that op's epilogue.
+
+use std::collections::HashMap;
+
+use silure_ir::diag::{Loc, Result};
+use silure_ir::dialects::{graph, kernel};
+use silure_ir::{Attr, Attrs, Builder, Func, OpId, RegionId, Type, ValueId};
+
+use crate::graph_view::RegionGraph;
+use crate::pass::{Changed, PassCx};
+
+/// Ops that take an epilogue: their result is finished tile by tile.
+fn is_anchor(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let float = |v: ValueId| f.ty(v).elem().is_some_and(|e| e.is_float() && e.bits() <= 32);
+    (o.def.name == graph::MATMUL.name || o.def.name == graph::CONV.name) && float(o.result())
+}
+
+pub(super) fn fuse(cx: &mut PassCx, func: usize, r: RegionId) -> Result<Changed> {
+    let mut changed = Changed::No;
+    loop {
+        let Some((anchor, map, slot)) = find(&cx.module.funcs[func], r) else { return Ok(changed) };
+        if !cx.step("epilogue") {
+            return Ok(changed);
+        }
+        let f = &mut cx.module.funcs[func];
+        build(f, anchor, map, slot)?;
+        super::sort(f, r);
+        changed = Changed::Yes;
+    }
+}
+
+/// A heavy op whose only use is as one operand of a map of its own shape, read straight. Of several
+/// that feed one map the last in program order gets it.
+fn find(f: &Func, r: RegionId) -> Option<(OpId, OpId, usize)> {
+    let graph = RegionGraph::new(f, r);
+    f.region(r).ops.iter().rev().find_map(|&op| {
+        if !is_anchor(f, op) {
+            return None;
+        }
+        let v = f.op(op).result();
+        let &[user] = f.uses(v) else { return None };
+        let u = f.op(user);
+        if u.def.name != kernel::MAP.name || u.parent() != Some(r) || u.results.len() != 1 {
+            return None;
+        }
+        let dims = &f.ty(v).as_tensor()?.dims;
+        let slot = u.operands().position(|x| x == v)?;
+        let straight = u.attrs.maps("maps")[slot].iter().enumerate().all(|(i, &a)| a == i as i64);
+        let fits = u.attrs.dims("shape") == dims.as_slice() && straight;
+        let float = f.ty(u.results[0]).elem() == f.ty(v).elem();
+        (fits && float && !graph.would_cycle(&[op, user])).then_some((op, user, slot))
+    })
+}
+
+fn build(f: &mut Func, anchor: OpId, map: OpId, slot: usize) -> Result<()> {
+    let (a, m) = (f.op(anchor).clone(), f.op(map).clone());
+    let inputs: Vec<ValueId> = a.operands().collect();
+    let mut maps = m.attrs.maps("maps").to_vec();
+    maps.remove(slot);
+    let extras: Vec<ValueId> =
+        m.operands().enumerate().filter(|(i, _)| *i != slot).map(|(_, v)| v).collect();
+    let old_args = f.region(m.regions[0]).args.clone();
+    let body = f.region(m.regions[0]).ops.clone();
+    let acc = f.ty(a.result()).elem();
+    let loc = Loc::fuse([&a.loc, &m.loc]);
+    let types: Vec<Type> = inputs.iter().map(|v| f.ty(*v).clone()).collect();
+    let mut b = Builder::before(f, map);
+    b.loc = a.loc.clone();
+    let first = b.nested(&types, |b, args| {
+        let mut next = args.iter();
+        let operands: Vec<Option<ValueId>> =
+            a.slots().map(|v| v.and_then(|_| next.next().copied())).collect();
+        let op = b.build(a.def, &operands, a.attrs.clone(), &[], &[])?;
+        let v = b.func.op(op).result();
+        b.yields(&[v]).map(|_| ())
+    })?;
+    let mut scalars: Vec<Type> = acc.map(Type::Scalar).into_iter().collect();
+    for v in &extras {
+        scalars.extend(b.func.ty(*v).elem().map(Type::Scalar));
+    }
+    b.loc = m.loc.clone();
+    let second = b.nested(&scalars, |b, args| {
+        // The accumulator takes the place of the operand it came in as.
+        let mut known: HashMap<ValueId, ValueId> = HashMap::new();
+        let mut rest = args[1..].iter();
+        for (i, old) in old_args.iter().enumerate() {
+            let new = if i == slot { args[0] } else { *rest.next().unwrap_or(&args[0]) };
+            known.insert(*old, new);
+        }
+        for op in body {
+            let copy = b.func.clone_op(None, op, &mut known);
+            let r = b.region();
+            b.func.append(copy, r);
+        }
+        Ok(())
+    })?;
+    b.loc = loc;
+    let operands: Vec<Option<ValueId>> = inputs.iter().chain(&extras).map(|v| Some(*v)).collect();
+    let attrs = Attrs::new().with("inputs", inputs.len() as i64).with("maps", Attr::Maps(maps));
+    let new = b.build(&kernel::ANCHOR, &operands, attrs, &[first, second], &[])?;
+    let (old, new) = (m.results[0], f.op(new).result());
+    let name = f.value(old).name.clone();
+    f.replace_uses(old, new);
+    f.value_mut(new).name = name;
+    f.erase(map);
+    f.erase(anchor);
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! Clusters of elementwise ops to `kernel.map`.
+
+use std::collections::HashMap;
+
+use silure_ir::diag::{Loc, Result};
+use silure_ir::dialects::{core, graph, kernel};
+use silure_ir::op::Traits;
+use silure_ir::{
+    Attr, Attrs, Builder, Def, Dim, Func, Num, OpId, RegionId, TensorType, Type, ValueId,
+};
+
+use crate::graph_view::RegionGraph;
+use crate::pass::{Changed, PassCx};
+
+/// The most ops in one map, and the most tensors it reads: what registers and pointers allow.
+const MOST_OPS: usize = 64;
+const MOST_OPERANDS: usize = 20;
+
+/// Whether an op can be part of a map: elementwise on tensors with byte-sized elements.
+fn member(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let whole = |v: ValueId| match f.ty(v) {
+        Type::Tensor(t) => t.elem.bytes().is_some() && t.encoding.is_none(),
+        _ => false,
+    };
+    o.def.is(Traits::ELEMENTWISE) && o.operands().all(whole) && o.results.iter().all(|v| whole(*v))
+}
+
+fn shape(f: &Func, op: OpId) -> Vec<Dim> {
+    f.ty(f.op(op).result()).as_tensor().map(|t| t.dims.clone()).unwrap_or_default()
+}
+
+pub(super) fn fuse(cx: &mut PassCx, func: usize, r: RegionId) -> Result<Changed> {
+    let clusters = clusters(&cx.module.funcs[func], r);
+    let mut changed = Changed::No;
+    for c in clusters {
+        if !cx.step("map") {
+            return Ok(changed);
+        }
+        let f = &mut cx.module.funcs[func];
+        build(f, &c)?;
+        super::sort(f, r);
+        changed = Changed::Yes;
+    }
+    Ok(changed)
+}
+
+/// Groups the members of a region; each group in program order.
+fn clusters(f: &Func, r: RegionId) -> Vec<Vec<OpId>> {
+    let graph = RegionGraph::new(f, r);
+    let mut groups: Vec<Vec<OpId>> = Vec::new();
+    let mut home: HashMap<OpId, usize> = HashMap::new();
+    for &op in f.region(r).ops.iter().filter(|o| member(f, **o)) {
+        let own = shape(f, op);
+        let mut at = groups.len();
+        groups.push(vec![op]);
+        home.insert(op, at);
+        let mut near: Vec<usize> = graph
+            .inputs(op)
+            .into_iter()
+            .filter(|p| member(f, *p) && shape(f, *p) == own)
+            .filter_map(|p| home.get(&p).copied())
+            .collect();
+        near.sort_unstable();
+        near.dedup();
+        for other in near {
+            let mut both = groups[other].clone();
+            both.extend(&groups[at]);
+            let fits = both.len() <= MOST_OPS && inputs(f, &both).len() <= MOST_OPERANDS;
+            if !fits || graph.would_cycle(&both) {
+                continue;
+            }
+            both.sort_unstable_by_key(|o| f.position(*o));
+            for &o in &groups[at] {
+                home.insert(o, other);
+            }
+            groups[at].clear();
+            groups[other] = both;
+            at = other;
+        }
+    }
+    groups.retain(|g| !g.is_empty());
+    groups
+}
+
+/// Values that a cluster reads from outside, once each, in order.
+fn inputs(f: &Func, cluster: &[OpId]) -> Vec<ValueId> {
+    let mut out = Vec::new();
+    for &op in cluster {
+        for v in f.op(op).operands() {
+            let inside = matches!(f.value(v).def, Def::Result(d, _) if cluster.contains(&d));
+            if !inside && !out.contains(&v) {
+                out.push(v);
+            }
+        }
+    }
+    out
+}
+
+/// How a cluster reads a value: another tensor through an index map, or one constant.
+enum Read {
+    Tensor(ValueId, Vec<i64>),
+    Constant(Num, silure_ir::Elem),
+}
+
+fn read(f: &Func, v: ValueId) -> Read {
+    let t = match f.ty(v) {
+        Type::Tensor(t) => t.clone(),
+        _ => TensorType::new(silure_ir::Elem::F32, vec![]),
+    };
+    let (mut source, mut map): (ValueId, Vec<i64>) = (v, (0..t.rank() as i64).collect());
+    // A chain of broadcasts, and of reshapes that only add size-1 axes in front.
+    while let Some(op) = f.def_op(source) {
+        let o = f.op(op);
+        let (Some(x), true) = (o.operand(0), o.def.name == graph::BROADCAST.name) else { break };
+        let Some(from) = f.ty(x).as_tensor() else { break };
+        let to = f.ty(source).as_tensor().map_or(0, TensorType::rank);
+        let lead = to - from.rank();
+        map = (0..from.rank())
+            .map(|d| {
+                let repeats = from.dims[d] == Dim::Const(1);
+                if repeats { -1 } else { map[lead + d] }
+            })
+            .collect();
+        source = x;
+    }
+    // Axes of size 1 of the space itself need no index either, but keep the identity readable.
+    if let Some(c) = core::constant_of(f, source)
+        && c.len() == 1
+    {
+        return Read::Constant(c.get(0), c.elem());
+    }
+    Read::Tensor(source, map)
+}
+
+fn build(f: &mut Func, cluster: &[OpId]) -> Result<()> {
+    let (Some(&last), Some(&first)) = (cluster.last(), cluster.first()) else { return Ok(()) };
+    let space = shape(f, first);
+    let outside: Vec<ValueId> = inputs(f, cluster);
+    let reads: Vec<Read> = outside.iter().map(|v| read(f, *v)).collect();
+    let mut operands: Vec<ValueId> = Vec::new();
+    let mut maps: Vec<Vec<i64>> = Vec::new();
+    let mut slot: Vec<Option<usize>> = Vec::new();
+    for r in &reads {
+        slot.push(match r {
+            Read::Constant(..) => None,
+            Read::Tensor(v, m) => {
+                let known = operands.iter().zip(&maps).position(|(o, n)| o == v && n == m);
+                Some(known.unwrap_or_else(|| {
+                    operands.push(*v);
+                    maps.push(m.clone());
+                    operands.len() - 1
+                }))
+            }
+        });
+    }
+    let results: Vec<ValueId> = cluster
+        .iter()
+        .map(|&op| f.op(op).result())
+        .filter(|&v| f.uses(v).iter().any(|u| !cluster.contains(u)))
+        .collect();
+    let args: Vec<Type> = operands
+        .iter()
+        .map(|v| Type::Scalar(f.ty(*v).elem().unwrap_or(silure_ir::Elem::F32)))
+        .collect();
+    let loc = Loc::fuse(cluster.iter().map(|&op| &f.op(op).loc).collect::<Vec<_>>());
+    let names: Vec<_> = results.iter().map(|v| f.value(*v).name.clone()).collect();
+    let mut b = Builder::before(f, last);
+    b.loc = loc;
+    let region = b.nested(&args, |b, args| {
+        let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+        for ((v, r), s) in outside.iter().zip(&reads).zip(&slot) {
+            let value = match (r, s) {
+                (Read::Constant(n, e), _) => b.scalar(*e, *n)?,
+                (_, Some(s)) => args[*s],
+                (_, None) => continue,
+            };
+            map.insert(*v, value);
+        }
+        for &op in cluster {
+            let o = b.func.op(op).clone();
+            let operands: Vec<Option<ValueId>> =
+                o.slots().map(|v| v.and_then(|v| map.get(&v).copied())).collect();
+            b.loc = o.loc.clone();
+            let new = b.build(o.def, &operands, o.attrs.clone(), &[], &[])?;
+            map.insert(o.result(), b.func.op(new).result());
+        }
+        let out: Vec<ValueId> = results.iter().filter_map(|v| map.get(v).copied()).collect();
+        b.yields(&out).map(|_| ())
+    })?;
+    let operands: Vec<Option<ValueId>> = operands.into_iter().map(Some).collect();
+    let attrs = Attrs::new().with("shape", space).with("maps", Attr::Maps(maps));
+    let new = b.build(&kernel::MAP, &operands, attrs, &[region], &[])?;
+    let fresh = f.op(new).results.clone();
+    for ((old, new), name) in results.iter().zip(fresh).zip(names) {
+        f.replace_uses(*old, new);
+        f.value_mut(new).name = name;
+    }
+    for &op in cluster.iter().rev() {
+        f.erase(op);
+    }
+    Ok(())
+}
+

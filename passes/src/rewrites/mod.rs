@@ -1,0 +1,45 @@
+//! The tables of rewrites, one file a topic, one named rule an entry.
+//!
+//! Rules for rules: the law stands in `doc`; the guard stands in the match; a rule that is not bit-exact
+//! for every input (NaN, infinities, both zeros, wrap-around included) says so; no rule undoes another;
+//! constants stand on the right of commutative ops before any other rule looks; every rule has a
+//! filetest in tests/filetests/ and is run against the oracle there.
+
+mod arith;
+mod cast;
+mod logic;
+mod minmax;
+mod movement;
+
+use crate::rewrite::{Exactness, Match, Patch, Rewrite};
+
+/// Every set with its tables.
+pub static ALL: &[(&str, &[Rewrite])] = &[
+    ("canonicalize", arith::RULES),
+    ("canonicalize", logic::RULES),
+    ("canonicalize", minmax::RULES),
+    ("canonicalize", cast::RULES),
+    ("canonicalize", movement::RULES),
+    ("fold", crate::fold::RULES),
+    ("shapes", crate::shapes::RULES),
+];
+
+/// An exact rule.
+pub const fn exact(
+    name: &'static str,
+    doc: &'static str,
+    roots: &'static [&'static str],
+    apply: fn(&Match) -> Option<Patch>,
+) -> Rewrite {
+    Rewrite { name, doc, roots, exact: Exactness::Exact, apply }
+}
+
+/// A rule that moves roundings, or changes the sign of a zero.
+pub const fn moves_rounding(
+    name: &'static str,
+    doc: &'static str,
+    roots: &'static [&'static str],
+    apply: fn(&Match) -> Option<Patch>,
+) -> Rewrite {
+    Rewrite { name, doc, roots, exact: Exactness::Reassociates, apply }
+}

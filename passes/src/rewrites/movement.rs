@@ -1,0 +1,193 @@
+//! Broadcasts, reshapes, transposes.
+
+use silure_ir::diag::Result;
+use silure_ir::dialects::graph;
+use silure_ir::op::Traits;
+use silure_ir::{Dim, OpId, ValueId, attrs};
+
+use super::exact;
+use crate::rewrite::{Match, Patch, PatchCx, Rewrite};
+
+/// The table.
+pub static RULES: &[Rewrite] = &[
+    exact("transpose_transpose", "Two transposes are one.", &["graph.transpose"], |m| {
+        let inner = m.producer(m.operand(0)?, "graph.transpose")?;
+        let (x, p, q) = (m.operand_of(inner, 0)?, perm(m, inner), perm(m, m.op));
+        let both: Vec<i64> = q.iter().map(|&i| p[i as usize]).collect();
+        m.replace(move |c| c.one(&graph::TRANSPOSE, [x], attrs! { perm: both }))
+    }),
+    exact(
+        "transpose_to_reshape",
+        "A transpose that moves only axes of size 1.",
+        &["graph.transpose"],
+        |m| {
+            let x = m.operand(0)?;
+            let (from, to) = (m.tensor(x)?, m.tensor(m.result()?)?.dims.clone());
+            let moved: Vec<i64> = perm(m, m.op)
+                .into_iter()
+                .filter(|&a| from.dims[a as usize] != Dim::Const(1))
+                .collect();
+            moved
+                .is_sorted()
+                .then(|| m.replace(move |c| c.one(&graph::RESHAPE, [x], attrs! { shape: to })))?
+        },
+    ),
+    exact("reshape_reshape", "Two reshapes are one.", &["graph.reshape"], |m| {
+        let inner = m.producer(m.operand(0)?, "graph.reshape")?;
+        let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
+        m.replace(move |c| c.reshape(x, &to))
+    }),
+    exact("broadcast_broadcast", "Two broadcasts are one.", &["graph.broadcast"], |m| {
+        let inner = m.producer(m.operand(0)?, "graph.broadcast")?;
+        let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
+        m.replace(move |c| c.broadcast(x, &to))
+    }),
+    exact("broadcast_to_reshape", "A broadcast that repeats nothing.", &["graph.broadcast"], |m| {
+        let x = m.operand(0)?;
+        let (from, to) = (m.tensor(x)?, m.tensor(m.result()?)?.dims.clone());
+        (from.dims != to && strip(&from.dims) == strip(&to))
+            .then(|| m.replace(move |c| c.reshape(x, &to)))?
+    }),
+    exact(
+        "broadcast_reshape",
+        "A broadcast adds leading axes by itself.",
+        &["graph.broadcast"],
+        |m| {
+            let inner = m.producer(m.operand(0)?, "graph.reshape")?;
+            let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
+            let (a, b) = (&m.tensor(x)?.dims, &m.tensor(m.operand(0)?)?.dims);
+            (strip(a) == strip(b) && a.len() <= to.len())
+                .then(|| m.replace(move |c| c.broadcast(x, &to)))?
+        },
+    ),
+    exact("move_one_element", "Moving copies of one element moves nothing.", MOVES, |m| {
+        let inner = m.producer(m.operand(0)?, "graph.broadcast")?;
+        let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
+        (m.tensor(x)?.count() == Dim::Const(1)).then(|| {
+            m.replace(move |c| {
+                let one = c.reshape(x, &[])?;
+                c.broadcast(one, &to)
+            })
+        })?
+    }),
+    exact(
+        "compute_before_broadcast",
+        "f(broadcast(x)) = broadcast(f(x)) for elementwise f.",
+        &[],
+        sink_broadcast,
+    ),
+    exact(
+        "transposes_meet",
+        "Transposes move through elementwise ops where they meet others.",
+        &["graph.transpose"],
+        meet,
+    ),
+];
+
+const MOVES: &[&str] = &["graph.reshape", "graph.transpose"];
+
+fn perm(m: &Match, op: OpId) -> Vec<i64> {
+    m.func.op(op).attrs.ints("perm").to_vec()
+}
+
+/// Dims without leading ones.
+fn strip(dims: &[Dim]) -> &[Dim] {
+    let n = dims.iter().take_while(|d| **d == Dim::Const(1)).count();
+    &dims[n..]
+}
+
+fn elementwise(m: &Match, op: OpId) -> bool {
+    let o = m.func.op(op);
+    o.def.is(Traits::ELEMENTWISE) && o.results.len() == 1 && o.slots().all(|s| s.is_some())
+}
+
+/// Every operand is a broadcast of one and the same shape, or one number everywhere.
+fn sink_broadcast(m: &Match) -> Option<Patch> {
+    if !elementwise(m, m.op) {
+        return None;
+    }
+    let mut shape: Option<&[Dim]> = None;
+    let mut sources = Vec::new();
+    for v in m.func.op(m.op).operands() {
+        let source = m.producer(v, "graph.broadcast").and_then(|b| m.operand_of(b, 0));
+        match (source, m.splat(v)) {
+            (_, Some(x)) => sources.push(Err((m.ty(v).elem()?, x))),
+            (Some(s), None) => {
+                let dims = &m.tensor(s)?.dims;
+                if shape.is_some_and(|d| d != dims) {
+                    return None;
+                }
+                shape = Some(dims);
+                sources.push(Ok(s));
+            }
+            _ => return None,
+        }
+    }
+    let (from, to) = (shape?.to_vec(), m.tensor(m.result()?)?.dims.clone());
+    let op = m.op;
+    m.replace(move |c| {
+        let args: Vec<Option<ValueId>> = sources
+            .into_iter()
+            .map(|s| match s {
+                Ok(v) => Ok(Some(v)),
+                Err((e, x)) => c.splat(&silure_ir::Type::tensor(e, from.clone()), x).map(Some),
+            })
+            .collect::<Result<_, _>>()?;
+        let y = c.like(op, &args)?;
+        c.broadcast(y, &to)
+    })
+}
+
+/// The most elementwise ops that a transpose moves through at once.
+const DEEPEST: usize = 32;
+
+/// A tree of elementwise ops between transposes.
+enum Tree {
+    Leaf(ValueId),
+    Number(silure_ir::Elem, silure_ir::Num),
+    Op(OpId, Vec<Tree>),
+}
+
+/// `transpose(f(transpose(a), g(transpose(b)), …))`, nothing else using what is between: the inner
+/// transposes merge with the outer one, so there is one less.
+fn meet(m: &Match) -> Option<Patch> {
+    let (mut ops, outer) = (vec![], perm(m, m.op));
+    let tree = tree(m, m.operand(0)?, m.op, &mut ops)?;
+    if ops.is_empty() {
+        return None;
+    }
+    let to = m.tensor(m.result()?)?.dims.clone();
+    let p = m.replace(move |c| rebuild(c, tree, &outer, &to))?;
+    ops.push(m.op);
+    Some(p.covering(ops))
+}
+
+fn tree(m: &Match, v: ValueId, user: OpId, ops: &mut Vec<OpId>) -> Option<Tree> {
+    if let Some(x) = m.splat(v) {
+        return Some(Tree::Number(m.ty(v).elem()?, x));
+    }
+    let op = m.func.def_op(v).filter(|_| m.func.uses(v).iter().all(|u| *u == user))?;
+    if m.func.op(op).def.name == "graph.transpose" {
+        return Some(Tree::Leaf(v));
+    }
+    if !elementwise(m, op) || ops.len() >= DEEPEST {
+        return None;
+    }
+    ops.push(op);
+    let args = m.func.op(op).operands().map(|a| tree(m, a, op, ops)).collect::<Option<Vec<_>>>()?;
+    Some(Tree::Op(op, args))
+}
+
+fn rebuild(c: &mut PatchCx, t: Tree, outer: &[i64], to: &[Dim]) -> Result<ValueId> {
+    match t {
+        Tree::Leaf(v) => c.one(&graph::TRANSPOSE, [v], attrs! { perm: outer.to_vec() }),
+        Tree::Number(e, x) => c.splat(&silure_ir::Type::tensor(e, to.to_vec()), x),
+        Tree::Op(op, args) => {
+            let args: Vec<Option<ValueId>> = args
+                .into_iter()
+                .map(|a| rebuild(c, a, outer, to).map(Some))
+                .collect::<Result<_>>()?;
+            c.like(op, &args)
+        }
+    }
+}
