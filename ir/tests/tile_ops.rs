@@ -70,7 +70,7 @@ fn verifier_refuses() {
         ),
         (
             "%t = tile.full %f {shape = [4]} : tile<4xf32>\n%b = tile.reduce %t {axis = 0, kind = \"mean\"} : f32",
-            "not one of sum, product, max, min",
+            "not one of sum, prod, max, min",
         ),
         (
             "%t = tile.full %f {shape = [4, 2]} : tile<4x2xf32>\n%d = tile.dot %t, %t, %t : tile<4x2xf32>",
@@ -224,11 +224,11 @@ fn ops_mean_what_their_documentation_says() {
     for (ops, want) in [
         ("%r = tile.scan %t {axis = 0, kind = \"sum\"} : tile<4xf32>", [1.0, 3.0, 6.0, 10.0]),
         (
-            "%r = tile.scan %t {axis = 0, kind = \"product\", reverse = true} : tile<4xf32>",
+            "%r = tile.scan %t {axis = 0, kind = \"prod\", reverse = true} : tile<4xf32>",
             [24.0, 24.0, 12.0, 4.0],
         ),
         (
-            "%s = tile.reduce %t {axis = 0, kind = \"product\"} : f32\n%r = tile.full %s {shape = [4]} : tile<4xf32>",
+            "%s = tile.reduce %t {axis = 0, kind = \"prod\"} : f32\n%r = tile.full %s {shape = [4]} : tile<4xf32>",
             [24.0; 4],
         ),
         (

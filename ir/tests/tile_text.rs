@@ -1,4 +1,5 @@
-//! The kernels in tests/kernels: they verify, and their text round-trips in both forms.
+//! The kernels in tests/kernels, and their problems as graphs: they verify, and their text round-trips in
+//! both forms.
 
 use silure_ir::{Context, text};
 
@@ -19,8 +20,8 @@ fn source(name: &str) -> String {
 #[test]
 fn kernels_verify_and_round_trip_in_both_forms() {
     let cx = Context::new();
-    for name in KERNELS {
-        let text = source(name);
+    for name in KERNELS.iter().flat_map(|n| [n.to_string(), format!("{n}.graph")]) {
+        let (name, text) = (name.as_str(), source(&name));
         let m = text::parse_verified(&cx, name, &text).unwrap_or_else(|e| {
             panic!("{}", e.iter().map(|e| format!("{e}\n")).collect::<String>())
         });
@@ -38,7 +39,6 @@ fn kernels_verify_and_round_trip_in_both_forms() {
             .unwrap_or_else(|e| panic!("{e}\n{generic}"));
         assert_eq!(text::print_generic(&back), generic, "{name}");
         silure_ir::verify::verify(&back).unwrap_or_else(|e| panic!("{name}: {}", e[0]));
-        // Generic text has no names for symbols' order or comments, but the same ops.
         assert_eq!(back.funcs[0].walk().len(), plain.funcs[0].walk().len(), "{name}");
     }
 }

@@ -160,17 +160,17 @@ pub enum Kind {
 pub fn kind(word: &str) -> Result<Kind> {
     Ok(match word {
         "sum" => Kind::Sum,
-        "product" => Kind::Product,
+        "prod" => Kind::Product,
         "max" => Kind::Max,
         "min" => Kind::Min,
-        _ => bail!(Type, "`kind` is \"{word}\", not one of sum, product, max, min"),
+        _ => bail!(Type, "`kind` is \"{word}\", not one of sum, prod, max, min"),
     })
 }
 
 /// An axis combined into one element.
 pub static REDUCE: OpDef = OpDef {
     name: "tile.reduce",
-    doc: "x combined along `axis`, which disappears (the only axis: a scalar). `kind` is sum, product, max or min; \
+    doc: "x combined along `axis`, which disappears (the only axis: a scalar). `kind` is sum, prod, max or min; \
           max and min of a NaN are NaN; the order of combination is the target's but fixed.",
     operands: &[one("x", Of::Num)],
     results: &["y"],
