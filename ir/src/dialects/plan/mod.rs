@@ -7,15 +7,16 @@ use crate::bail;
 use crate::op::*;
 
 /// All ops of the dialect.
-pub static OPS: &[&OpDef] = &[&LAUNCH, &VIEW, &BIND, &CHECK];
+pub static OPS: &[&OpDef] = &[&LAUNCH, &VIEW, &DIMS, &BIND, &SIZE, &CHECK];
 
 /// A macro-kernel launch.
 pub static LAUNCH: OpDef = OpDef {
     name: "plan.launch",
     doc: "Runs macro-kernel `kernel`. `args` says what each of its buffer slots holds: n ≥ 0 is operand n, \
           −1 nothing, −2 − n is result n. `sizes` are its parameters in order. With a region, that is \
-          the callback on scalars the kernel applies to each finished tile; its operands (through `maps`) \
-          are the last ones.",
+          the callback on scalars the kernel applies to each finished tile (buffer slot `callback`); its \
+          operands (through `maps`) are the last ones. `init[i]` is the operand whose contents result i \
+          starts from, −1 for none: the launch then changes part of it.",
     operands: &[many("x", Of::Any)],
     results: &["y*"],
     attrs: &[
@@ -23,6 +24,8 @@ pub static LAUNCH: OpDef = OpDef {
         required("args", AttrKind::Ints),
         required("sizes", AttrKind::Dims),
         maybe("maps", AttrKind::Maps),
+        maybe("init", AttrKind::Ints),
+        maybe("callback", AttrKind::Int),
     ],
     regions: &["callback*"],
     traits: Traits::TYPED.and(Traits::ISOLATED),
@@ -52,6 +55,17 @@ pub static VIEW: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// Sizes as a tensor.
+pub static DIMS: OpDef = OpDef {
+    name: "plan.dims",
+    doc: "A small integer tensor that holds the dims `dims`, for sizes that are computed with as data.",
+    results: &["y"],
+    attrs: &[required("dims", AttrKind::Dims)],
+    traits: Traits::TYPED,
+    values: Some(|cx| Some(cx.attrs().dims("dims").to_vec())),
+    ..OpDef::NEW
+};
+
 /// A size that an earlier launch computed.
 pub static BIND: OpDef = OpDef {
     name: "plan.bind",
@@ -65,6 +79,19 @@ pub static BIND: OpDef = OpDef {
             Some(s) if s.runtime => Ok(()),
             _ => bail!(Verify, "`{name}` is not a run-time symbol of @{}", cx.func.name),
         }
+    }),
+    ..OpDef::NEW
+};
+
+/// A size that follows from others.
+pub static SIZE: OpDef = OpDef {
+    name: "plan.size",
+    doc: "Run-time symbol `symbol` takes the value of the dim `value`.",
+    attrs: &[required("symbol", AttrKind::Str), required("value", AttrKind::Dims)],
+    traits: Traits::EFFECT,
+    verify: Some(|cx| match cx.attrs().dims("value") {
+        [_] => Ok(()),
+        d => bail!(Verify, "one dim is needed, {} are present", d.len()),
     }),
     ..OpDef::NEW
 };

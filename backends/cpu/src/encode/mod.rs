@@ -1,0 +1,207 @@
+//! The plan dialect, encoded into the engine's plan.
+//!
+//! A value is a buffer. Its kind follows from its definition: an argument is an input, a weight or
+//! constant is one, a launch's result is a temporary (in the arena where its size depends on the
+//! inputs' dims alone, on the heap otherwise), a view shares its operand's bytes. A result that is
+//! returned is written where the caller wants it, without a copy, if a launch of the function's own
+//! body makes it.
+//!
+//! Dims become registers: a symbol of an argument is read from the input's extents; a run-time symbol
+//! is a variable, set by `plan.bind` or at the end of a branch.
+
+mod control;
+mod dims;
+mod ops;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use silure_engine::{DimSpec, EntryBuilder, Plan, PlanBuilder};
+use silure_engine::plan::{Buf, Reg, Val};
+use silure_ir::{Code, Diagnostic, Func, Module, RegionId, Result, Type, ValueId};
+
+use crate::codegen::{Codegen, Object};
+
+/// What encoding gives: the plan, the code for it, and which weight each weight slot holds.
+pub struct Encoded {
+    /// The plan.
+    pub plan: Plan,
+    /// Generated code.
+    pub code: Object,
+    /// Names of the module's weights, in the order of the plan's weights.
+    pub weights: Vec<Arc<str>>,
+}
+
+/// Encodes every entry of a lowered module.
+pub fn encode(
+    m: &Module,
+    mut codegen: Codegen,
+    weight_bytes: &dyn Fn(&silure_ir::Weight) -> Result<u64>,
+) -> Result<Encoded> {
+    let mut plan = PlanBuilder::new();
+    let mut weights = Weights { ids: HashMap::new(), names: vec![], bytes: weight_bytes };
+    let mut states = HashMap::new();
+    for s in &m.states {
+        let dims: Option<Vec<u64>> = s.ty.shape().map(|d| d.iter().map(|&x| x as u64).collect());
+        let Some(dims) = dims else {
+            return Err(Diagnostic::new(Code::Unsupported, format!("state @{} has a symbolic shape", s.name))
+                .need("constant dims", &s.ty));
+        };
+        states.insert(s.name.clone(), plan.state(&s.name, s.ty.elem, &dims));
+    }
+    for f in m.entries() {
+        encode_entry(m, f, &mut plan, &mut codegen, &mut weights, &states)?;
+    }
+    let names = weights.names;
+    let plan = plan.finish().map_err(|e| {
+        Diagnostic::new(Code::Internal, format!("the plan does not validate: {e}"))
+    })?;
+    Ok(Encoded { plan, code: codegen.finish()?, weights: names })
+}
+
+struct Weights<'a> {
+    ids: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
+    bytes: &'a dyn Fn(&silure_ir::Weight) -> Result<u64>,
+}
+
+fn encode_entry(
+    m: &Module,
+    f: &Func,
+    plan: &mut PlanBuilder,
+    codegen: &mut Codegen,
+    weights: &mut Weights,
+    states: &HashMap<Arc<str>, u32>,
+) -> Result<()> {
+    let mut e = plan.entry(&f.name);
+    let mut inputs = Vec::new();
+    let mut syms: HashMap<Arc<str>, Val> = HashMap::new();
+    let mut checks = Vec::new();
+    for (i, (v, name)) in f.args().iter().zip(&f.arg_names).enumerate() {
+        let Type::Tensor(t) = f.ty(*v) else {
+            return Err(Diagnostic::new(Code::Unsupported, format!("argument `{name}` is not a tensor"))
+                .need("a tensor", f.ty(*v)));
+        };
+        let specs: Vec<DimSpec> = t.dims.iter().map(|d| dims::spec(f, d)).collect();
+        inputs.push(e.input(name, t.elem, &specs));
+        for (a, d) in t.dims.iter().enumerate() {
+            match d.as_sym() {
+                Some(s) if !syms.contains_key(s) => {
+                    let v = e.dim(i as u32, a as u32);
+                    syms.insert(s.into(), v);
+                }
+                None if d.as_const().is_none() => checks.push((i as u32, a as u32, d.clone())),
+                _ => {}
+            }
+        }
+    }
+    let mut outputs = Vec::new();
+    for (t, name) in f.result_types.iter().zip(&f.result_names) {
+        let Type::Tensor(t) = t else {
+            return Err(Diagnostic::new(Code::Unsupported, format!("result `{name}` is not a tensor"))
+                .need("a tensor", t));
+        };
+        let dims: Vec<String> = t.dims.iter().map(|d| d.to_string()).collect();
+        let dims: Vec<&str> = dims.iter().map(String::as_str).collect();
+        outputs.push(e.output(name, t.elem, &dims));
+    }
+    let mut enc =
+        Encoder { m, f, e, codegen, weights, states, syms, scope: Scope::default(), outputs };
+    for (input, axis, d) in checks {
+        let have = enc.e.dim(input, axis);
+        let want = enc.dim(&d)?;
+        let ok = enc.e.bin(silure_engine::plan::BinOp::Eq, have, want);
+        let message = format!("axis {axis} of input `{}` is not {d}", f.arg_names[input as usize]);
+        enc.e.check(ok, &message, want, have);
+    }
+    // Variants first, in order; each is a function of the same signature.
+    let mut guards_left = Val::Imm(1);
+    for v in &f.variants {
+        let Some(g) = m.func(&v.func) else { continue };
+        let guard = enc.guards(&v.guards)?;
+        let both = enc.e.bin(silure_engine::plan::BinOp::And, guards_left, guard);
+        let next = enc.e.label();
+        enc.e.variant(Some(both));
+        enc.e.br_zero(guard, next);
+        enc.body(g, &inputs)?;
+        enc.e.bind(next);
+        let not = enc.e.not(guard);
+        guards_left = enc.e.bin(silure_engine::plan::BinOp::And, guards_left, not);
+        enc.e.variant(Some(guards_left));
+    }
+    enc.body(f, &inputs)?;
+    enc.e.finish();
+    Ok(())
+}
+
+/// Encodes one entry.
+struct Encoder<'a, 'p, 'w> {
+    m: &'a Module,
+    f: &'a Func,
+    e: EntryBuilder<'p>,
+    codegen: &'a mut Codegen,
+    weights: &'a mut Weights<'w>,
+    states: &'a HashMap<Arc<str>, u32>,
+    /// Values of symbols that arguments bind.
+    syms: HashMap<Arc<str>, Val>,
+    scope: Scope,
+    outputs: Vec<Buf>,
+}
+
+/// What encoding knows of the function being encoded.
+#[derive(Default)]
+struct Scope {
+    bufs: HashMap<ValueId, Buf>,
+    /// Where a value should be written when its launch is encoded.
+    dest: HashMap<ValueId, Dest>,
+    /// Variables of run-time symbols.
+    vars: HashMap<Arc<str>, Reg>,
+    /// Heap buffers to free after the op at that position of a region.
+    frees: HashMap<(RegionId, usize), Vec<Buf>>,
+}
+
+/// A place asked for: an output (its shape is to be stated) or another buffer.
+#[derive(Clone, Copy)]
+enum Dest {
+    Output(usize),
+    Buf(Buf),
+}
+
+impl<'a> Encoder<'a, '_, '_> {
+    /// Encodes the body of `g`, an entry or one of its variants, up to its return.
+    fn body(&mut self, g: &'a Func, inputs: &[Buf]) -> Result<()> {
+        self.f = g;
+        self.scope = Scope::default();
+        self.syms.clear();
+        for (i, v) in g.args().iter().enumerate() {
+            self.scope.bufs.insert(*v, inputs[i]);
+            let Type::Tensor(t) = g.ty(*v) else { continue };
+            for (a, d) in t.dims.iter().enumerate() {
+                if let Some(s) = d.as_sym()
+                    && !self.syms.contains_key(s)
+                {
+                    let v = self.e.dim(i as u32, a as u32);
+                    self.syms.insert(s.into(), v);
+                }
+            }
+        }
+        let returned: Vec<ValueId> = g.yields(g.body);
+        for (i, v) in returned.iter().enumerate() {
+            // The first output that wants a value gets it in place; others are copied.
+            self.scope.dest.entry(*v).or_insert(Dest::Output(i));
+        }
+        self.region(g.body)?;
+        for (i, v) in returned.iter().enumerate() {
+            let have = self.buf(*v)?;
+            if have != self.outputs[i] {
+                let dims = self.tensor_dims(*v)?;
+                self.e.set_shape(i as u32, &dims);
+                let bytes = self.bytes(*v)?;
+                let out = self.outputs[i];
+                self.e.copy(out, 0, have, 0, bytes);
+            }
+        }
+        self.e.ret();
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Heavy ops with an epilogue. A chain of scale, bias, residual and activation is one of the kernels'
+//! own epilogues; anything else is generated code that the kernel calls on each finished tile.
+
+use silure_ir::dialects::{core, graph};
+use silure_ir::{Attr, Attrs, Elem, Func, OpId, RegionId, Result, ValueId, bail};
+use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
+
+use super::matmul::{Tail, matmul};
+use super::nn::conv_of;
+use super::{Lower, Lowering};
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] = &[&ANCHOR];
+
+static ANCHOR: Lowering = Lowering {
+    op: "kernel.anchor",
+    can: |cx| match cx.results().first().and_then(|t| t.elem()) {
+        Some(Elem::F32) => Ok(()),
+        e => Err(format!("an epilogue on {e:?}; f32 is supported")),
+    },
+    lower: |l, op| Ok(vec![anchor(l, op)?]),
+};
+
+fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
+    let o = l.b.func.op(op).clone();
+    let inner = l.b.func.op(l.b.func.region(o.regions[0]).ops[0]).clone();
+    let n = o.attrs.int("inputs") as usize;
+    let operands: Vec<ValueId> = o.operands().collect();
+    let (inputs, extras) = operands.split_at(n);
+    let maps = o.attrs.maps("maps").to_vec();
+    let is_matmul = inner.def.name == graph::MATMUL.name;
+    let own_bias = !is_matmul && n > 2;
+    let rank = l.out(op, 0)?.rank();
+    let feature = if is_matmul { rank - 1 } else { 1 };
+    let mut tail = Tail::none(l.out(op, 0)?);
+    let closed = closed(l.b.func, o.regions[1], &maps, rank, feature, own_bias);
+    if let Some(c) = &closed {
+        tail.epilogue = c.epilogue;
+        if c.bias.is_some() {
+            tail.epilogue.bias = if is_matmul { bias::COLUMN } else { bias::ROW };
+        }
+        tail.bias = c.bias.map(|i| extras[i]);
+        tail.residual = c.residual.map(|i| extras[i]);
+    } else {
+        tail.epilogue.callback = true;
+    }
+    let y = match inner.def.name {
+        n if n == graph::MATMUL.name => matmul(l, inputs[0], inputs[1], &tail)?,
+        n if n == graph::CONV.name => {
+            let own = inputs.get(2).copied();
+            conv_of(l, &inner.attrs, inputs[0], inputs[1], own, &tail)?
+        }
+        n => bail!(Unsupported, "`{n}` with an epilogue"),
+    };
+    if closed.is_none() {
+        return callback(l, y, o.regions[1], extras, maps);
+    }
+    Ok(y)
+}
+
+/// Gives a launch the epilogue region as its callback; the callback is buffer slot 4 of both kernels.
+fn callback(
+    l: &mut Lower,
+    y: ValueId,
+    region: RegionId,
+    extras: &[ValueId],
+    maps: Vec<Vec<i64>>,
+) -> Result<ValueId> {
+    let Some(launch) = l.b.func.def_op(y) else { bail!(Internal, "not a launch") };
+    let o = l.b.func.op(launch).clone();
+    let mut attrs: Attrs = o.attrs.clone();
+    attrs.set("callback", 4i64);
+    attrs.set("maps", Attr::Maps(maps));
+    let operands: Vec<Option<ValueId>> =
+        o.operands().chain(extras.iter().copied()).map(Some).collect();
+    // The region moves to the launch: its op is erased with the anchor, so it is copied.
+    let args: Vec<_> =
+        l.b.func.region(region).args.iter().map(|a| l.b.func.ty(*a).clone()).collect();
+    let (old, body) = (l.b.func.region(region).args.clone(), l.b.func.region(region).ops.clone());
+    let copy = l.b.nested(&args, |b, args| {
+        let mut map = old.iter().copied().zip(args.iter().copied()).collect();
+        for op in body {
+            let c = b.func.clone_op(None, op, &mut map);
+            let r = b.region();
+            b.func.append(c, r);
+        }
+        Ok(())
+    })?;
+    let ty = l.b.func.ty(y).clone();
+    let new = l.b.build(o.def, &operands, attrs, &[copy], &[ty])?;
+    l.b.func.erase(launch);
+    Ok(l.b.func.op(new).result())
+}
+
+/// An epilogue that the kernels have themselves: which extra operand is the bias, which the residual.
+struct Closed {
+    epilogue: Epilogue,
+    bias: Option<usize>,
+    residual: Option<usize>,
+}
+
+/// Matches `activation(alpha · acc + bias + residual)`, each part optional, on an epilogue region.
+fn closed(
+    f: &Func,
+    r: RegionId,
+    maps: &[Vec<i64>],
+    rank: usize,
+    feature: usize,
+    own_bias: bool,
+) -> Option<Closed> {
+    let args = &f.region(r).args;
+    if args.iter().any(|a| f.ty(*a).elem() != Some(Elem::F32)) {
+        return None;
+    }
+    let mut c = Closed { epilogue: Epilogue::NONE, bias: None, residual: None };
+    let mut at = args[0];
+    let mut fresh = true;
+    loop {
+        match f.uses(at) {
+            &[user] => {
+                let o = f.op(user);
+                let other = o.operands().find(|v| *v != at);
+                let p = |n: &str| o.attrs.float(n) as f32;
+                let extra = other.and_then(|v| args[1..].iter().position(|a| *a == v));
+                if o.def.name == "core.yield" {
+                    return Some(c);
+                }
+                if c.epilogue.activation != activation::NONE {
+                    return None;
+                }
+                match (o.def.name, extra) {
+                    ("arith.mul", None) if fresh => {
+                        c.epilogue.alpha = core::constant_of(f, other?)?.get(0).f() as f32;
+                    }
+                    ("arith.add", Some(i)) => {
+                        let map = &maps[i];
+                        let used: Vec<i64> = map.iter().copied().filter(|&a| a >= 0).collect();
+                        let whole = map.iter().enumerate().all(|(d, &a)| a == d as i64);
+                        if whole && map.len() == rank && c.residual.is_none() {
+                            c.residual = Some(i);
+                        } else if used == [feature as i64] && c.bias.is_none() && !own_bias {
+                            c.bias = Some(i);
+                        } else {
+                            return None;
+                        }
+                    }
+                    ("arith.relu", _) => c.epilogue.activation = activation::RELU,
+                    ("arith.sigmoid", _) => c.epilogue.activation = activation::SIGMOID,
+                    ("arith.tanh", _) => c.epilogue.activation = activation::TANH,
+                    ("arith.gelu", _) => {
+                        let tanh = o.attrs.bool("tanh");
+                        c.epilogue.activation =
+                            if tanh { activation::GELU_TANH } else { activation::GELU_ERF };
+                    }
+                    ("arith.clip", _) => {
+                        c.epilogue.activation = activation::CLIP;
+                        (c.epilogue.p0, c.epilogue.p1) = (p("lo"), p("hi"));
+                    }
+                    ("arith.leaky_relu", _) => {
+                        c.epilogue.activation = activation::LEAKY_RELU;
+                        c.epilogue.p0 = p("alpha");
+                    }
+                    ("arith.hard_sigmoid", _) => {
+                        c.epilogue.activation = activation::HARD_SIGMOID;
+                        (c.epilogue.p0, c.epilogue.p1) = (p("alpha"), p("beta"));
+                    }
+                    _ => return None,
+                }
+                fresh = false;
+                at = o.result();
+            }
+            // x · sigmoid(x), x · hard_sigmoid(x): two uses that meet in a product.
+            &[a, b] if c.epilogue.activation == activation::NONE => {
+                let (gate, product) =
+                    if f.op(a).def.name == "arith.mul" { (b, a) } else { (a, b) };
+                let (g, m) = (f.op(gate), f.op(product));
+                if m.def.name != "arith.mul" || !m.operands().any(|v| v == g.result()) {
+                    return None;
+                }
+                match g.def.name {
+                    "arith.sigmoid" => c.epilogue.activation = activation::SILU,
+                    "arith.hard_sigmoid"
+                        if (g.attrs.float("alpha") - 1.0 / 6.0).abs() < 1e-6
+                            && g.attrs.float("beta") == 0.5 =>
+                    {
+                        c.epilogue.activation = activation::HARD_SWISH;
+                    }
+                    _ => return None,
+                }
+                at = m.result();
+                fresh = false;
+            }
+            _ => return None,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Tensors made from few numbers.
+
+use silure_ir::infer::norm_axis;
+use silure_ir::{Attrs, Dim, Elem, Num, Result, Tensor, TensorType, bail};
+use silure_kernels_cpu::movement::copy::Copy;
+use silure_kernels_cpu::movement::fill::{Diagonal, OneHot, Range};
+
+use super::{Lower, Lowering, Sizes, always, elem_is, product, width};
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] = &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF];
+
+static RANGE: Lowering = Lowering {
+    op: "graph.range",
+    can: |cx| elem_is(cx, &[Elem::F32, Elem::F64, Elem::I32, Elem::I64]),
+    lower: |l, op| {
+        let (start, limit, delta) = (l.operand(op, 0)?, l.operand(op, 1)?, l.operand(op, 2)?);
+        let y = l.out(op, 0)?;
+        if !y.elem.is_int() && y.dims[0].as_const().is_none() {
+            bail!(Unsupported, "a range of {} whose length is decided when running", y.elem);
+        }
+        if y.elem.is_int() {
+            // ceil((limit − start) / delta), at least 0; a falling range counts the same way.
+            let (s, e) = (l.read(start, 0, "start")?, l.read(limit, 0, "limit")?);
+            let d = l.read(delta, 0, "delta")?;
+            l.size(&y.dims[0], (e - s).ceildiv(&d).maximum(&Dim::Const(0)))?;
+        }
+        let sizes = Sizes::of(Range::FIELDS).set("n", y.dims[0].clone()).done()?;
+        let kernel = format!("range.{}", y.elem);
+        Ok(vec![l.launch1(&kernel, &[Some(start), Some(delta)], y, sizes)?])
+    },
+};
+
+static FULL: Lowering = Lowering {
+    op: "graph.full",
+    can: always,
+    lower: |l, op| {
+        let y = l.out(op, 0)?;
+        if l.b.func.op(op).operand(0).is_some() {
+            let shape = l.dims_param(op, "shape", 0)?;
+            for (d, v) in y.dims.iter().zip(shape) {
+                l.size(d, v)?;
+            }
+        }
+        let Some(value) = l.attrs(op).tensor("value").cloned() else { bail!(Internal, "no value") };
+        let one = Tensor::new(value.elem(), &[], value.bytes().to_vec())?;
+        let v = l.constant(one)?;
+        let kernel = match width(y.elem)? {
+            1 => "copy.1",
+            2 => "copy.2",
+            4 => "copy.4",
+            _ => "copy.8",
+        };
+        let sizes = Sizes::of(Copy::FIELDS)
+            .right("dims", &[y.count()], 1)
+            .right("src", &[Dim::Const(0)], 0)
+            .right("dst", &[Dim::Const(1)], 0)
+            .set("src_offset", 0i64)
+            .set("dst_offset", 0i64)
+            .done()?;
+        Ok(vec![l.launch1(kernel, &[Some(v)], y, sizes)?])
+    },
+};
+
+static EYE: Lowering = Lowering {
+    op: "graph.eye_like",
+    can: always,
+    lower: |l, op| {
+        let (y, k) = (l.out(op, 0)?, l.attrs(op).int("k"));
+        let one = l.constant(Tensor::scalar(y.elem, Num::I(1)))?;
+        let sizes = diagonal(&y, Dim::Const(1), Dim::Const(k), false)?;
+        Ok(vec![l.launch1("eye", &[Some(one)], y, sizes)?])
+    },
+};
+
+fn diagonal(t: &TensorType, batch: Dim, k: Dim, upper: bool) -> Result<Vec<Dim>> {
+    let r = t.rank();
+    Sizes::of(Diagonal::FIELDS)
+        .set("batch", batch)
+        .set("rows", t.dims[r - 2].clone())
+        .set("cols", t.dims[r - 1].clone())
+        .set("k", k)
+        .flag("upper", upper)
+        .set("bytes", width(t.elem)?)
+        .done()
+}
+
+static TRILU: Lowering = Lowering {
+    op: "graph.trilu",
+    can: always,
+    lower: |l, op| {
+        let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
+        let k = match (a.get("k"), l.b.func.op(op).operand(1)) {
+            (None, Some(v)) => l.read(v, 0, "k")?,
+            _ => Dim::Const(a.int("k")),
+        };
+        let batch = product(&y.dims[..y.rank() - 2]);
+        let sizes = diagonal(&y, batch, k, a.bool("upper"))?;
+        Ok(vec![l.launch1("trilu", &[Some(x)], y, sizes)?])
+    },
+};
+
+static ONE_HOT: Lowering = Lowering {
+    op: "graph.one_hot",
+    can: |cx| elem_is(cx, &[Elem::I32, Elem::I64]),
+    lower: |l, op| {
+        let (i, values, y, a) = (l.operand(op, 0)?, l.operand(op, 1)?, l.out(op, 0)?, l.attrs(op));
+        let ti = l.t(i)?;
+        let axis = norm_axis(a.int("axis"), y.rank())?;
+        let depth = l.dims_param(op, "depth", 2)?;
+        l.size(&y.dims[axis], depth[0].clone())?;
+        let sizes = Sizes::of(OneHot::FIELDS)
+            .set("outer", product(&y.dims[..axis]))
+            .set("depth", y.dims[axis].clone())
+            .set("inner", product(&y.dims[axis + 1..]))
+            .set("bytes", width(y.elem)?)
+            .flag("wide", ti.elem == Elem::I64)
+            .done()?;
+        Ok(vec![l.launch1("one_hot", &[Some(i), Some(values)], y, sizes)?])
+    },
+};
+
+/// A shape that is computed with at run time: each size is written into a small tensor.
+static SHAPE_OF: Lowering = Lowering {
+    op: "graph.shape_of",
+    can: always,
+    lower: |l, op| {
+        let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
+        let t = l.t(x)?;
+        let end = a.get("end").map_or(t.rank(), |_| a.int("end") as usize);
+        let dims = t.dims[a.int("start") as usize..end].to_vec();
+        Ok(vec![sizes_tensor(l, y, dims)?])
+    },
+};
+
+/// A tensor that holds sizes.
+pub(super) fn sizes_tensor(l: &mut Lower, ty: TensorType, dims: Vec<Dim>) -> Result<silure_ir::ValueId> {
+    let attrs = Attrs::new().with("dims", dims);
+    l.b.typed(&silure_ir::dialects::plan::DIMS, [], attrs, silure_ir::Type::Tensor(ty))
+}

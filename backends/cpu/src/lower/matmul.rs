@@ -1,0 +1,260 @@
+//! Matrix products.
+
+use silure_ir::dialects::graph;
+use silure_ir::infer::InferCx;
+use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId, WeightExpr, bail};
+use silure_kernels_cpu::gemm::epilogue::Epilogue;
+use silure_kernels_cpu::gemm::int8::{MatmulI8, Stage, per};
+use silure_kernels_cpu::gemm::matmul::Matmul;
+use silure_kernels_cpu::gemm::pack::{packed_b_f32_len, packed_b_i8_len};
+
+use super::{Lower, Lowering, Sizes, elem_is, product, strides};
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] = &[&MATMUL, &MATMUL_INTEGER];
+
+/// Layout of a packed f32 weight: panels of 16 columns.
+pub const F32_PACKED: &str = "f32.nr16";
+/// Layout of a packed 8-bit weight: panels of 16 columns, rows in pairs.
+pub const I8_PACKED: &str = "i8.nr16kr2";
+
+/// The most batch dims a kernel takes.
+const BATCH: usize = 6;
+
+static MATMUL: Lowering = Lowering {
+    op: "graph.matmul",
+    can: |cx| {
+        fits(cx)?;
+        elem_is(cx, &[Elem::F32, Elem::F64, Elem::I32, Elem::I64, Elem::U32, Elem::U64])
+    },
+    lower: |l, op| {
+        let (a, b) = (l.operand(op, 0)?, l.operand(op, 1)?);
+        let y = l.out(op, 0)?;
+        Ok(vec![matmul(l, a, b, &Tail::none(y))?])
+    },
+};
+
+static MATMUL_INTEGER: Lowering = Lowering {
+    op: "graph.matmul_integer",
+    can: fits,
+    lower: |l, op| Ok(vec![matmul_integer(l, op)?]),
+};
+
+fn fits(cx: &InferCx) -> Result<(), String> {
+    let rank = cx.tensor(0).map_err(|e| e.message)?.rank();
+    if rank > BATCH + 2 { Err(format!("rank {rank} is above {}", BATCH + 2)) } else { Ok(()) }
+}
+
+/// What follows a product: the kernel's epilogue, the operands it reads and the result's type.
+pub(super) struct Tail {
+    pub epilogue: Epilogue,
+    pub bias: Option<ValueId>,
+    pub residual: Option<ValueId>,
+    pub out: TensorType,
+}
+
+impl Tail {
+    pub fn none(out: TensorType) -> Tail {
+        Tail { epilogue: Epilogue::NONE, bias: None, residual: None, out }
+    }
+}
+
+/// A tensor as a kernel with strides reads it: the value in memory and its strides in elements.
+pub(super) struct Strided {
+    pub value: ValueId,
+    pub strides: Vec<Dim>,
+}
+
+/// Looks through the transposes and broadcasts that make a value.
+pub(super) fn strided(l: &Lower, v: ValueId) -> Result<Strided> {
+    let f = &*l.b.func;
+    let t = l.t(v)?;
+    let dense = || Strided { value: v, strides: strides(&t.dims) };
+    let Some(op) = f.def_op(v) else { return Ok(dense()) };
+    let o = f.op(op);
+    let Some(x) = o.operand(0) else { return Ok(dense()) };
+    if o.def.name == graph::TRANSPOSE.name {
+        let inner = strided(l, x)?;
+        let perm = o.attrs.ints("perm");
+        let strides = perm.iter().map(|&p| inner.strides[p as usize].clone()).collect();
+        return Ok(Strided { value: inner.value, strides });
+    }
+    if o.def.name == graph::BROADCAST.name {
+        let (from, inner) = (l.t(x)?, strided(l, x)?);
+        let lead = t.rank() - from.rank();
+        let mut strides = vec![Dim::Const(0); lead];
+        for (d, s) in from.dims.iter().zip(inner.strides) {
+            let repeats = *d == Dim::Const(1) && t.dims[strides.len()] != Dim::Const(1);
+            strides.push(if repeats { Dim::Const(0) } else { s });
+        }
+        return Ok(Strided { value: inner.value, strides });
+    }
+    // A reshape that only adds or drops size-1 axes in front keeps the strides of the others.
+    if o.def.name == graph::RESHAPE.name {
+        let from = l.t(x)?;
+        let one = Dim::Const(1);
+        let lead = t.dims.iter().take_while(|d| **d == one).count();
+        let from_lead = from.dims.iter().take_while(|d| **d == one).count();
+        if t.dims[lead..] == from.dims[from_lead..] {
+            let inner = strided(l, x)?;
+            let mut strides = vec![Dim::Const(0); lead];
+            strides.extend_from_slice(&inner.strides[from_lead..]);
+            return Ok(Strided { value: inner.value, strides });
+        }
+    }
+    Ok(dense())
+}
+
+/// Lowers `a · b` with what follows it.
+pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Result<ValueId> {
+    let (ta, tb) = (l.t(a)?, l.t(b)?);
+    let (sa, sb) = (strided(l, a)?, strided(l, b)?);
+    let r = ta.rank();
+    let (k, n) = (ta.dims[r - 1].clone(), tb.dims[r - 1].clone());
+    let mut batch: Vec<Dim> = ta.dims[..r - 2].to_vec();
+    let mut m = ta.dims[r - 2].clone();
+    let mut a_batch = sa.strides[..r - 2].to_vec();
+    let mut b_batch = sb.strides[..r - 2].to_vec();
+    let mut a_row = sa.strides[r - 2].clone();
+    // One matrix B for all of a dense A: the batch is more rows.
+    let repeated = b_batch.iter().zip(&batch).all(|(s, d)| *s == Dim::Const(0) || *d == Dim::Const(1));
+    let dense = sa.strides == strides(&ta.dims);
+    if repeated && dense && !batch.is_empty() {
+        m = product(&batch) * m;
+        (batch, a_batch, b_batch, a_row) = (vec![], vec![], vec![], k.clone());
+    }
+    let packed = if ta.elem == Elem::F32 { pack(l, &sb, &tb)? } else { None };
+    let mut sizes = Sizes::of(Matmul::FIELDS)
+        .right("batch", &batch, 1)
+        .right("a_batch", &a_batch, 0)
+        .set("m", m)
+        .set("n", n.clone())
+        .set("k", k.clone())
+        .set("a_row", a_row)
+        .set("a_col", sa.strides[r - 1].clone())
+        .set("c_row", n.clone())
+        .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect());
+    let (kernel, b) = match packed {
+        Some(w) => {
+            let (Some(k), Some(n)) = (k.as_size(), n.as_size()) else {
+                bail!(Internal, "a weight has unknown dims")
+            };
+            // Batches of a packed weight are whole matrices apart, in the order of its own dims.
+            let matrix = Dim::from(packed_b_f32_len(k, n));
+            let mut b_batch: Vec<Dim> = b_batch;
+            let plain = k * n;
+            for s in &mut b_batch {
+                if let Some(c) = s.as_size() {
+                    *s = Dim::from(c / plain.max(1)) * matrix.clone();
+                }
+            }
+            sizes = sizes
+                .right("b_batch", &b_batch, 0)
+                .set("b_row", 0i64)
+                .set("b_col", 0i64);
+            ("matmul.f32.packed", w)
+        }
+        None => {
+            sizes = sizes
+                .right("b_batch", &b_batch, 0)
+                .set("b_row", sb.strides[r - 2].clone())
+                .set("b_col", sb.strides[r - 1].clone());
+            let kernel = match ta.elem {
+                Elem::F32 => "matmul.f32",
+                Elem::F64 => "matmul.f64",
+                Elem::I32 | Elem::U32 => "matmul.i32",
+                _ => "matmul.i64",
+            };
+            (kernel, sb.value)
+        }
+    };
+    let mut ins = vec![Some(sa.value), Some(b)];
+    if ta.elem == Elem::F32 {
+        ins.extend([tail.bias, tail.residual, None]);
+    }
+    l.launch1(kernel, &ins, tail.out.clone(), sizes.done()?)
+}
+
+/// The packed form of B if it is a weight, whole matrices in the order of its dims.
+fn pack(l: &mut Lower, b: &Strided, tb: &TensorType) -> Result<Option<ValueId>> {
+    let Some(expr) = l.weight_of(b.value) else { return Ok(None) };
+    let ty = expr.ty()?;
+    let (Some(shape), Some(_)) = (ty.shape(), tb.dims[tb.rank() - 2..].iter().map(Dim::as_size).collect::<Option<Vec<_>>>()) else {
+        return Ok(None);
+    };
+    let r = shape.len();
+    if r < 2 || ty.encoding.is_some() {
+        return Ok(None);
+    }
+    // The last two axes in memory are (K, N), or (N, K) read crosswise.
+    let (row, col) = (&b.strides[b.strides.len() - 2], &b.strides[b.strides.len() - 1]);
+    let own: Vec<Dim> = strides(&ty.dims);
+    let straight = *row == own[r - 2] && *col == own[r - 1];
+    let crossed = *row == own[r - 1] && *col == own[r - 2];
+    let expr = if straight {
+        expr
+    } else if crossed {
+        let mut perm: Vec<usize> = (0..r).collect();
+        perm.swap(r - 2, r - 1);
+        WeightExpr::Transpose(Box::new(expr), perm)
+    } else {
+        return Ok(None);
+    };
+    let name = format!("{}.packed", l.weight_name(b.value));
+    l.weight(&name, WeightExpr::Pack(Box::new(expr), F32_PACKED.into())).map(Some)
+}
+
+fn matmul_integer(l: &mut Lower, op: OpId) -> Result<ValueId> {
+    let (a, b) = (l.operand(op, 0)?, l.operand(op, 1)?);
+    let (az, bz) = (l.b.func.op(op).operand(2), l.b.func.op(op).operand(3));
+    let (ta, tb, out) = (l.t(a)?, l.t(b)?, l.out(op, 0)?);
+    let (sa, sb) = (strided(l, a)?, strided(l, b)?);
+    let r = ta.rank();
+    let (k, n) = (ta.dims[r - 1].clone(), tb.dims[r - 1].clone());
+    let point = |l: &Lower, v: Option<ValueId>| -> Result<usize> {
+        let Some(v) = v else { return Ok(per::NONE) };
+        Ok(if l.t(v)?.count() == Dim::Const(1) { per::TENSOR } else { per::AXIS })
+    };
+    let (a_zp, b_zp) = (point(l, az)?, point(l, bz)?);
+    let packed = match l.weight_of(sb.value) {
+        Some(expr) if r == 2 && expr.ty()?.encoding.is_none() && sb.strides == strides(&tb.dims) => {
+            let name = format!("{}.packed", l.weight_name(sb.value));
+            Some(l.weight(&name, WeightExpr::Pack(Box::new(expr), I8_PACKED.into()))?)
+        }
+        _ => None,
+    };
+    let sizes = Sizes::of(MatmulI8::FIELDS)
+        .right("batch", &ta.dims[..r - 2], 1)
+        .right("a_batch", &sa.strides[..r - 2], 0)
+        .right("b_batch", &sb.strides[..r - 2], 0)
+        .set("m", ta.dims[r - 2].clone())
+        .set("n", n.clone())
+        .set("k", k)
+        .set("a_row", sa.strides[r - 2].clone())
+        .set("a_col", sa.strides[r - 1].clone())
+        .set("b_row", sb.strides[r - 2].clone())
+        .set("b_col", sb.strides[r - 1].clone())
+        .set("c_row", n)
+        .flag("a_signed", ta.elem == Elem::I8)
+        .flag("b_signed", tb.elem == Elem::I8)
+        .code("a_zp", a_zp)
+        .code("b_zp", b_zp)
+        .all("stage", Stage::SUMS.to_vec().into_iter().map(Dim::Const).collect());
+    let (kernel, b) = match packed {
+        Some(w) => ("matmul.i8.packed", w),
+        None => ("matmul.i8", sb.value),
+    };
+    let ins = [Some(sa.value), Some(b), az, bz, None, None, None, None, None];
+    l.launch1(kernel, &ins, out, sizes.done()?)
+}
+
+/// Bytes of a weight in one of this backend's layouts; `shape` is the dense one.
+pub fn packed_bytes(layout: &str, shape: &[usize]) -> Option<u64> {
+    let [batch @ .., k, n] = shape else { return None };
+    let batch: usize = batch.iter().product();
+    match layout {
+        F32_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 4) as u64),
+        I8_PACKED => Some((batch * packed_b_i8_len(*k, *n)) as u64),
+        _ => None,
+    }
+}

@@ -1,0 +1,217 @@
+//! Convolutions and pooling.
+
+use silure_ir::infer::InferCx;
+use silure_ir::{Attrs, Dim, Elem, OpId, Result, TensorType, ValueId, bail};
+use silure_kernels_cpu::conv::float::Conv;
+use silure_kernels_cpu::conv::int8::ConvI8;
+use silure_kernels_cpu::conv::pool::Pool;
+use silure_kernels_cpu::conv::Window;
+use silure_kernels_cpu::gemm::epilogue::{Epilogue, bias};
+use silure_kernels_cpu::gemm::int8::{Stage, per};
+
+use super::matmul::Tail;
+use super::{Lower, Lowering, Sizes, elem_is, product};
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] =
+    &[&CONV, &CONV_TRANSPOSE, &CONV_INTEGER, &MAX_POOL, &AVERAGE_POOL, &LP_POOL];
+
+/// The most spatial axes a kernel takes.
+const SPATIAL: usize = 3;
+
+fn spatial(cx: &InferCx, elems: &[Elem]) -> Result<(), String> {
+    elem_is(cx, elems)?;
+    let rank = cx.tensor(0).map_err(|e| e.message)?.rank();
+    if rank > SPATIAL + 2 {
+        return Err(format!("{} spatial axes; at most {SPATIAL} are supported", rank - 2));
+    }
+    Ok(())
+}
+
+static CONV: Lowering = Lowering {
+    op: "graph.conv",
+    can: |cx| spatial(cx, &[Elem::F32]),
+    lower: |l, op| {
+        let out = l.out(op, 0)?;
+        Ok(vec![conv(l, op, &Tail::none(out))?])
+    },
+};
+
+static CONV_TRANSPOSE: Lowering = Lowering {
+    op: "graph.conv_transpose",
+    can: |cx| spatial(cx, &[Elem::F32]),
+    lower: |l, op| {
+        let (x, w, b) = (l.operand(op, 0)?, l.operand(op, 1)?, l.b.func.op(op).operand(2));
+        let (tx, tw, y) = (l.t(x)?, l.t(w)?, l.out(op, 0)?);
+        let a = l.attrs(op);
+        let g = Dim::Const(a.int("groups"));
+        let e = Epilogue { bias: if b.is_some() { bias::ROW } else { bias::NONE }, ..Epilogue::NONE };
+        let window = window(&a, &tx, &y, &tw.dims[2..])
+            .set("in_channels", tx.dims[1].floordiv(&g))
+            .set("out_channels", tw.dims[1].clone())
+            .set("groups", g)
+            .done()?;
+        let sizes = conv_sizes(window, &e)?;
+        Ok(vec![l.launch1("conv_transpose.f32", &[Some(x), Some(w), b, None, None], y, sizes)?])
+    },
+};
+
+static CONV_INTEGER: Lowering = Lowering {
+    op: "graph.conv_integer",
+    can: |cx| spatial(cx, &[Elem::I8, Elem::U8]),
+    lower: |l, op| {
+        let (x, w) = (l.operand(op, 0)?, l.operand(op, 1)?);
+        let (xz, wz) = (l.b.func.op(op).operand(2), l.b.func.op(op).operand(3));
+        let (tx, tw, y) = (l.t(x)?, l.t(w)?, l.out(op, 0)?);
+        let a = l.attrs(op);
+        let g = Dim::Const(a.int("groups"));
+        let window = window(&a, &tx, &y, &tw.dims[2..])
+            .set("in_channels", tw.dims[1].clone())
+            .set("out_channels", tw.dims[0].floordiv(&g))
+            .set("groups", g)
+            .done()?;
+        let w_zp = match wz {
+            None => per::NONE,
+            Some(v) if l.t(v)?.count() == Dim::Const(1) => per::TENSOR,
+            Some(_) => per::AXIS,
+        };
+        let sizes = Sizes::of(ConvI8::FIELDS)
+            .all("window", window)
+            .flag("x_signed", tx.elem == Elem::I8)
+            .flag("w_signed", tw.elem == Elem::I8)
+            .flag("x_zp", xz.is_some())
+            .code("w_zp", w_zp)
+            .all("stage", Stage::SUMS.to_vec().into_iter().map(Dim::Const).collect())
+            .done()?;
+        let ins = [Some(x), Some(w), xz, wz, None, None, None, None, None];
+        Ok(vec![l.launch1("conv.i8", &ins, y, sizes)?])
+    },
+};
+
+/// Lowers a convolution with what follows it; a bias of the tail replaces the op's own, which the
+/// caller has made sure is absent then.
+pub(super) fn conv(l: &mut Lower, op: OpId, tail: &Tail) -> Result<ValueId> {
+    let (x, w, own) = (l.operand(op, 0)?, l.operand(op, 1)?, l.b.func.op(op).operand(2));
+    let a = l.attrs(op);
+    conv_of(l, &a, x, w, own, tail)
+}
+
+/// A convolution from its parts.
+pub(super) fn conv_of(
+    l: &mut Lower,
+    a: &Attrs,
+    x: ValueId,
+    w: ValueId,
+    own: Option<ValueId>,
+    tail: &Tail,
+) -> Result<ValueId> {
+    let (tx, tw) = (l.t(x)?, l.t(w)?);
+    let b = tail.bias.or(own);
+    let g = Dim::Const(a.int("groups"));
+    let mut e = tail.epilogue;
+    if b.is_some() {
+        e.bias = bias::ROW;
+    }
+    let window = window(a, &tx, &tail.out, &tw.dims[2..])
+        .set("in_channels", tw.dims[1].clone())
+        .set("out_channels", tw.dims[0].floordiv(&g))
+        .set("groups", g)
+        .done()?;
+    let sizes = conv_sizes(window, &e)?;
+    l.launch1("conv.f32", &[Some(x), Some(w), b, tail.residual, None], tail.out.clone(), sizes)
+}
+
+fn conv_sizes(window: Vec<Dim>, e: &Epilogue) -> Result<Vec<Dim>> {
+    Sizes::of(Conv::FIELDS)
+        .all("window", window)
+        .all("epilogue", e.to_vec().into_iter().map(Dim::Const).collect())
+        .done()
+}
+
+/// Geometry from the attributes; channels and groups are left to the caller.
+fn window(a: &Attrs, x: &TensorType, y: &TensorType, kernel: &[Dim]) -> Sizes {
+    let n = kernel.len();
+    let list = |name: &str| -> Vec<Dim> {
+        match a.ints(name) {
+            [] => vec![Dim::Const(1); n],
+            v => v.iter().map(|&x| Dim::Const(x)).collect(),
+        }
+    };
+    Sizes::of(Window::FIELDS)
+        .set("batch", x.dims[0].clone())
+        .right("x", &x.dims[2..], 1)
+        .right("y", &y.dims[2..], 1)
+        .right("kernel", kernel, 1)
+        .right("stride", &list("strides"), 1)
+        .right("dilation", &list("dilations"), 1)
+        .right("pad", &pads(a, n).0, 0)
+}
+
+/// Pads before and after each spatial axis.
+fn pads(a: &Attrs, n: usize) -> (Vec<Dim>, Vec<Dim>) {
+    match a.dims("pads") {
+        [] => (vec![Dim::Const(0); n], vec![Dim::Const(0); n]),
+        p => (p[..n].to_vec(), p[n..].to_vec()),
+    }
+}
+
+static MAX_POOL: Lowering = Lowering {
+    op: "graph.max_pool",
+    can: |cx| spatial(cx, &[Elem::F32, Elem::I8, Elem::U8]),
+    lower: |l, op| {
+        let kernel = match l.t(l.operand(op, 0)?)?.elem {
+            Elem::I8 => "max_pool.i8",
+            Elem::U8 => "max_pool.u8",
+            _ => "max_pool.f32",
+        };
+        pool(l, op, kernel)
+    },
+};
+
+static AVERAGE_POOL: Lowering = Lowering {
+    op: "graph.average_pool",
+    can: |cx| spatial(cx, &[Elem::F32]),
+    lower: |l, op| pool(l, op, "average_pool.f32"),
+};
+
+static LP_POOL: Lowering = Lowering {
+    op: "graph.lp_pool",
+    can: |cx| spatial(cx, &[Elem::F32]),
+    lower: |l, op| pool(l, op, "lp_pool.f32"),
+};
+
+fn pool(l: &mut Lower, op: OpId, kernel: &str) -> Result<Vec<ValueId>> {
+    let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
+    let t = l.t(x)?;
+    let window: Vec<Dim> = a.ints("kernel").iter().map(|&k| Dim::Const(k)).collect();
+    let n = window.len();
+    if n + 2 != t.rank() {
+        bail!(Unsupported, "a pool over {n} axes of {t}");
+    }
+    let list = |name: &str| -> Vec<Dim> {
+        match a.ints(name) {
+            [] => vec![Dim::Const(1); n],
+            v => v.iter().map(|&x| Dim::Const(x)).collect(),
+        }
+    };
+    let (before, after) = pads(&a, n);
+    let sizes = Sizes::of(Pool::FIELDS)
+        .set("planes", product(&t.dims[..2]))
+        .right("x", &t.dims[2..], 1)
+        .right("y", &y.dims[2..], 1)
+        .right("kernel", &window, 1)
+        .right("stride", &list("strides"), 1)
+        .right("dilation", &list("dilations"), 1)
+        .right("pad", &before, 0)
+        .right("pad_end", &after, 0)
+        .flag("count_pads", a.bool("count_include_pad"))
+        .set("p", a.get("p").map_or(2, |_| a.int("p")))
+        .flag("column_major", a.bool("column_major"))
+        .done()?;
+    let positions = l.b.func.op(op).results.len() > 1;
+    let mut outs = vec![Some(y)];
+    if kernel.starts_with("max") {
+        outs.push(if positions { Some(l.out(op, 1)?) } else { None });
+    }
+    l.launch(kernel, &[Some(x)], &outs, sizes)
+}

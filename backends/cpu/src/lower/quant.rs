@@ -1,0 +1,69 @@
+//! Quantisation.
+
+use silure_ir::infer::norm_axis;
+use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId};
+use silure_kernels_cpu::quant::{DynamicQuant, Quant};
+
+use super::rows::around;
+use super::{Lower, Lowering, Sizes, elem_is};
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] = &[&QUANTIZE, &DEQUANTIZE, &DYNAMIC];
+
+fn sizes(l: &Lower, op: OpId, t: &TensorType, scale: ValueId) -> Result<Vec<Dim>> {
+    let s = l.t(scale)?;
+    let (outer, axis, inner) = if s.count() == Dim::Const(1) {
+        (Dim::Const(1), Dim::Const(1), t.count())
+    } else {
+        around(t, norm_axis(l.attrs(op).int("axis"), t.rank())?)
+    };
+    Sizes::of(Quant::FIELDS).set("outer", outer).set("axis", axis).set("inner", inner).done()
+}
+
+static QUANTIZE: Lowering = Lowering {
+    op: "graph.quantize",
+    can: |cx| {
+        elem_is(cx, &[Elem::F32])?;
+        match cx.results().first().and_then(|t| t.elem()) {
+            Some(Elem::U8 | Elem::I8) => Ok(()),
+            e => Err(format!("quantising to {e:?}; u8 and i8 are supported")),
+        }
+    },
+    lower: |l, op| {
+        let (x, s, z) = (l.operand(op, 0)?, l.operand(op, 1)?, l.b.func.op(op).operand(2));
+        let (t, y) = (l.t(x)?, l.out(op, 0)?);
+        let sizes = sizes(l, op, &t, s)?;
+        let kernel = format!("quantize.{}", y.elem);
+        Ok(vec![l.launch1(&kernel, &[Some(x), Some(s), z], y, sizes)?])
+    },
+};
+
+static DEQUANTIZE: Lowering = Lowering {
+    op: "graph.dequantize",
+    can: |cx| {
+        elem_is(cx, &[Elem::U8, Elem::I8, Elem::I32])?;
+        match cx.results().first().and_then(|t| t.elem()) {
+            Some(Elem::F32) => Ok(()),
+            e => Err(format!("dequantising to {e:?}; f32 is supported")),
+        }
+    },
+    lower: |l, op| {
+        let (x, s, z) = (l.operand(op, 0)?, l.operand(op, 1)?, l.b.func.op(op).operand(2));
+        let (t, y) = (l.t(x)?, l.out(op, 0)?);
+        let sizes = sizes(l, op, &t, s)?;
+        let kernel = format!("dequantize.{}", t.elem);
+        Ok(vec![l.launch1(&kernel, &[Some(x), Some(s), z], y, sizes)?])
+    },
+};
+
+static DYNAMIC: Lowering = Lowering {
+    op: "graph.dynamic_quantize",
+    can: |cx| elem_is(cx, &[Elem::F32]),
+    lower: |l, op| {
+        let x = l.operand(op, 0)?;
+        let n = l.t(x)?.count();
+        let sizes = Sizes::of(DynamicQuant::FIELDS).set("n", n).done()?;
+        let outs = (0..3).map(|i| l.out(op, i).map(Some)).collect::<Result<Vec<_>>>()?;
+        l.launch("dynamic_quantize.u8", &[Some(x)], &outs, sizes)
+    },
+};

@@ -1,0 +1,63 @@
+//! Physical layouts of weights: their sizes, and packing while an engine is written.
+
+use silure_ir::{Elem, Result, Tensor, Weight, WeightSource, bail};
+use silure_kernels_cpu::gemm::pack::{pack_b_f32, pack_b_i8, packed_b_f32_len, packed_b_i8_len};
+
+use crate::lower::{F32_PACKED, I8_PACKED, packed_bytes};
+
+/// Bytes that a weight takes in an engine.
+pub fn weight_bytes(w: &Weight) -> Result<u64> {
+    let Some(shape) = w.ty.shape() else {
+        bail!(Invalid, "weight @{} has the symbolic type {}", w.name, w.ty)
+    };
+    match &w.ty.encoding {
+        Some(layout) => match packed_bytes(layout, &shape) {
+            Some(n) => Ok(n),
+            None => bail!(Unsupported, "weight @{}: layout `{layout}` is not known", w.name),
+        },
+        None => Ok(silure_ir::tensor::byte_len(w.ty.elem, &shape)? as u64),
+    }
+}
+
+/// A source of weights that can also pack them into this backend's layouts.
+pub struct Packed<'a>(pub &'a dyn WeightSource);
+
+impl WeightSource for Packed<'_> {
+    fn read(&self, source: &str, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        self.0.read(source, offset, bytes)
+    }
+
+    fn pack(&self, layout: &str, dense: &Tensor) -> Result<Vec<u8>> {
+        let [batch @ .., k, n] = dense.shape() else {
+            bail!(Internal, "a packed weight has at least two axes")
+        };
+        let (batch, k, n): (usize, usize, usize) = (batch.iter().product(), *k, *n);
+        match layout {
+            F32_PACKED if dense.elem() == Elem::F32 => {
+                let values: Vec<f32> = dense
+                    .bytes()
+                    .chunks_exact(4)
+                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                    .collect();
+                let mut out = vec![0f32; batch * packed_b_f32_len(k, n)];
+                for b in 0..batch {
+                    let from = &values[b * k * n..(b + 1) * k * n];
+                    let len = packed_b_f32_len(k, n);
+                    pack_b_f32(from, k, n, n, 1, &mut out[b * len..(b + 1) * len]);
+                }
+                Ok(out.into_iter().flat_map(f32::to_le_bytes).collect())
+            }
+            I8_PACKED if dense.elem().bits() == 8 => {
+                let len = packed_b_i8_len(k, n);
+                let mut out = vec![0u8; batch * len];
+                for b in 0..batch {
+                    let from = &dense.bytes()[b * k * n..(b + 1) * k * n];
+                    pack_b_i8(from, k, n, n, 1, &mut out[b * len..(b + 1) * len]);
+                }
+                Ok(out)
+            }
+            _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),
+        }
+    }
+}
+
