@@ -194,7 +194,9 @@ impl<'a> Frame<'a> {
         if args.len() != region.args.len() {
             bail!(Eval, "a region with {} arguments was given {}", region.args.len(), args.len());
         }
+        self.tick()?;
         for (v, a) in region.args.iter().zip(args) {
+            self.rebind(*v, &a).map_err(|e| e.note("argument of a region"))?;
             self.values.borrow_mut().insert(*v, a);
         }
         for &op in &region.ops {
@@ -235,12 +237,18 @@ impl<'a> Frame<'a> {
         self.bind(self.func.ty(v), d)
     }
 
-    fn eval(&self, op: OpId, inputs: Vec<Option<Datum>>) -> Result<Vec<Datum>> {
+    /// Counts one op, or one round of a region, against the limit.
+    fn tick(&self) -> Result<()> {
         let left = self.interp.ops_left.get();
         if left == 0 {
             bail!(Limit, "the run executes more ops than its limit allows");
         }
         self.interp.ops_left.set(left - 1);
+        Ok(())
+    }
+
+    fn eval(&self, op: OpId, inputs: Vec<Option<Datum>>) -> Result<Vec<Datum>> {
+        self.tick()?;
         let def = self.func.op(op).def;
         let cx = EvalCx { frame: self, op, inputs };
         let spread = self.spread.borrow().clone();
@@ -364,6 +372,11 @@ impl EvalCx<'_> {
             Some(crate::attr::Attr::Ints(v)) => Ok(Some(v.clone())),
             _ => Ok(self.maybe(i)?.map(Tensor::to_i64s)),
         }
+    }
+
+    /// Number of results.
+    pub fn results(&self) -> usize {
+        self.frame.func.op(self.op).results.len()
     }
 
     /// Number of regions.

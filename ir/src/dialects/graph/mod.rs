@@ -5,30 +5,42 @@
 //! is known at compile time is an attribute, else the operand of the same name
 //! ([`crate::infer::InferCx::dims_param`]). A size that only the run decides is a fresh symbol.
 
+mod attention;
+mod control;
 mod conv;
 mod create;
+mod einsum;
 mod gather;
+mod image;
 mod linalg;
 mod norm;
 mod order;
 mod pool;
 mod quant;
 mod reduce;
+mod rnn;
 mod select;
+mod sequence;
 mod shape;
 mod slice;
 mod util;
 
+pub use attention::*;
+pub use control::*;
 pub use conv::*;
 pub use create::*;
+pub use einsum::*;
 pub use gather::*;
+pub use image::*;
 pub use linalg::*;
 pub use norm::*;
 pub use order::*;
 pub use pool::*;
 pub use quant::*;
 pub use reduce::*;
+pub use rnn::*;
 pub use select::*;
+pub use sequence::*;
 pub use shape::*;
 pub use slice::*;
 
@@ -37,16 +49,18 @@ use crate::op::OpDef;
 /// All ops of the dialect.
 #[rustfmt::skip]
 pub static OPS: &[&OpDef] = &[
-    &BROADCAST, &RESHAPE, &TRANSPOSE, &SHAPE_OF, &SIZE_OF,
+    &BROADCAST, &RESHAPE, &TRANSPOSE, &SHAPE_OF, &SIZE_OF, &DIM,
     &SLICE, &CONCAT, &SPLIT, &PAD, &TILE,
     &GATHER, &GATHER_ELEMENTS, &GATHER_ND, &SCATTER_ELEMENTS, &SCATTER_ND,
     &RANGE, &FULL, &EYE_LIKE, &TRILU, &ONE_HOT,
     &NONZERO, &COMPRESS, &UNIQUE, &TOP_K,
     &CUMSUM, &REVERSE_SEQUENCE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH,
-    &MATMUL, &MATMUL_INTEGER,
+    &MATMUL, &MATMUL_INTEGER, &EINSUM, &ATTENTION,
     &CONV, &CONV_INTEGER, &CONV_TRANSPOSE, &MAX_POOL, &AVERAGE_POOL, &LP_POOL,
     &REDUCE, &ARGMAX, &ARGMIN, &SOFTMAX, &LOG_SOFTMAX, &HARDMAX,
     &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &BATCH_NORM, &LRN, &LP_NORMALIZE,
     &MEAN_VARIANCE_NORM,
-    &QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE,
+    &QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE, &RNN, &GRU, &LSTM, &RESIZE, &GRID_SAMPLE, &IF, &LOOP, &SCAN,
+    &SEQ_EMPTY, &SEQ_CONSTRUCT, &SEQ_AT, &SEQ_LEN, &SEQ_INSERT, &SEQ_ERASE,
+    &CONCAT_FROM_SEQUENCE, &SPLIT_TO_SEQUENCE, &OPTIONAL, &OPTIONAL_HAS, &OPTIONAL_GET,
 ];

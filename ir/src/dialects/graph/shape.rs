@@ -2,6 +2,7 @@
 //!
 //! * `broadcast(x, shape?) {shape}`, `reshape(x, shape?) {shape}`, `transpose(x) {perm}`
 //! * `shape_of(x) {start, end}` → `i64[n]`, `size_of(x)` → `i64[]`
+//! * `dim() {value}` → `i64[]`: an expression over the function's symbols, a list of one dim
 
 use silure_types::Elem;
 
@@ -174,6 +175,24 @@ pub static SIZE_OF: OpDef = OpDef {
     eval: Some(|cx| {
         let n = cx.tensor(0)?.len();
         Ok(vec![Tensor::scalar(Elem::I64, Num::I(n as i128)).into()])
+    }),
+    ..OpDef::NEW
+};
+
+/// The value of a dim.
+pub static DIM: OpDef = OpDef {
+    name: "graph.dim",
+    doc: "The value of the one dim in `value`, as i64.",
+    results: &["y"],
+    attrs: &[required("value", AttrKind::Dims)],
+    infer: Some(|cx| match cx.attrs().dims("value") {
+        [_] => Ok(vec![Type::tensor(Elem::I64, [])]),
+        d => bail!(Type, "`value` needs one dim, {} are present", d.len()),
+    }),
+    values: Some(|cx| Some(cx.attrs().dims("value").to_vec())),
+    eval: Some(|cx| match cx.attrs().dims("value") {
+        [d] => Ok(vec![Tensor::scalar(Elem::I64, Num::I(cx.dim(d)? as i128)).into()]),
+        _ => bail!(Eval, "`value` needs one dim"),
     }),
     ..OpDef::NEW
 };
