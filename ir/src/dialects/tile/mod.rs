@@ -38,6 +38,7 @@
 
 mod compute;
 mod control;
+mod facts;
 pub mod interp;
 mod kernel;
 mod memory;
@@ -47,6 +48,7 @@ use crate::op::OpDef;
 pub use compute::{BROADCAST, DOT, FULL, INDEX, IOTA, Kind, REDUCE, RESHAPE, SCAN, TRANSPOSE};
 pub use compute::{dot_accumulator, kind};
 pub use control::{FOR, IF, NUM_PROGRAMS, PROGRAM_ID};
+pub use facts::{Facts, accesses};
 pub use interp::{KernelArg, Options, Report, run_kernel};
 pub use kernel::{check_kernel, grid_of, symbol_args};
 pub use memory::{Access, LOAD, STORE, VIEW, ViewParts, access, view_of};

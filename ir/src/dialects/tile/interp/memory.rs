@@ -7,7 +7,7 @@ use super::value::{self, Data, Value};
 use crate::bail;
 use crate::diag::{Code, Diagnostic, Result};
 use crate::dialects::tile;
-use crate::func::OpId;
+use crate::func::{OpId, slot};
 use crate::tensor::{Num, for_each_index};
 use crate::types::Type;
 
@@ -110,6 +110,13 @@ impl Machine<'_> {
         let Some(view) = self.f.op(op).operand(0) else { bail!(Internal, "no view") };
         let Value::View(view) = self.get(view)? else { bail!(Internal, "not a view") };
         let offsets = self.indices(access.offsets)?;
+        // What analysis calls inside must be inside.
+        for (axis, _) in self.inside[slot(op)].iter().enumerate().filter(|(_, i)| **i) {
+            let (at, size, n) = (offsets[axis], view.sizes[axis], access.extent[axis] as i64);
+            if at < 0 || at.checked_add(n).is_none_or(|end| end > size) {
+                bail!(Internal, "axis {axis} was shown to be inside, but is {at}+{n} of {size}");
+            }
+        }
         let mut out = Ok(Vec::new());
         for_each_index(&access.extent, |_, ix| {
             let at = offsets.iter().zip(ix).map(|(o, i)| o.checked_add(*i as i64));

@@ -44,6 +44,7 @@ use value::{Data, Value};
 
 use silure_types::Elem;
 
+use super::facts::{Facts, accesses};
 use super::kernel::{check_kernel, grid_of, symbol_args};
 use crate::bail;
 use crate::diag::{Code, Diagnostic, Result};
@@ -124,6 +125,7 @@ pub fn run_kernel(f: &Func, args: &mut [KernelArg], options: &Options) -> Result
         f,
         buffers: Vec::new(),
         values: vec![None; f.value_slots()],
+        inside: vec![Vec::new(); f.op_slots()],
         grid,
         at: [0; 3],
         program: 0,
@@ -132,6 +134,9 @@ pub fn run_kernel(f: &Func, args: &mut [KernelArg], options: &Options) -> Result
     };
     for (i, (v, a)) in f.args().iter().zip(args.iter_mut()).enumerate() {
         machine.bind(*v, a).map_err(|e| e.note(format!("argument `{}`", f.arg_names[i])))?;
+    }
+    for (op, _, inside) in accesses(f, &Facts::new(f)?)? {
+        machine.inside[slot(op)] = inside;
     }
     let outcome = machine.run_all(total, options.seed);
     let (ops, mut buffers) = (machine.ops, machine.buffers.into_iter());
@@ -180,6 +185,8 @@ struct Machine<'a> {
     f: &'a Func,
     buffers: Vec<Buffer>,
     values: Vec<Option<Value>>,
+    /// Per access, the axes that analysis shows to be inside.
+    inside: Vec<Vec<bool>>,
     grid: [i64; 3],
     at: [i64; 3],
     program: u32,
