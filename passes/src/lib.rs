@@ -10,6 +10,7 @@ mod cse;
 mod dce;
 pub mod driver;
 mod fold;
+mod fusion;
 pub mod graph_view;
 pub mod ledger;
 pub mod options;
@@ -35,6 +36,15 @@ static CANONICALIZE: PassDef = PassDef {
     run: |cx| cx.rewrite("canonicalize"),
 };
 
+/// `recognize`.
+static RECOGNIZE: PassDef = PassDef {
+    name: "recognize",
+    doc: "Finds normalisations, softmax and GELU written out in small ops; run canonicalize first.",
+    options: &[],
+    preserves: Preserves { results: Exactness::Reassociates, weights: true, functions: true },
+    run: |cx| cx.rewrite("recognize"),
+};
+
 /// The passes of this crate.
 pub static PASSES: &[&PassDef] =
-    &[&CANONICALIZE, &cse::PASS, &dce::PASS, &fold::PASS, &shapes::PASS];
+    &[&CANONICALIZE, &cse::PASS, &dce::PASS, &fold::PASS, &shapes::PASS, &fusion::PASS, &RECOGNIZE];

@@ -1,0 +1,185 @@
+//! The pipeline.
+
+use std::io::Write;
+use std::path::Path;
+
+use silure_cpu::codegen::{Codegen, IsaLevel};
+use silure_cpu::encode::{Encoded, encode};
+use silure_cpu::{Packed, weight_bytes};
+use silure_engine::EngineWriter;
+use silure_ir::{Diagnostic, Module};
+use silure_passes::{Config, Driver, PassRun};
+
+use crate::{Compiler, Error, Loaded, Phase, Result, Source, VERSION};
+
+/// What the user decides about a compilation.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Target, for example `cpu:x86-64-v3`; several give one engine for all of them.
+    pub targets: Vec<String>,
+    /// Passes instead of those of [`Phase::pipeline`] up to the kernel phase.
+    pub passes: Option<String>,
+    /// How the driver works: verification, printing, stopping.
+    pub driver: Config,
+    /// Put the weights into a file beside the engine.
+    pub weights_beside: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            targets: vec!["cpu:x86-64-v3".into()],
+            passes: None,
+            driver: Config::default(),
+            weights_beside: false,
+        }
+    }
+}
+
+/// A compiled model, not written yet.
+pub struct Compiled {
+    /// The lowered module.
+    pub module: Module,
+    /// Plan, code and the order of weights.
+    pub encoded: Encoded,
+    /// Code objects: ISA level, offsets, bytes.
+    pub objects: Vec<(String, silure_cpu::codegen::Object)>,
+    /// Where the weights are read.
+    pub source: Source,
+    /// What every pass did.
+    pub passes: Vec<PassRun>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    hash: String,
+    options: Options,
+}
+
+impl Compiler {
+    /// Compiles a model.
+    pub fn compile(&self, model: Loaded, options: &Options) -> Result<Compiled> {
+        self.compile_watched(model, options, &mut |_, _| {})
+    }
+
+    /// Compiles a model; `watch` sees the module behind each phase.
+    pub fn compile_watched(
+        &self,
+        model: Loaded,
+        options: &Options,
+        watch: &mut dyn FnMut(Phase, &Module),
+    ) -> Result<Compiled> {
+        let levels = self.levels(&options.targets)?;
+        let Loaded { mut module, notes, source, hash } = model;
+        let passes = self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
+        let mut objects = Vec::new();
+        let mut first = None;
+        for level in levels {
+            let codegen = Codegen::new(level, &self.scalars)?;
+            let mut encoded = encode(&module, codegen, &weight_bytes)?;
+            let object = std::mem::take(&mut encoded.code);
+            objects.push((level.name().to_string(), object));
+            // The plan is the same for every level: only the code differs.
+            first.get_or_insert(encoded);
+        }
+        let Some(encoded) = first else { return Err(Error::Usage("no target was given".into())) };
+        Ok(Compiled { module, encoded, objects, source, passes, notes, hash, options: options.clone() })
+    }
+
+    /// Takes a module on to a phase.
+    pub fn lower_to(
+        &self,
+        module: &mut Module,
+        source: &Source,
+        options: &Options,
+        until: Phase,
+        watch: &mut dyn FnMut(Phase, &Module),
+    ) -> Result<Vec<PassRun>> {
+        let mut report = Vec::new();
+        watch(Phase::Import, module);
+        let mut driver =
+            Driver::new(&self.registry, &self.context, options.driver.clone()).with_source(source);
+        for phase in [Phase::Graph, Phase::Kernel] {
+            if until < phase {
+                return Ok(report);
+            }
+            let pipeline = match (&options.passes, phase) {
+                (Some(p), Phase::Graph) => p.as_str(),
+                (Some(_), _) => "",
+                (None, p) => p.pipeline(),
+            };
+            if !pipeline.is_empty() {
+                report.extend(driver.run(pipeline, module)?.passes);
+            }
+            watch(phase, module);
+        }
+        if until >= Phase::Plan {
+            silure_cpu::lower::lower(module, &self.lowerings)?;
+            silure_ir::verify::verify(module)?;
+            watch(Phase::Plan, module);
+        }
+        Ok(report)
+    }
+
+    /// Everything about a model that a target cannot run, found before any code is made.
+    pub fn check(&self, model: &mut Loaded, options: &Options) -> Result<Vec<Diagnostic>> {
+        self.levels(&options.targets)?;
+        self.lower_to(&mut model.module, &model.source, options, Phase::Kernel, &mut |_, _| {})?;
+        Ok(self.lowerings.check(&model.module))
+    }
+
+    /// The ISA levels of CPU targets.
+    fn levels(&self, targets: &[String]) -> Result<Vec<IsaLevel>> {
+        targets
+            .iter()
+            .map(|name| {
+                let t = self.targets.parse(name).map_err(Error::target)?;
+                let level = t.full_name();
+                level.strip_prefix("cpu:").and_then(IsaLevel::parse).ok_or_else(|| {
+                    Error::Target(format!(
+                        "models cannot be compiled for `{name}` yet; CPU targets can: {}",
+                        IsaLevel::ALL.map(|l| format!("cpu:{}", l.name())).join(", ")
+                    ))
+                })
+            })
+            .collect()
+    }
+}
+
+impl Compiled {
+    fn writer(&self) -> EngineWriter {
+        let mut w = EngineWriter::new(self.encoded.plan.clone(), VERSION)
+            .source(&self.hash)
+            .weights_beside(self.options.weights_beside);
+        for t in &self.options.targets {
+            w = w.target(t);
+        }
+        if let Some(p) = &self.options.passes {
+            w = w.option("passes", p);
+        }
+        for (level, o) in &self.objects {
+            w = w.code(level, &o.offsets, &o.bytes);
+        }
+        w
+    }
+
+    fn weight(&self, i: u32, sink: &mut dyn Write) -> std::io::Result<()> {
+        let name = &self.encoded.weights[i as usize];
+        let bytes = self
+            .module
+            .weight(name)
+            .ok_or_else(|| std::io::Error::other(format!("no weight @{name}")))?
+            .expr
+            .bytes(&Packed(&self.source))
+            .map_err(std::io::Error::other)?;
+        sink.write_all(&bytes)
+    }
+
+    /// Writes the engine; weights are read, packed and written one at a time.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        Ok(self.writer().write(path, |i, sink| self.weight(i, sink))?)
+    }
+
+    /// The engine in memory.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        Ok(self.writer().to_bytes(|i, sink| self.weight(i, sink))?)
+    }
+}

@@ -1,0 +1,126 @@
+//! Reading models: ONNX files and text IR.
+
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use silure_ir::{Code, Diagnostic, Module, WeightSource};
+use silure_onnx::{Files, ImportOptions, Limits, Model};
+
+use crate::{Compiler, Error, Result};
+
+/// The largest text module that is read.
+const MOST_TEXT: u64 = 1 << 30;
+
+/// A model as a module, with the way to its weights.
+pub struct Loaded {
+    /// The module, verified.
+    pub module: Module,
+    /// What the user should know although the model was accepted.
+    pub notes: Vec<String>,
+    /// Where its weights are read.
+    pub source: Source,
+    /// `sha256:` and the hash of the model file.
+    pub hash: String,
+}
+
+/// Where the weights of a module are.
+pub enum Source {
+    /// Ranges of an ONNX model's files.
+    Onnx(Files),
+    /// Ranges of files beside a text module, by plain file name.
+    Beside(PathBuf),
+    /// Everything is in the module.
+    None,
+}
+
+impl WeightSource for Source {
+    fn read(&self, source: &str, offset: u64, bytes: u64) -> silure_ir::Result<Vec<u8>> {
+        match self {
+            Source::Onnx(files) => files.read(source, offset, bytes),
+            Source::Beside(folder) => beside(folder, source, offset, bytes),
+            Source::None => silure_ir::weight::NoFiles.read(source, offset, bytes),
+        }
+    }
+}
+
+fn beside(folder: &Path, source: &str, offset: u64, bytes: u64) -> silure_ir::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let io = |what: String| Diagnostic::new(Code::Io, what);
+    let mut parts = Path::new(source).components();
+    let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
+    if !plain {
+        return Err(io(format!("weight file `{source}` is not a plain file name")));
+    }
+    let path = folder.join(source);
+    let meta = std::fs::symlink_metadata(&path).map_err(|e| io(format!("{}: {e}", path.display())))?;
+    if !meta.is_file() {
+        return Err(io(format!("weight file `{source}` is not a regular file")));
+    }
+    let end = offset.checked_add(bytes);
+    if end.is_none_or(|e| e > meta.len()) {
+        return Err(io(format!("weight file `{source}` is too short"))
+            .need(format!("{bytes} bytes at {offset}"), format!("{} bytes", meta.len())));
+    }
+    let file = File::open(&path).map_err(|e| io(format!("{}: {e}", path.display())))?;
+    let mut out = vec![0; bytes as usize];
+    file.read_exact_at(&mut out, offset).map_err(|e| io(format!("{}: {e}", path.display())))?;
+    Ok(out)
+}
+
+impl Compiler {
+    /// Reads a model: `.sir` is text IR (either form), everything else ONNX.
+    pub fn load(&self, path: &Path, options: &ImportOptions) -> Result<Loaded> {
+        if path.extension().is_some_and(|e| e == "sir" || e == "mlir") {
+            return self.load_text(path);
+        }
+        let model = Model::open(path)?;
+        let hash = hash_file(path)?;
+        self.import(&model, hash, options)
+    }
+
+    /// Reads a model from bytes, for embedded ones.
+    pub fn load_bytes(&self, name: &str, bytes: Vec<u8>, options: &ImportOptions) -> Result<Loaded> {
+        let hash = digest(Sha256::new().chain_update(&bytes));
+        let model = Model::from_bytes(bytes, name, Limits::default())?;
+        self.import(&model, hash, options)
+    }
+
+    fn import(&self, model: &Model, hash: String, options: &ImportOptions) -> Result<Loaded> {
+        let imported = silure_onnx::import(model, options)?;
+        silure_ir::verify::verify(&imported.module)?;
+        let mut notes = model.notes().to_vec();
+        notes.extend(imported.notes);
+        Ok(Loaded { module: imported.module, notes, source: Source::Onnx(imported.files), hash })
+    }
+
+    fn load_text(&self, path: &Path) -> Result<Loaded> {
+        let name = path.display().to_string();
+        let io = |source| Error::Io { path: name.clone(), source };
+        let file = File::open(path).map_err(io)?;
+        let mut text = String::new();
+        file.take(MOST_TEXT).read_to_string(&mut text).map_err(io)?;
+        let file_name = path.file_name().map_or(name.clone(), |n| n.to_string_lossy().into_owned());
+        let module = silure_ir::text::parse(&self.context, &file_name, &text, Default::default())?;
+        silure_ir::verify::verify(&module)?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let hash = digest(Sha256::new().chain_update(text.as_bytes()));
+        Ok(Loaded { module, notes: vec![], source: Source::Beside(folder), hash })
+    }
+}
+
+fn hash_file(path: &Path) -> Result<String> {
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    let mut file = File::open(path).map_err(io)?;
+    let mut h = Sha256::new();
+    std::io::copy(&mut file, &mut h).map_err(io)?;
+    Ok(digest(h))
+}
+
+fn digest(h: Sha256) -> String {
+    let hex: String = h.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha256:{hex}")
+}
+

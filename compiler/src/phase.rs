@@ -1,0 +1,43 @@
+//! The phases of a compilation.
+
+/// A point on the way of a model; the module can be printed behind each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    /// As imported.
+    Import,
+    /// Optimised graph ops.
+    Graph,
+    /// Fused into kernel ops.
+    Kernel,
+    /// Lowered to launches.
+    Plan,
+}
+
+impl Phase {
+    /// Every phase in order.
+    pub const ALL: [Phase; 4] = [Phase::Import, Phase::Graph, Phase::Kernel, Phase::Plan];
+
+    /// The name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Import => "import",
+            Phase::Graph => "graph",
+            Phase::Kernel => "kernel",
+            Phase::Plan => "plan",
+        }
+    }
+
+    /// The phase of that name.
+    pub fn parse(name: &str) -> Option<Phase> {
+        Phase::ALL.into_iter().find(|p| p.name() == name)
+    }
+
+    /// The passes that lead to it from the phase before; the last phase is the backend's lowering.
+    pub fn pipeline(self) -> &'static str {
+        match self {
+            Phase::Import | Phase::Plan => "",
+            Phase::Graph => "canonicalize,shapes,fold,canonicalize,shapes,fold,cse,dce",
+            Phase::Kernel => "fuse,cse,dce",
+        }
+    }
+}
