@@ -31,6 +31,10 @@ pub enum Code {
     Limit,
     /// Valid ONNX that this importer does not read.
     Unsupported,
+    /// Types, shapes or attributes of a node do not fit its operator.
+    Type,
+    /// A defect of the importer or of the compiler's IR.
+    Internal,
 }
 
 /// An error found while reading a model.
@@ -47,6 +51,7 @@ struct Inner {
     what: String,
     needed: Option<String>,
     present: Option<String>,
+    details: Vec<String>,
     source: Option<io::Error>,
 }
 
@@ -62,6 +67,7 @@ impl Error {
             what: what.into(),
             needed: None,
             present: None,
+            details: Vec::new(),
             source: None,
         };
         Error { inner: Box::new(inner) }
@@ -85,6 +91,17 @@ impl Error {
     pub fn present(mut self, present: impl Into<String>) -> Error {
         self.inner.present = Some(present.into());
         self
+    }
+
+    /// Adds a line of detail; a list of findings has one line for each.
+    pub fn detail(mut self, line: impl Into<String>) -> Error {
+        self.inner.details.push(line.into());
+        self
+    }
+
+    /// The lines of detail, in order.
+    pub fn details(&self) -> &[String] {
+        &self.inner.details
     }
 
     /// The kind of error.
@@ -113,13 +130,18 @@ impl Error {
     }
 
     fn text(&self) -> String {
-        let Inner { at, what, needed, present, .. } = &*self.inner;
-        match (needed, present) {
+        let Inner { at, what, needed, present, details, .. } = &*self.inner;
+        let mut text = match (needed, present) {
             (None, None) => format!("{at}: {what}"),
             (Some(n), None) => format!("{at}: {what} (needed: {n})"),
             (None, Some(p)) => format!("{at}: {what} (present: {p})"),
             (Some(n), Some(p)) => format!("{at}: {what} (needed: {n}; present: {p})"),
+        };
+        for line in details {
+            text += "\n  ";
+            text += line;
         }
+        text
     }
 }
 

@@ -1,7 +1,8 @@
 //! Reads ONNX models into the graph dialect.
 //!
 //! Reading happens in steps, each usable alone: [`Model::open`] decodes a file safely, and
-//! [`Model::resolve`] checks its structure and gives a [`Program`], which is what the importer walks.
+//! [`Model::resolve`] checks its structure and gives a [`Program`], which is what [`import`] walks to build
+//! a module of the IR.
 //! Files are untrusted: sizes, nesting, references and paths are checked, and what is wrong is an
 //! [`Error`] that says what, where, what was needed and what is there.
 //!
@@ -15,6 +16,7 @@ mod error;
 mod external;
 mod functions;
 mod graph;
+mod import;
 mod limits;
 mod load;
 mod scan;
@@ -30,6 +32,9 @@ pub use error::{Code, Error, Result, quote};
 pub use external::ExternalFile;
 pub use functions::Bodies;
 pub use graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId};
+pub use import::{
+    Files, ImportOptions, Imported, NEWEST_OPSET, OLDEST_OPSET, Size, import, operators,
+};
 pub use limits::Limits;
 pub use load::{Model, NEWEST_IR};
 pub use tensor::{Data, Tensor, elem, elements};

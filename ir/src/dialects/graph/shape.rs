@@ -38,8 +38,19 @@ pub static BROADCAST: OpDef = OpDef {
 
 fn infer_broadcast(cx: &InferCx) -> Result<Vec<Type>> {
     let x = cx.tensor(0)?;
-    let Some(shape) = cx.dims_param("shape", 1) else {
-        bail!(Type, "the shape is not known at compile time: its rank must be");
+    let shape = match cx.dims_param("shape", 1) {
+        Some(s) => s,
+        None => {
+            // A size that is not 1 stays, or the run ends with an error.
+            let mut s = run_time_shape(cx)?;
+            let lead = s.len().saturating_sub(x.rank());
+            for (to, from) in s[lead..].iter_mut().zip(&x.dims) {
+                if *from != Dim::Const(1) {
+                    *to = from.clone();
+                }
+            }
+            s
+        }
     };
     let Some(lead) = shape.len().checked_sub(x.rank()) else {
         bail!(Type, "cannot broadcast {x} to rank {}", shape.len());
@@ -52,11 +63,24 @@ fn infer_broadcast(cx: &InferCx) -> Result<Vec<Type>> {
     Ok(vec![Type::tensor(x.elem, shape)])
 }
 
+/// Fresh sizes for a shape that operand 1 holds at run time; its rank is known.
+fn run_time_shape(cx: &InferCx) -> Result<Vec<Dim>> {
+    match cx.maybe_tensor(1)?.map(|t| (t.rank(), t.count().as_size())) {
+        Some((1, Some(n))) if n <= 64 => {
+            Ok((0..n).map(|_| cx.fresh("size", &Dim::Const(i64::MAX))).collect())
+        }
+        _ => bail!(Type, "the shape is not known at compile time: its rank must be"),
+    }
+}
+
 fn eval_broadcast(cx: &EvalCx) -> Result<Vec<Datum>> {
     let x = cx.tensor(0)?;
     let Some(shape) = cx.dims_param("shape", 1)? else { bail!(Eval, "no shape") };
     let shape: Vec<usize> = sizes(&shape)?;
-    let (lead, st) = (shape.len() - x.shape().len(), strides(x.shape()));
+    let Some(lead) = shape.len().checked_sub(x.shape().len()) else {
+        bail!(Eval, "cannot broadcast {:?} to {shape:?}", x.shape());
+    };
+    let st = strides(x.shape());
     let y = x.gathered(&shape, |at| {
         let part = at[lead..].iter().zip(x.shape()).zip(&st);
         Ok(Some(part.map(|((i, n), s)| if *n == 1 { 0 } else { i * s }).sum()))
@@ -83,8 +107,9 @@ pub static RESHAPE: OpDef = OpDef {
 
 fn infer_reshape(cx: &InferCx) -> Result<Vec<Type>> {
     let x = cx.tensor(0)?;
-    let Some(shape) = cx.dims_param("shape", 1) else {
-        bail!(Type, "the shape is not known at compile time: its rank must be");
+    let shape = match cx.dims_param("shape", 1) {
+        Some(s) => s,
+        None => run_time_shape(cx)?,
     };
     let y = TensorType::new(x.elem, shape);
     let (a, b) = (x.count(), y.count());

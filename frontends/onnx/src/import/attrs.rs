@@ -1,0 +1,152 @@
+//! Reading a node's attributes: typed, and all of them. A converter asks for what it knows; what it
+//! did not ask for is refused by [`Cx::all_read`].
+
+use silure_ir::Elem;
+
+use super::cx::Cx;
+use crate::error::{Result, quote};
+use crate::graph::Node;
+use crate::proto::attribute_proto::AttributeType;
+use crate::proto::{AttributeProto, TensorProto};
+
+impl<'m> Cx<'_, 'm> {
+    fn attr<'n>(
+        &mut self,
+        n: &Node<'n>,
+        name: &'static str,
+        kind: AttributeType,
+    ) -> Result<Option<&'n AttributeProto>> {
+        self.used.push(name);
+        let Some(a) = n.attr(name) else { return Ok(None) };
+        // Files of the first IR version do not say the type.
+        if a.r#type() != kind && a.r#type() != AttributeType::Undefined {
+            return Err(self
+                .wrong(format!("attribute `{name}` has the wrong type"))
+                .needed(kind.as_str_name())
+                .present(a.r#type().as_str_name()));
+        }
+        Ok(Some(a))
+    }
+
+    /// An integer attribute.
+    pub fn int(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<i64>> {
+        Ok(self.attr(n, name, AttributeType::Int)?.map(|a| a.i()))
+    }
+
+    /// An integer attribute with a default.
+    pub fn int_or(&mut self, n: &Node<'_>, name: &'static str, default: i64) -> Result<i64> {
+        Ok(self.int(n, name)?.unwrap_or(default))
+    }
+
+    /// A 0 or 1 attribute with a default.
+    pub fn flag_or(&mut self, n: &Node<'_>, name: &'static str, default: bool) -> Result<bool> {
+        Ok(self.int(n, name)?.map_or(default, |v| v != 0))
+    }
+
+    /// A list of integers.
+    pub fn ints(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Vec<i64>>> {
+        Ok(self.attr(n, name, AttributeType::Ints)?.map(|a| a.ints.clone()))
+    }
+
+    /// A list of integers of a stated length, with a default for each.
+    pub fn ints_or(
+        &mut self,
+        n: &Node<'_>,
+        name: &'static str,
+        len: usize,
+        default: i64,
+    ) -> Result<Vec<i64>> {
+        let v = self.ints(n, name)?.unwrap_or_else(|| vec![default; len]);
+        if v.len() != len {
+            return Err(self
+                .wrong(format!("attribute `{name}` has the wrong length"))
+                .needed(len.to_string())
+                .present(v.len().to_string()));
+        }
+        Ok(v)
+    }
+
+    /// A float attribute.
+    pub fn float(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<f64>> {
+        Ok(self.attr(n, name, AttributeType::Float)?.map(|a| f64::from(a.f())))
+    }
+
+    /// A float attribute with a default, which is the single-precision value ONNX states.
+    pub fn float_or(&mut self, n: &Node<'_>, name: &'static str, default: f32) -> Result<f64> {
+        Ok(self.float(n, name)?.unwrap_or(f64::from(default)))
+    }
+
+    /// A list of floats.
+    pub fn floats(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Vec<f64>>> {
+        let a = self.attr(n, name, AttributeType::Floats)?;
+        Ok(a.map(|a| a.floats.iter().map(|v| f64::from(*v)).collect()))
+    }
+
+    /// A string attribute with a default.
+    pub fn word(&mut self, n: &Node<'_>, name: &'static str, default: &str) -> Result<String> {
+        match self.attr(n, name, AttributeType::String)? {
+            None => Ok(default.into()),
+            Some(a) => self.utf8(name, a.s()),
+        }
+    }
+
+    /// A list of strings.
+    pub fn words(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Vec<String>>> {
+        match self.attr(n, name, AttributeType::Strings)? {
+            None => Ok(None),
+            Some(a) => a
+                .strings
+                .iter()
+                .map(|s| self.utf8(name, s))
+                .collect::<Result<Vec<String>>>()
+                .map(Some),
+        }
+    }
+
+    fn utf8(&self, name: &str, s: &[u8]) -> Result<String> {
+        std::str::from_utf8(s)
+            .map(str::to_string)
+            .map_err(|_| self.wrong(format!("attribute `{name}` is not UTF-8")))
+    }
+
+    /// A tensor attribute.
+    pub fn tensor<'n>(
+        &mut self,
+        n: &Node<'n>,
+        name: &'static str,
+    ) -> Result<Option<&'n TensorProto>> {
+        Ok(self.attr(n, name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
+    }
+
+    /// An element type attribute (`TensorProto.DataType`).
+    pub fn elem_attr(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Elem>> {
+        let Some(code) = self.int(n, name)? else { return Ok(None) };
+        let code = i32::try_from(code).unwrap_or(-1);
+        crate::tensor::elem(code).map(Some).map_err(|what| {
+            self.unsupported(format!("attribute `{name}` is an element type that is not read"))
+                .present(what)
+        })
+    }
+
+    /// Marks an attribute as read that changes nothing here.
+    pub fn ignore(&mut self, name: &'static str) {
+        self.used.push(name);
+    }
+
+    /// Refuses an attribute or operand that nothing asked for.
+    pub fn all_read(&self, n: &Node<'_>) -> Result<()> {
+        let graphs = n.graphs.iter().map(|(name, _)| *name);
+        for name in n.attrs.iter().map(|a| a.name).chain(graphs) {
+            if !self.used.contains(&name) {
+                let what = format!("attribute {} is not one of {}", quote(name), n.op);
+                return Err(self.wrong(what));
+            }
+        }
+        for (i, v) in n.inputs.iter().enumerate().take(64) {
+            if v.is_some() && self.read.get() >> i & 1 == 0 {
+                return Err(self.wrong(format!("operand {i} is not one of {}", n.op)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Control flow: `If`, `Loop` and `Scan` become regions that see the values around them. A branch whose
+//! condition is known at import is taken at once, so that branches of other ranks do no harm.
+
+use silure_ir::{Attrs, Elem, Type, ValueId, attrs};
+
+use super::cx::Cx;
+use super::{Record, record};
+use crate::error::Result;
+use crate::graph::{Graph, Node};
+
+pub(super) const TABLE: &[Record] =
+    &[record("If", if_), record("Loop", loop_), record("Scan", scan)];
+
+fn graph<'n, 'm>(
+    cx: &mut Cx<'_, '_>,
+    n: &'n Node<'m>,
+    name: &'static str,
+) -> Result<&'n Graph<'m>> {
+    cx.ignore(name);
+    n.graph(name).ok_or_else(|| cx.wrong(format!("subgraph `{name}` is missing")))
+}
+
+fn if_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let (then, other) = (graph(cx, n, "then_branch")?, graph(cx, n, "else_branch")?);
+    let condition = cx.input(n, 0)?;
+    if then.outputs.len() != other.outputs.len() {
+        return Err(cx
+            .wrong("the branches have different numbers of outputs")
+            .needed(then.outputs.len().to_string())
+            .present(other.outputs.len().to_string()));
+    }
+    if let Some(&[c]) = cx.known_ints(condition).as_deref() {
+        return cx.inlined(if c != 0 { then } else { other });
+    }
+    let a = cx.region(&[], |cx, _| cx.body(then, &[]))?;
+    let b = cx.region(&[], |cx, _| cx.body(other, &[]))?;
+    let ranks = |r| -> Vec<Option<usize>> {
+        let rank = |v: ValueId| cx.f.ty(v).as_tensor().map(|t| t.rank());
+        cx.f.yields(r).into_iter().map(rank).collect()
+    };
+    if ranks(a) != ranks(b) {
+        // "Squeeze the axis if its size is 1, else leave it": only one of them fits what follows. The
+        // squeeze checks the size at run time, so taking it is safe.
+        let Some(g) = [then, other].into_iter().find(|g| squeezes(g)) else {
+            return Err(cx
+                .unsupported("the branches give different ranks, and the condition is not known")
+                .needed("sizes or inputs given as constants that decide it"));
+        };
+        cx.discard(b);
+        cx.discard(a);
+        let at = cx.at.clone();
+        cx.note(format!(
+            "{at} is taken to squeeze an axis: a run in which its size is not 1 ends with an error"
+        ));
+        return cx.inlined(g);
+    }
+    let def = cx.def("graph.if")?;
+    let op = cx.build(def, &[Some(condition)], attrs! {}, &[a, b], &[])?;
+    Ok(cx.f.op(op).results.to_vec())
+}
+
+/// Whether a branch does nothing but squeeze a value.
+fn squeezes(g: &Graph<'_>) -> bool {
+    let work: Vec<&str> = g.nodes.iter().map(|n| n.op.name).filter(|n| *n != "Constant").collect();
+    work == ["Squeeze"]
+}
+
+impl Cx<'_, '_> {
+    /// A subgraph without inputs in place of its node.
+    fn inlined(&mut self, g: &Graph<'_>) -> Result<Vec<ValueId>> {
+        self.nested(|cx| cx.body(g, &[]))
+    }
+
+    /// The type of a carried value as a region's argument: sizes that the body may change are
+    /// run-time symbols of the region. Found by trying: a size stays while the body keeps it.
+    fn loosened(&mut self, ty: &Type, keep: &[bool]) -> Type {
+        match ty {
+            Type::Tensor(t) => {
+                let mut t = t.clone();
+                for (i, d) in t.dims.iter_mut().enumerate() {
+                    if !keep.get(i).copied().unwrap_or(true) {
+                        *d = self.f.fresh_symbol("carried", i64::MAX);
+                    }
+                }
+                Type::Tensor(t)
+            }
+            t => t.clone(),
+        }
+    }
+
+    /// Builds a body whose first `head` arguments have fixed types and whose carried values start as
+    /// `init`; `skip` results of the body come before the carried ones. Sizes that change from one
+    /// time to the next become run-time symbols; each attempt loosens at least one, so it ends.
+    fn carried_body(
+        &mut self,
+        g: &Graph<'_>,
+        before: &[Type],
+        init: &[ValueId],
+        after: &[Type],
+        skip: usize,
+    ) -> Result<silure_ir::RegionId> {
+        let init: Vec<Type> = init.iter().map(|v| self.f.ty(*v).clone()).collect();
+        let mut keep: Vec<Vec<bool>> =
+            init.iter().map(|t| vec![true; t.as_tensor().map_or(0, |t| t.rank())]).collect();
+        loop {
+            let mut args = before.to_vec();
+            let mut carried = Vec::new();
+            for (t, k) in init.iter().zip(&keep) {
+                carried.push(self.loosened(t, k));
+            }
+            args.extend(carried.iter().cloned());
+            args.extend(after.iter().cloned());
+            let region = self.region(&args, |cx, args| {
+                let mut out = cx.body(g, args)?;
+                if skip == 1 && !out.is_empty() && cx.rank(out[0])? > 0 {
+                    out[0] = cx.reshape(out[0], vec![])?;
+                }
+                Ok(out)
+            })?;
+            let yields = self.f.yields(region);
+            let mut changed = false;
+            for (i, k) in keep.iter_mut().enumerate() {
+                let Some(y) = yields.get(skip + i) else { continue };
+                let (Type::Tensor(a), Type::Tensor(b)) = (&carried[i], self.f.ty(*y)) else {
+                    continue;
+                };
+                if a.rank() != b.rank() || a.elem != b.elem {
+                    let what = format!("carried value {i} changes its type");
+                    let (a, b) = (a.to_string(), b.to_string());
+                    return Err(self.wrong(what).needed(a).present(b));
+                }
+                for (d, keep) in k.iter_mut().enumerate() {
+                    if *keep && a.dims[d] != b.dims[d] {
+                        *keep = false;
+                        changed = true;
+                    }
+                }
+            }
+            if !changed {
+                return Ok(region);
+            }
+            self.discard(region);
+        }
+    }
+}
+
+fn loop_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let body = graph(cx, n, "body")?;
+    let mut trip = cx.maybe(n, 0)?;
+    let mut condition = cx.maybe(n, 1)?;
+    for v in [&mut trip, &mut condition].into_iter().flatten() {
+        if cx.rank(*v)? > 0 {
+            *v = cx.reshape(*v, vec![])?;
+        }
+    }
+    let init: Vec<ValueId> = (2..n.inputs.len()).map(|i| cx.input(n, i)).collect::<Result<_>>()?;
+    let head = [Type::tensor(Elem::I64, []), Type::tensor(Elem::Bool, [])];
+    let region = cx.carried_body(body, &head, &init, &[], 1)?;
+    let mut operands = vec![trip, condition];
+    operands.extend(init.into_iter().map(Some));
+    let def = cx.def("graph.loop")?;
+    let op = cx.build(def, &operands, attrs! {}, &[region], &[])?;
+    Ok(cx.f.op(op).results.to_vec())
+}
+
+fn scan(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let body = graph(cx, n, "body")?;
+    let Some(count) = cx.int(n, "num_scan_inputs")? else {
+        return Err(cx.wrong("attribute `num_scan_inputs` is missing"));
+    };
+    if n.op.version < 9 {
+        return Err(cx.unsupported("a scan with a batch axis (opset 8)"));
+    }
+    let mut v = cx.inputs(n)?;
+    let states = usize::try_from(count).ok().and_then(|c| v.len().checked_sub(c));
+    let Some(states) = states.filter(|s| *s < v.len()) else {
+        return Err(cx
+            .wrong("attribute `num_scan_inputs` does not fit")
+            .present(count.to_string()));
+    };
+    let inputs = v.len() - states;
+    let Some(outputs) = body.outputs.len().checked_sub(states) else {
+        return Err(cx.wrong("the body has too few outputs"));
+    };
+    let mut axes = cx.ints_or(n, "scan_input_axes", inputs, 0)?;
+    let out_axes = cx.ints_or(n, "scan_output_axes", outputs, 0)?;
+    let reverse = cx.ints_or(n, "scan_input_directions", inputs, 0)?;
+    let out_reverse = cx.ints_or(n, "scan_output_directions", outputs, 0)?;
+    let mut at = 0;
+    for (i, a) in axes.iter_mut().enumerate() {
+        let rank = cx.rank(v[states + i])?;
+        *a = cx.axis(*a, rank)? as i64;
+        if i == 0 {
+            at = *a as usize;
+        } else {
+            let (mut first, mut this) = (v[states], v[states + i]);
+            cx.same_size(&mut first, at, &mut this, *a as usize, "scanned sizes")?;
+            (v[states], v[states + i]) = (first, this);
+        }
+    }
+    let mut slices = Vec::new();
+    for (i, a) in axes.iter().enumerate() {
+        let mut t = cx.ty(v[states + i])?;
+        t.dims.remove(*a as usize);
+        slices.push(Type::Tensor(t));
+    }
+    let init = v[..states].to_vec();
+    let region = cx.carried_body(body, &[], &init, &slices, 0)?;
+    let attrs = Attrs::new()
+        .with("states", states as i64)
+        .with("input_axes", axes)
+        .with("output_axes", out_axes)
+        .with("input_reverse", reverse)
+        .with("output_reverse", out_reverse);
+    let operands: Vec<Option<ValueId>> = v.into_iter().map(Some).collect();
+    let def = cx.def("graph.scan")?;
+    let op = cx.build(def, &operands, attrs, &[region], &[])?;
+    Ok(cx.f.op(op).results.to_vec())
+}

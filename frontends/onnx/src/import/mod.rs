@@ -1,0 +1,196 @@
+//! The importer: from a resolved [`Program`] to a module of the `graph` dialect.
+//!
+//! Every operator has one record in a table (`elementwise.rs`, `shape.rs`, … by topic): domain, name,
+//! opset versions, and a converter that emits IR through [`cx::Cx`]. The invariants:
+//! * all operators are looked up before anything is converted, and those without a record are listed
+//!   in one error of code [`Code::Unsupported`];
+//! * shapes are inferred by the IR alone; broadcasting becomes explicit here;
+//! * every attribute of a node is read or refused;
+//! * what the user has to know about an accepted model is in [`Imported::notes`].
+//!
+//! ```no_run
+//! use silure_onnx::{ImportOptions, Model, import};
+//! let model = Model::open("m.onnx".as_ref())?;
+//! let imported = import(&model, &ImportOptions::default())?;
+//! println!("{}", silure_ir::text::print(&imported.module));
+//! # Ok::<(), silure_onnx::Error>(())
+//! ```
+
+mod attrs;
+mod body;
+mod constant;
+mod control;
+mod cx;
+mod dims;
+mod elementwise;
+mod index;
+mod linalg;
+mod nn;
+mod norm;
+mod quant;
+mod reduce;
+mod resize;
+mod rnn;
+mod shape;
+mod signature;
+mod slice;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use silure_ir::{Module, ValueId};
+
+use crate::error::{Code, Error, Result, quote};
+use crate::graph::{Node, Program};
+use crate::load::Model;
+use cx::Cx;
+pub use signature::{ImportOptions, Size};
+pub use weights::Files;
+
+/// The oldest opset of ONNX's own domain whose operators are read.
+pub const OLDEST_OPSET: i64 = 7;
+/// The newest opset of ONNX's own domain whose operators are known here.
+pub const NEWEST_OPSET: i64 = 26;
+
+/// A model as IR.
+#[derive(Debug)]
+pub struct Imported {
+    /// The module: one entry, and the model's large tensors as weights.
+    pub module: Module,
+    /// What the user has to know although the model was accepted.
+    pub notes: Vec<String>,
+    /// The files that weights are ranges of.
+    pub files: Files,
+}
+
+/// Converts one node; gives its outputs in order (those past the wanted ones may be left out).
+type Convert = fn(&mut Cx<'_, '_>, &Node<'_>) -> Result<Vec<ValueId>>;
+
+/// One operator the importer reads.
+struct Record {
+    /// Operator domain; `""` is ONNX's own.
+    domain: &'static str,
+    /// Operator name.
+    op: &'static str,
+    /// First and last opset version that this converter reads.
+    since: (i64, i64),
+    /// The converter.
+    convert: Convert,
+}
+
+/// A record for all versions of an operator of ONNX's own domain.
+const fn record(op: &'static str, convert: Convert) -> Record {
+    Record { domain: "", op, since: (OLDEST_OPSET, i64::MAX), convert }
+}
+
+static TABLES: &[&[Record]] = &[
+    elementwise::TABLE,
+    constant::TABLE,
+    shape::TABLE,
+    slice::TABLE,
+    index::TABLE,
+    linalg::TABLE,
+    nn::TABLE,
+    norm::TABLE,
+    reduce::TABLE,
+    resize::TABLE,
+    rnn::TABLE,
+    quant::TABLE,
+    control::TABLE,
+];
+
+/// The operators that are read: domain and name, sorted.
+pub fn operators() -> Vec<(&'static str, &'static str)> {
+    let mut all: Vec<_> = TABLES.iter().flat_map(|t| t.iter()).map(|r| (r.domain, r.op)).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn find(op: &crate::graph::Op<'_>) -> Option<&'static Record> {
+    TABLES.iter().flat_map(|t| t.iter()).find(|r| {
+        r.domain == op.domain && r.op == op.name && (r.since.0..=r.since.1).contains(&op.version)
+    })
+}
+
+/// Imports a model.
+pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
+    let program = model.resolve()?;
+    check_opset(model)?;
+    check_supported(&program)?;
+    let mut cx = Cx::new(model, &program, options);
+    if let Some(v) = model.opset("").filter(|v| *v > NEWEST_OPSET) {
+        cx.note(format!(
+            "opset {v} is newer than {NEWEST_OPSET}, the newest known here; operators are read by \
+             the rules of {NEWEST_OPSET}"
+        ));
+    }
+    if program.dead_nodes > 0 {
+        cx.note(format!("{} nodes that no output needs were left out", program.dead_nodes));
+    }
+    cx.entry(options)?;
+    Ok(cx.finish(&program))
+}
+
+fn check_opset(model: &Model) -> Result<()> {
+    match model.opset("") {
+        Some(v) if v < OLDEST_OPSET => {
+            Err(Error::new(Code::Unsupported, model.name(), "the model's opset is too old")
+                .needed(format!("opset {OLDEST_OPSET} or newer"))
+                .present(format!("opset {v}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Looks every operator up; the error lists all that have no converter.
+fn check_supported(program: &Program<'_>) -> Result<()> {
+    struct Missing {
+        count: usize,
+        names: Vec<String>,
+        types: Vec<String>,
+    }
+    let mut missing: BTreeMap<String, Missing> = BTreeMap::new();
+    program.visit(&mut |node| {
+        if find(&node.op).is_some() {
+            return;
+        }
+        let entry = missing.entry(node.op.to_string()).or_insert(Missing {
+            count: 0,
+            names: vec![],
+            types: vec![],
+        });
+        entry.count += 1;
+        if entry.names.len() < 3 {
+            entry.names.push(quote(&node.location(&program.values)));
+        }
+        let types: Vec<String> = node
+            .inputs
+            .iter()
+            .map(|v| v.map_or("_".into(), |v| signature::describe(program.value(v).ty)))
+            .collect();
+        let types = format!("({})", types.join(", "));
+        if entry.types.len() < 3 && !entry.types.contains(&types) {
+            entry.types.push(types);
+        }
+    });
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let total: usize = missing.values().map(|m| m.count).sum();
+    let mut e = Error::new(
+        Code::Unsupported,
+        "the model",
+        format!("{} operators are not supported ({total} nodes)", missing.len()),
+    );
+    for (op, m) in missing {
+        let more = if m.count > m.names.len() { ", …" } else { "" };
+        e = e.detail(format!(
+            "{op} × {}: {}{more}; operands {}",
+            m.count,
+            m.names.join(", "),
+            m.types.join(" ")
+        ));
+    }
+    Err(e)
+}

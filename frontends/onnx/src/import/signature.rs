@@ -1,0 +1,326 @@
+//! The entry's signature: the model's inputs, with dynamic dims as symbols.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use silure_ir::{Dim, Elem, SymDecl, Tensor, Type, ValueId};
+
+use super::cx::Cx;
+use crate::error::{Code, Error, Result, quote};
+use crate::proto::tensor_shape_proto::dimension;
+use crate::proto::{TypeProto, type_proto};
+
+/// What the user says about a dynamic dim.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// Always this size.
+    Fixed(i64),
+    /// Any multiple of `multiple` from `min` to `max`, both included.
+    Range {
+        /// Least size.
+        min: i64,
+        /// Greatest size; `i64::MAX` if there is no bound.
+        max: i64,
+        /// The size is a multiple of this.
+        multiple: i64,
+    },
+    /// The size that another dim of this name has.
+    Named(String),
+}
+
+/// What the user may decide about an import.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// Name of the entry function.
+    pub entry: String,
+    /// Sizes by the name of a dim, as the model spells it or as the module does.
+    pub dims: BTreeMap<String, Size>,
+    /// Sizes of all dims of an input, by the input's name; they replace the model's.
+    pub shapes: BTreeMap<String, Vec<Size>>,
+    /// Inputs that always have this value, by name: they are compiled in.
+    pub constants: BTreeMap<String, Tensor>,
+}
+
+impl Default for ImportOptions {
+    fn default() -> ImportOptions {
+        ImportOptions {
+            entry: "main".into(),
+            dims: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            constants: BTreeMap::new(),
+        }
+    }
+}
+
+/// A name of the file as an identifier of text IR.
+pub(super) fn identifier(name: &str) -> String {
+    let mut out: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+    if !out.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        out.insert(0, 'd');
+    }
+    out
+}
+
+/// A type of the file for messages: `f32[batch, 3, ?]`.
+pub(super) fn describe(ty: Option<&TypeProto>) -> String {
+    match ty.and_then(|t| t.value.as_ref()) {
+        Some(type_proto::Value::TensorType(t)) => {
+            let elem = crate::tensor::elem(t.elem_type()).map_or_else(|e| e, Elem::name);
+            let Some(shape) = &t.shape else { return format!("{elem}[…]") };
+            let dims: Vec<String> = shape
+                .dim
+                .iter()
+                .map(|d| match &d.value {
+                    Some(dimension::Value::DimValue(v)) => v.to_string(),
+                    Some(dimension::Value::DimParam(p)) if !p.is_empty() => p.clone(),
+                    _ => "?".into(),
+                })
+                .collect();
+            format!("{elem}[{}]", dims.join(", "))
+        }
+        Some(type_proto::Value::SequenceType(s)) => {
+            format!("seq<{}>", describe(s.elem_type.as_deref()))
+        }
+        Some(type_proto::Value::OptionalType(s)) => {
+            format!("opt<{}>", describe(s.elem_type.as_deref()))
+        }
+        Some(type_proto::Value::MapType(_)) => "map".into(),
+        Some(type_proto::Value::SparseTensorType(_)) => "sparse tensor".into(),
+        _ => "?".into(),
+    }
+}
+
+/// Symbols given out so far.
+struct Symbols<'o> {
+    options: &'o ImportOptions,
+    /// The model's dim name to the symbol.
+    given: HashMap<String, Dim>,
+    /// Keys of the options that were used.
+    used: Vec<String>,
+}
+
+impl Cx<'_, '_> {
+    /// Declares the entry's arguments.
+    pub fn arguments(&mut self, options: &ImportOptions) -> Result<Vec<ValueId>> {
+        let program = self.program;
+        let mut symbols = Symbols { options, given: HashMap::new(), used: vec![] };
+        for (name, size) in options
+            .dims
+            .iter()
+            .chain(options.shapes.iter().flat_map(|(n, s)| s.iter().map(move |s| (n, s))))
+        {
+            check_size(name, size)?;
+        }
+        let mut out = Vec::new();
+        for v in &program.graph.inputs {
+            let value = program.value(*v);
+            self.at = format!("input {}", quote(value.name));
+            let ty = match value.ty {
+                Some(t) => self.input_type(t, value.name, &mut symbols)?,
+                None => return Err(self.wrong("the input has no type")),
+            };
+            out.push(match options.constants.get(value.name) {
+                None => self.f.add_arg(value.name, ty),
+                Some(t) => self.fixed(t, ty, value.name)?,
+            });
+        }
+        for name in options.shapes.keys().chain(options.constants.keys()) {
+            if !program.graph.inputs.iter().any(|v| program.value(*v).name == name) {
+                let e = Error::new(Code::Type, "the options", "the model has no such input");
+                return Err(e.present(quote(name)));
+            }
+        }
+        for name in options.dims.keys() {
+            if !symbols.used.contains(name) {
+                let mut names: Vec<&String> = symbols.given.keys().collect();
+                names.sort();
+                return Err(Error::new(Code::Type, "the given dims", "the model has no such dim")
+                    .needed(format!("one of {names:?}"))
+                    .present(quote(name)));
+            }
+        }
+        Ok(out)
+    }
+
+    /// An input with a stated value.
+    fn fixed(&mut self, t: &Tensor, ty: Type, name: &str) -> Result<ValueId> {
+        let fits = ty.as_tensor().is_some_and(|ty| {
+            ty.elem == t.elem()
+                && ty.rank() == t.shape().len()
+                && ty.dims.iter().zip(t.shape()).all(|(d, n)| d.as_size().is_none_or(|d| d == *n))
+        });
+        if !fits {
+            return Err(self
+                .wrong("the given value does not fit the input")
+                .needed(ty.to_string())
+                .present(t.ty().to_string()));
+        }
+        self.note(format!("input {} has a given value, which is compiled in", quote(name)));
+        if t.bytes().len() > silure_ir::weight::INLINE_LIMIT {
+            let weight = silure_ir::Weight {
+                name: identifier(name).into(),
+                ty: t.ty(),
+                expr: silure_ir::WeightExpr::Data(Arc::new(t.clone())),
+            };
+            let name = self.module.add_weight(weight);
+            let attrs = silure_ir::Attrs::new().with("name", silure_ir::Attr::Symbol(name));
+            let def = &silure_ir::dialects::core::WEIGHT;
+            let op = self.build(def, &[], attrs, &[], &[Type::Tensor(t.ty())])?;
+            return Ok(self.f.op(op).result());
+        }
+        self.constant(t.clone())
+    }
+
+    fn input_type(&mut self, ty: &TypeProto, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
+        match &ty.value {
+            Some(type_proto::Value::TensorType(t)) => self.input_tensor(t, name, s),
+            Some(type_proto::Value::SequenceType(t)) => match &t.elem_type {
+                Some(t) => Ok(Type::Seq(Box::new(self.input_type(t, name, s)?))),
+                None => Err(self.wrong("the sequence has no element type")),
+            },
+            Some(type_proto::Value::OptionalType(t)) => match &t.elem_type {
+                Some(t) => Ok(Type::Opt(Box::new(self.input_type(t, name, s)?))),
+                None => Err(self.wrong("the optional has no element type")),
+            },
+            _ => Err(self
+                .unsupported("the input's type is not read")
+                .needed("a tensor, sequence or optional")
+                .present(describe(Some(ty)))),
+        }
+    }
+
+    fn input_tensor(
+        &mut self,
+        t: &type_proto::Tensor,
+        name: &str,
+        s: &mut Symbols<'_>,
+    ) -> Result<Type> {
+        let elem = crate::tensor::elem(t.elem_type())
+            .map_err(|e| self.unsupported("the input's element type is not read").present(e))?;
+        let options = s.options;
+        if let Some(sizes) = options.shapes.get(name) {
+            if let Some(shape) = &t.shape
+                && shape.dim.len() != sizes.len()
+            {
+                return Err(self
+                    .wrong("the given shape has the wrong rank")
+                    .needed(shape.dim.len().to_string())
+                    .present(sizes.len().to_string()));
+            }
+            let mut dims = Vec::new();
+            for (i, size) in sizes.iter().enumerate() {
+                let declared = t.shape.as_ref().and_then(|sh| sh.dim[i].value.as_ref());
+                if let (Some(dimension::Value::DimValue(want)), Size::Fixed(have)) =
+                    (declared, size)
+                    && *want > 0
+                    && want != have
+                {
+                    return Err(self
+                        .wrong(format!("the given shape contradicts the model at dim {i}"))
+                        .needed(want.to_string())
+                        .present(have.to_string()));
+                }
+                dims.push(self.sized(size, &format!("{}_d{i}", identifier(name)), s));
+            }
+            return Ok(Type::tensor(elem, dims));
+        }
+        let Some(shape) = &t.shape else {
+            return Err(self
+                .unsupported("the input has no shape, not even a rank")
+                .needed(format!("a shape given for {}", quote(name))));
+        };
+        if shape.dim.len() > self.model.limits.rank {
+            return Err(self.wrong("the input has too many dims"));
+        }
+        let mut dims = Vec::new();
+        for (i, d) in shape.dim.iter().enumerate() {
+            dims.push(match &d.value {
+                Some(dimension::Value::DimValue(v)) if *v > 0 => Dim::Const(*v),
+                Some(dimension::Value::DimParam(p)) if !p.is_empty() => self.symbol(p, false, s),
+                v => {
+                    let own = format!("{}_d{i}", identifier(name));
+                    if let Some(dimension::Value::DimValue(v)) = v {
+                        self.note(format!(
+                            "input {} has size {v} at dim {i}, which is read as dynamic: `{own}`",
+                            quote(name)
+                        ));
+                    }
+                    self.symbol(&own, true, s)
+                }
+            });
+        }
+        Ok(Type::tensor(elem, dims))
+    }
+
+    /// The dim for a name of the model.
+    fn symbol(&mut self, name: &str, anonymous: bool, s: &mut Symbols<'_>) -> Dim {
+        if let Some(d) = s.given.get(name) {
+            return d.clone();
+        }
+        let id = identifier(name);
+        let key = [name, &id].into_iter().find(|k| s.options.dims.contains_key(*k));
+        let dim = match key {
+            Some(k) => {
+                s.used.push(k.to_string());
+                let size = s.options.dims[k].clone();
+                self.sized(&size, &id, s)
+            }
+            None => self.declare(&id, 1, i64::MAX, 1),
+        };
+        if anonymous && let Some(sym) = dim.as_sym() {
+            self.anonymous.insert(sym.into());
+        }
+        s.given.insert(name.to_string(), dim.clone());
+        dim
+    }
+
+    fn sized(&mut self, size: &Size, own: &str, s: &mut Symbols<'_>) -> Dim {
+        match size {
+            Size::Fixed(v) => Dim::Const(*v),
+            Size::Range { min, max, multiple } => self.declare(own, *min, *max, *multiple),
+            // A name for itself would be looked up without end.
+            Size::Named(n)
+                if s.options.dims.get(n).is_some_and(|d| matches!(d, Size::Named(_))) =>
+            {
+                s.used.push(n.clone());
+                match s.given.get(n) {
+                    Some(d) => d.clone(),
+                    None => {
+                        let d = self.declare(&identifier(n), 1, i64::MAX, 1);
+                        s.given.insert(n.clone(), d.clone());
+                        d
+                    }
+                }
+            }
+            Size::Named(n) => self.symbol(n, false, s),
+        }
+    }
+
+    /// A symbol of the signature under a name nothing else has.
+    fn declare(&mut self, id: &str, min: i64, max: i64, multiple: i64) -> Dim {
+        let mut name = id.to_string();
+        let mut n = 0;
+        while self.f.symbols.iter().any(|s| *s.name == *name) {
+            n += 1;
+            name = format!("{id}_{n}");
+        }
+        let arc: Arc<str> = name.as_str().into();
+        self.f.symbols.push(SymDecl { name: arc, min, max, multiple, runtime: false });
+        Dim::sym(&name)
+    }
+}
+
+fn check_size(name: &str, size: &Size) -> Result<()> {
+    let bad = |what: &str| {
+        Err(Error::new(Code::Type, format!("the size given for {}", quote(name)), what)
+            .present(format!("{size:?}")))
+    };
+    match size {
+        Size::Fixed(v) if *v < 0 => bad("a size is negative"),
+        Size::Range { min, max, multiple } if *min < 0 || max < min || *multiple < 1 => {
+            bad("the range is empty")
+        }
+        _ => Ok(()),
+    }
+}
