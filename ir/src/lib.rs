@@ -28,6 +28,7 @@ pub mod entity;
 pub mod eval;
 pub mod func;
 pub mod infer;
+pub mod math;
 pub mod module;
 pub mod op;
 mod special;

@@ -84,6 +84,7 @@ scalars! {
     fmod_f64(x, y): f64 = x % y;
     atan2_f64(x, y): f64 = x.atan2(y);
     pow_i64(x, y): i64 = int_pow(x, y);
+    fma_f64(x, y, z): f64 = x.mul_add(y, z);
 }
 
 /// Integer power by squaring, wrapping; a negative exponent gives 0, or ±1 for the bases ±1.
@@ -173,6 +174,7 @@ table! {
     exp_strip log_strip tanh_strip erf_strip sigmoid_strip sin_strip cos_strip
     f16_to_f32 f32_to_f16 bf16_to_f32 f32_to_bf16 e4m3fn_to_f32 f32_to_e4m3fn e5m2_to_f32
     f32_to_e5m2 e4m3fnuz_to_f32 f32_to_e4m3fnuz e5m2fnuz_to_f32 f32_to_e5m2fnuz
+    fma_f64
 }
 
 /// The index of a helper by name, for the compiler.
