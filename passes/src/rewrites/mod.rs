@@ -7,9 +7,11 @@
 
 mod arith;
 mod cast;
+mod control;
 mod logic;
 mod minmax;
 mod movement;
+mod recognize;
 
 use crate::rewrite::{Exactness, Match, Patch, Rewrite};
 
@@ -22,6 +24,8 @@ pub static ALL: &[(&str, &[Rewrite])] = &[
     ("canonicalize", movement::RULES),
     ("fold", crate::fold::RULES),
     ("shapes", crate::shapes::RULES),
+    ("shapes", control::RULES),
+    ("recognize", recognize::RULES),
 ];
 
 /// An exact rule.
