@@ -95,10 +95,10 @@ pub enum TargetError {
 static EMBEDDED: LazyLock<Result<Targets, TargetError>> = LazyLock::new(|| {
     let mut t = Targets { families: Vec::new() };
     for (file, text) in [
-        ("targets/cpu.toml", include_str!("../../targets/cpu.toml")),
-        ("targets/cuda.toml", include_str!("../../targets/cuda.toml")),
-        ("targets/rocm.toml", include_str!("../../targets/rocm.toml")),
-        ("targets/ascend.toml", include_str!("../../targets/ascend.toml")),
+        ("targets/cpu.toml", include_str!("../cpu.toml")),
+        ("targets/cuda.toml", include_str!("../cuda.toml")),
+        ("targets/rocm.toml", include_str!("../rocm.toml")),
+        ("targets/ascend.toml", include_str!("../ascend.toml")),
     ] {
         t.add_text(file, text)?;
     }
