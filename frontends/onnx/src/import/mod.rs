@@ -25,16 +25,19 @@ mod dims;
 mod elementwise;
 mod index;
 mod linalg;
+mod loss;
 mod nn;
 mod norm;
 mod quant;
 mod reduce;
 mod resize;
 mod rnn;
+mod sequence;
 mod shape;
 mod signature;
 mod slice;
 mod weights;
+mod window;
 
 use std::collections::BTreeMap;
 
@@ -97,6 +100,9 @@ static TABLES: &[&[Record]] = &[
     rnn::TABLE,
     quant::TABLE,
     control::TABLE,
+    loss::TABLE,
+    sequence::TABLE,
+    window::TABLE,
 ];
 
 /// The operators that are read: domain and name, sorted.

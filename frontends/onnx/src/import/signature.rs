@@ -246,7 +246,16 @@ impl Cx<'_, '_> {
                             quote(name)
                         ));
                     }
-                    self.symbol(&own, true, s)
+                    let dim = self.symbol(&own, true, s);
+                    // A model that says 0 means that there may be nothing.
+                    if matches!(v, Some(dimension::Value::DimValue(0)))
+                        && !s.options.dims.contains_key(&own)
+                        && let Some(sym) = dim.as_sym()
+                        && let Some(d) = self.f.symbols.iter_mut().find(|d| *d.name == *sym)
+                    {
+                        d.min = 0;
+                    }
+                    dim
                 }
             });
         }
