@@ -24,6 +24,7 @@ pub mod context;
 pub mod diag;
 pub mod dialects;
 pub mod dim;
+pub mod docs;
 pub mod entity;
 pub mod eval;
 pub mod func;

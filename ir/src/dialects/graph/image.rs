@@ -311,7 +311,8 @@ fn eval_grid_sample(cx: &EvalCx) -> Result<Vec<Datum>> {
             let p =
                 if align { (u + 1.0) / 2.0 * (len - 1.0) } else { ((u + 1.0) * len - 1.0) / 2.0 };
             let p = match padding {
-                "border" => p.clamp(0.0, (len - 1.0).max(0.0)),
+                // Between the outermost centre and the edge, cubic taps are clamped one by one.
+                "border" if !(lo..=hi).contains(&p) => p.clamp(0.0, (len - 1.0).max(0.0)),
                 "reflection" => reflect(p, lo, hi),
                 _ => p,
             };
