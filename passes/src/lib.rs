@@ -4,6 +4,7 @@
 //! rewrite are; [`rewrites`] holds the tables; [`bisect`](mod@bisect) finds the change that broke an
 //! answer; [`testing`] compares two modules through the oracle.
 
+mod algebra;
 pub mod apply;
 pub mod bisect;
 mod cse;
@@ -46,5 +47,13 @@ static RECOGNIZE: PassDef = PassDef {
 };
 
 /// The passes of this crate.
-pub static PASSES: &[&PassDef] =
-    &[&CANONICALIZE, &cse::PASS, &dce::PASS, &fold::PASS, &shapes::PASS, &fusion::PASS, &RECOGNIZE];
+pub static PASSES: &[&PassDef] = &[
+    &CANONICALIZE,
+    &cse::PASS,
+    &dce::PASS,
+    &fold::PASS,
+    &shapes::PASS,
+    &fusion::PASS,
+    &RECOGNIZE,
+    &algebra::PASS,
+];
