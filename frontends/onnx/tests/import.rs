@@ -235,6 +235,18 @@ fn sizes_the_user_gives_replace_symbols() {
     assert!(import(&m, &options).unwrap_err().to_string().contains("no such dim"));
 }
 
+#[test]
+fn question_marks_are_no_name() {
+    let mut x = value("x", 1, &["?", "?"]);
+    if let Some(TypeProto { value: Some(Value::TensorType(t)), .. }) = &mut x.r#type
+        && let Some(shape) = &mut t.shape
+    {
+        shape.dim.iter_mut().for_each(|d| d.value = Some(Size::DimParam("?".into())));
+    }
+    let i = simple(&model(vec![x], vec![], vec![node("Relu", &["x"], &["y"])], "y")).unwrap();
+    assert_eq!(i.module.funcs[0].result_types[0].to_string(), "f32[x_d0, x_d1]");
+}
+
 fn models() -> PathBuf {
     match std::env::var_os("SILURE_MODELS") {
         Some(p) => p.into(),

@@ -237,7 +237,12 @@ impl Cx<'_, '_> {
         for (i, d) in shape.dim.iter().enumerate() {
             dims.push(match &d.value {
                 Some(dimension::Value::DimValue(v)) if *v > 0 => Dim::Const(*v),
-                Some(dimension::Value::DimParam(p)) if !p.is_empty() => self.symbol(p, false, s),
+                // Some exporters write `?` for every dim they do not know.
+                Some(dimension::Value::DimParam(p))
+                    if p.contains(|c: char| c.is_alphanumeric()) =>
+                {
+                    self.symbol(p, false, s)
+                }
                 v => {
                     let own = format!("{}_d{i}", identifier(name));
                     if let Some(dimension::Value::DimValue(v)) = v {
