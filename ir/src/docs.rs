@@ -2,7 +2,7 @@
 //!
 //! ```
 //! let page = silure_ir::docs::ops_page(&silure_ir::Context::new());
-//! assert!(page.contains("| `graph.matmul` | a, b | y |"));
+//! assert!(page.contains("| `graph.matmul` |"));
 //! ```
 
 use std::collections::BTreeMap;

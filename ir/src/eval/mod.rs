@@ -258,6 +258,7 @@ impl<'a> Frame<'a> {
             let all = Tensor::from_nums(t.elem(), &shape, (0..n).map(|_| t.get(0)))?;
             return Ok(vec![all.into()]);
         }
+        cx.afford_results()?;
         let out = match (def.eval, def.scalar) {
             (Some(f), _) => f(&cx)?,
             (None, Some(_)) => vec![pointwise(&cx)?.into()],
@@ -377,6 +378,35 @@ impl EvalCx<'_> {
     /// Number of results.
     pub fn results(&self) -> usize {
         self.frame.func.op(self.op).results.len()
+    }
+
+    /// Checks that a tensor of that shape is within the run's limit, before it is allocated. Results
+    /// whose sizes do not depend on the run are checked before `eval` is called; ops that find out a
+    /// size from the contents of an operand check it themselves.
+    pub fn afford(&self, shape: &[usize]) -> Result<()> {
+        let count = shape.iter().try_fold(1u64, |a, &n| a.checked_mul(n as u64));
+        let left = self.frame.interp.elements_left.get();
+        if count.is_none_or(|c| c > left) {
+            bail!(Limit, "a result of shape {shape:?} is over the run's limit of {left} elements");
+        }
+        Ok(())
+    }
+
+    fn afford_results(&self) -> Result<()> {
+        let f = self.frame.func;
+        let runtime = |s: &str| f.symbols.iter().any(|d| *d.name == *s && d.runtime);
+        for &v in &f.op(self.op).results {
+            // A run-time symbol may still hold the size of an earlier round.
+            let Type::Tensor(t) = f.ty(v) else { continue };
+            let size = |d: &Dim| {
+                let n = d.eval(&|s| if runtime(s) { None } else { self.dim_of(s) })?;
+                usize::try_from(n).ok()
+            };
+            if let Some(shape) = t.dims.iter().map(size).collect::<Option<Vec<_>>>() {
+                self.afford(&shape)?;
+            }
+        }
+        Ok(())
     }
 
     /// Number of regions.

@@ -19,8 +19,14 @@ pub fn tensor(text: &str) -> Tensor {
     text::parse_dense(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
-/// The module whose entry is the op, with the types of the case.
+/// The module whose entry is the op, with the types of the case, verified.
 pub fn module(case: &Case) -> Result<Module, String> {
+    let text = source(case);
+    text::parse_verified(&Context::new(), "case", &text).map_err(|e| format!("{}\n{text}", e[0]))
+}
+
+/// The text of that module.
+pub fn source(case: &Case) -> String {
     let (name, attrs) = case.op.split_once(' ').unwrap_or((&case.op, ""));
     let types = |v: Vec<String>| v.join(", ");
     let args = case
@@ -31,17 +37,16 @@ pub fn module(case: &Case) -> Result<Module, String> {
     let used = (0..case.inputs.len())
         .map(|i| if case.inputs[i].is_some() { format!("%a{i}") } else { "_".into() });
     let results: Vec<String> = (0..case.outputs.len()).map(|i| format!("%r{i}")).collect();
-    let outs = case.outputs.iter().enumerate();
-    let text = format!(
+    let outs = case.outputs.iter();
+    format!(
         "module @m {{\n entry @main<r: 0.. runtime>({}) -> ({}) {{\n {} = {name} {} {attrs} : {}\n return {}\n }}\n}}",
         types(args.collect()),
-        types(outs.clone().map(|(i, t)| format!("y{i}: {}", t.ty())).collect()),
+        types(outs.clone().enumerate().map(|(i, t)| format!("y{i}: {}", t.ty())).collect()),
         types(results.clone()),
         types(used.collect()),
-        types(outs.map(|(_, t)| t.ty().to_string()).collect()),
+        types(outs.map(|t| t.ty().to_string()).collect()),
         types(results),
-    );
-    text::parse_verified(&Context::new(), "case", &text).map_err(|e| format!("{}\n{text}", e[0]))
+    )
 }
 
 fn eval(m: &Module, case: &Case) -> Result<Vec<Tensor>, String> {

@@ -46,7 +46,7 @@ pub static RANGE: OpDef = OpDef {
             _ => ((b.f() - a.f()) / d.f()).ceil().max(0.0) as u64,
         };
         let n = usize::try_from(n).unwrap_or(usize::MAX);
-        crate::tensor::byte_len(elem, &[n])?;
+        cx.afford(&[n])?;
         let nums = (0..n).map(|i| match (a, d) {
             (Num::I(a), Num::I(d)) => Num::I(a + i as i128 * d),
             _ => Num::F(a.f() + i as f64 * d.f()),
@@ -110,7 +110,9 @@ pub static FULL: OpDef = OpDef {
         let Some(v) = cx.attrs().tensor("value").filter(|v| v.len() == 1) else {
             bail!(Eval, "`value` needs one element")
         };
-        let y = v.gathered(&super::shape::sizes(&shape)?, |_| Ok(Some(0)))?;
+        let shape = super::shape::sizes(&shape)?;
+        cx.afford(&shape)?;
+        let y = v.gathered(&shape, |_| Ok(Some(0)))?;
         Ok(vec![y.into()])
     }),
     ..OpDef::NEW
@@ -207,6 +209,7 @@ pub static ONE_HOT: OpDef = OpDef {
         let axis = util::axis_of(cx, ix.shape().len() + 1)?;
         let mut shape = ix.shape().to_vec();
         shape.insert(axis, super::shape::sizes(&[depth])?[0]);
+        cx.afford(&shape)?;
         let st = strides(ix.shape());
         let y = v.gathered(&shape, |at| {
             let mut from = at.to_vec();

@@ -260,8 +260,8 @@ pub static SCATTER_ND: OpDef = OpDef {
         let y = scatter(x, u, cx.attrs().str("reduction"), |at| {
             let tuple = util::linear(&at[..lead.len()], &lead_st) * depth;
             let mut p = util::linear(&at[lead.len()..], &st[depth..]);
-            for d in 0..depth {
-                p += util::index(ix.get(tuple + d), x.shape()[d])? * st[d];
+            for (d, step) in st[..depth].iter().enumerate() {
+                p += util::index(ix.get(tuple + d), x.shape()[d])? * step;
             }
             Ok(p)
         })?;

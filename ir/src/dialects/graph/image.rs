@@ -204,7 +204,7 @@ fn eval_resize(cx: &EvalCx) -> Result<Vec<Datum>> {
     if x.is_empty() && shape.iter().all(|n| *n > 0) {
         bail!(Eval, "{:?} has nothing to resample", x.shape());
     }
-    crate::tensor::byte_len(x.elem(), &shape)?;
+    cx.afford(&shape)?;
     let (mut v, mut now) = (x.to_f64s(), x.shape().to_vec());
     // Elements that lie outside along any axis are extrapolated.
     let mut outside: Vec<Vec<bool>> = vec![];

@@ -52,7 +52,8 @@ pub static LAYER_NORM: OpDef = OpDef {
         let eps = cx.attrs().float("epsilon");
         for row in rows.chunks_exact(n.max(1)) {
             let (mean, inv) = moments(row, eps);
-            (means.push(mean), invs.push(inv));
+            means.push(mean);
+            invs.push(inv);
             y.extend(row.iter().enumerate().map(|(i, v)| {
                 let z = (v - mean) * inv;
                 z * scale.as_ref().map_or(1.0, |s| s[i]) + bias.as_ref().map_or(0.0, |b| b[i])
@@ -64,7 +65,8 @@ pub static LAYER_NORM: OpDef = OpDef {
             shape[axis..].fill(1);
             let rows = shape.iter().product();
             // Of empty rows there is no mean.
-            (means.resize(rows, f64::NAN), invs.resize(rows, f64::NAN));
+            means.resize(rows, f64::NAN);
+            invs.resize(rows, f64::NAN);
             out.extend([
                 util::floats(x.elem(), &shape, &means)?,
                 util::floats(x.elem(), &shape, &invs)?,

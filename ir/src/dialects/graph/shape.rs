@@ -77,6 +77,7 @@ fn eval_broadcast(cx: &EvalCx) -> Result<Vec<Datum>> {
     let x = cx.tensor(0)?;
     let Some(shape) = cx.dims_param("shape", 1)? else { bail!(Eval, "no shape") };
     let shape: Vec<usize> = sizes(&shape)?;
+    cx.afford(&shape)?;
     let Some(lead) = shape.len().checked_sub(x.shape().len()) else {
         bail!(Eval, "cannot broadcast {:?} to {shape:?}", x.shape());
     };

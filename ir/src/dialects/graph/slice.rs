@@ -334,6 +334,7 @@ fn eval_pad(cx: &EvalCx) -> Result<Vec<Datum>> {
         let n = x.shape()[d] as i128 + pads[d] as i128 + pads[d + r] as i128;
         shape.push(usize::try_from(n.max(0)).unwrap_or(usize::MAX));
     }
+    cx.afford(&shape)?;
     let mode = cx.attrs().str("mode");
     let needs_source = mode != "constant" && shape.iter().all(|n| *n > 0);
     if needs_source && x.is_empty() {
@@ -408,6 +409,7 @@ pub static TILE: OpDef = OpDef {
         }
         let shape: Vec<usize> =
             x.shape().iter().zip(&t).map(|(n, t)| n.saturating_mul(*t)).collect();
+        cx.afford(&shape)?;
         let st = strides(x.shape());
         let y = x.gathered(&shape, |at| {
             Ok(Some(at.iter().zip(x.shape()).zip(&st).map(|((i, n), s)| i % n * s).sum()))
