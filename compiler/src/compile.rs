@@ -73,9 +73,9 @@ impl Compiler {
         let mut objects = Vec::new();
         let mut first = None;
         for level in levels {
-            let codegen = Codegen::new(level, &self.scalars)?;
-            let mut encoded = encode(&module, codegen, &weight_bytes)?;
-            let object = std::mem::take(&mut encoded.code);
+            let mut codegen = Codegen::new(level)?;
+            codegen.register(&self.scalars);
+            let (encoded, object) = encode(&module, codegen, &weight_bytes)?;
             objects.push((level.name().to_string(), object));
             // The plan is the same for every level: only the code differs.
             first.get_or_insert(encoded);
@@ -133,7 +133,7 @@ impl Compiler {
             .map(|name| {
                 let t = self.targets.parse(name).map_err(Error::target)?;
                 let level = t.full_name();
-                level.strip_prefix("cpu:").and_then(IsaLevel::parse).ok_or_else(|| {
+                level.strip_prefix("cpu:").and_then(|l| IsaLevel::parse(l).ok()).ok_or_else(|| {
                     Error::Target(format!(
                         "models cannot be compiled for `{name}` yet; CPU targets can: {}",
                         IsaLevel::ALL.map(|l| format!("cpu:{}", l.name())).join(", ")
@@ -156,7 +156,8 @@ impl Compiled {
             w = w.option("passes", p);
         }
         for (level, o) in &self.objects {
-            w = w.code(level, &o.offsets, &o.bytes);
+            let offsets: Vec<u32> = o.offsets.iter().map(|&x| x as u32).collect();
+            w = w.code(level, &offsets, &o.bytes);
         }
         w
     }

@@ -28,7 +28,7 @@ pub use silure_onnx as onnx;
 pub use silure_passes as passes;
 pub use silure_target as target;
 
-use silure_cpu::codegen::Scalars;
+use silure_cpu::codegen::ScalarLowering;
 use silure_cpu::lower::Lowerings;
 use silure_ir::Context;
 use silure_passes::Registry;
@@ -46,8 +46,8 @@ pub struct Compiler {
     pub registry: Registry,
     /// Lowerings for the CPU.
     pub lowerings: Lowerings,
-    /// Code generation of elementwise ops for the CPU.
-    pub scalars: Scalars,
+    /// Code generation for elementwise ops of other crates, for the CPU.
+    pub scalars: Vec<ScalarLowering>,
     /// Targets.
     pub targets: Targets,
 }
@@ -59,7 +59,7 @@ impl Compiler {
             context: Context::new(),
             registry: Registry::new(),
             lowerings: Lowerings::default(),
-            scalars: Scalars::default(),
+            scalars: Vec::new(),
             targets: Targets::embedded().map_err(Error::target)?,
         })
     }

@@ -1,3 +1,11 @@
-//! The CPU backend: kernel ops to macro-kernel launches and Cranelift code, then a plan.
+//! The CPU backend.
+//!
+//! [`lower`] turns graph and kernel ops into launches (the plan dialect), [`codegen`] compiles what is
+//! elementwise, [`encode`](mod@encode) writes the engine's plan.
 
 pub mod codegen;
+pub mod encode;
+pub mod lower;
+mod pack;
+
+pub use pack::{Packed, weight_bytes};

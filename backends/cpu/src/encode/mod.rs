@@ -22,12 +22,10 @@ use silure_ir::{Code, Diagnostic, Func, Module, RegionId, Result, Type, ValueId}
 
 use crate::codegen::{Codegen, Object};
 
-/// What encoding gives: the plan, the code for it, and which weight each weight slot holds.
+/// What encoding gives besides code: the plan, and which weight each weight slot holds.
 pub struct Encoded {
     /// The plan.
     pub plan: Plan,
-    /// Generated code.
-    pub code: Object,
     /// Names of the module's weights, in the order of the plan's weights.
     pub weights: Vec<Arc<str>>,
 }
@@ -37,7 +35,7 @@ pub fn encode(
     m: &Module,
     mut codegen: Codegen,
     weight_bytes: &dyn Fn(&silure_ir::Weight) -> Result<u64>,
-) -> Result<Encoded> {
+) -> Result<(Encoded, Object)> {
     let mut plan = PlanBuilder::new();
     let mut weights = Weights { ids: HashMap::new(), names: vec![], bytes: weight_bytes };
     let mut states = HashMap::new();
@@ -56,7 +54,7 @@ pub fn encode(
     let plan = plan.finish().map_err(|e| {
         Diagnostic::new(Code::Internal, format!("the plan does not validate: {e}"))
     })?;
-    Ok(Encoded { plan, code: codegen.finish()?, weights: names })
+    Ok((Encoded { plan, weights: names }, codegen.finish()?))
 }
 
 struct Weights<'a> {

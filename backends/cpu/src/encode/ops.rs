@@ -187,7 +187,7 @@ impl Encoder<'_, '_, '_> {
         let o = self.f.op(op);
         let operands: Vec<ValueId> = o.operands().collect();
         let results = o.results.clone();
-        let sizes = self.dims(&o.attrs.dims("sizes").to_vec())?;
+        let mut sizes = self.dims(&o.attrs.dims("sizes").to_vec())?;
         for (i, &from) in o.attrs.ints("init").iter().enumerate() {
             if let Ok(from) = usize::try_from(from) {
                 self.init(results[i], operands[from])?;
@@ -206,8 +206,9 @@ impl Encoder<'_, '_, '_> {
             let name = label(&o.loc, &kernel);
             let callback = self.codegen.callback(self.f, op, &name)?;
             let id = self.e.plan().function(&name);
-            debug_assert_eq!(id, callback);
-            // The callback's operands follow the kernel's own.
+            debug_assert_eq!(id, callback.function);
+            // The callback's sizes follow the kernel's, as its operands do.
+            sizes.extend(self.dims(&callback.sizes)?);
             let slot = o.attrs.int("callback") as usize;
             if let Some(a) = args.get_mut(slot) {
                 *a = Arg::Code(id);

@@ -81,7 +81,15 @@ impl Lowerings {
         for f in m.funcs.iter().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
             for op in f.walk() {
                 let o = f.op(op);
-                if stays(f, op) || inside_kernel(f, op) {
+                if inside_kernel(f, op) {
+                    continue;
+                }
+                if o.def.name == kernel::MAP.name
+                    && let Err(e) = crate::codegen::can(f, op)
+                {
+                    out.push(e.at(&o.loc));
+                }
+                if stays(f, op) {
                     continue;
                 }
                 let verdict = match self.get(o.def.name) {
