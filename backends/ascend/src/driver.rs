@@ -75,17 +75,38 @@ pub fn compile(
         return Err(failure(kernel, target, status, &log));
     }
     let hivm = std::fs::read_to_string(&out).map_err(io)?;
-    let task =
-        constant_result(&hivm, &format!("{kernel}_infer_task_type_function")).map(|n| match n {
+    let task = task_type(&hivm, kernel);
+    let workspace =
+        constant_result(&hivm, &format!("{kernel}_infer_workspace_shape_function")).unwrap_or(0);
+    let mut warnings: Vec<String> = log
+        .lines()
+        .filter(|l| l.contains("warning:") || l.contains("] revert "))
+        .map(str::to_string)
+        .collect();
+    warnings.dedup();
+    Ok(Compiled { hivm, task, workspace: workspace.max(0) as u64, warnings })
+}
+
+/// Which cores run a kernel: by the helper function that says so, else (950) by the functions it became.
+fn task_type(hivm: &str, kernel: &str) -> Option<TaskType> {
+    if let Some(n) = constant_result(hivm, &format!("{kernel}_infer_task_type_function")) {
+        return Some(match n {
             10 => TaskType::Vector,
             20 => TaskType::Cube,
             32 => TaskType::Mix,
             n => TaskType::Other(n),
         });
-    let workspace =
-        constant_result(&hivm, &format!("{kernel}_infer_workspace_shape_function")).unwrap_or(0);
-    let warnings = log.lines().filter(|l| l.contains("warning:")).map(str::to_string).collect();
-    Ok(Compiled { hivm, task, workspace: workspace.max(0) as u64, warnings })
+    }
+    let has = |name: String| hivm.lines().find(|l| l.contains(&format!("func.func @{name}(")));
+    if has(format!("{kernel}_mix_aic")).is_some() && has(format!("{kernel}_mix_aiv")).is_some() {
+        return Some(TaskType::Mix);
+    }
+    let core = has(kernel.to_string())?.split("#hivm.func_core_type<").nth(1)?;
+    match core.split('>').next()? {
+        "AIV" => Some(TaskType::Vector),
+        "AIC" => Some(TaskType::Cube),
+        _ => None,
+    }
 }
 
 fn flags(target: &Target) -> Vec<&'static str> {

@@ -221,14 +221,20 @@ impl Emitter<'_> {
                 "linalg.matmul {{input_precision = \"ieee\"}} ins({a}, {b} : {a_ty}, {b_ty}) outs({outs} : {ty}) -> {ty}"
             )
         };
-        if accumulates(f, acc_value) {
+        let zero_to_begin = is_zero(f, acc_value);
+        if !zero_to_begin && accumulates(f, acc_value) && self.accumulate_in_cube {
             self.t.def(y, product(&acc));
             return Ok(());
         }
         let e = f.ty(y).elem().unwrap_or(Elem::F32);
         let zero = self.t.number(&Type::Scalar(e), Num::F(0.0))?;
         let of = type_name(&Type::Scalar(e))?;
+        // The compiler sees an accumulator's zero only right before its product.
         let start = self.fill(&f.ty(y).clone(), &zero, &of)?;
+        if zero_to_begin {
+            self.t.def(y, product(&start));
+            return Ok(());
+        }
         let raw = self.t.let_("product", product(&start));
         let add = if e.is_float() { "addf" } else { "addi" };
         self.t.def(y, format!("arith.{add} {acc}, {raw} : {ty}"));
@@ -273,6 +279,13 @@ pub(crate) fn accumulates(f: &Func, v: ValueId) -> bool {
         }
     }
     ask(f, v, &mut vec![])
+}
+
+/// Whether a value is a tile filled with the constant +0.
+pub(super) fn is_zero(f: &Func, v: ValueId) -> bool {
+    let full = f.def_op(v).filter(|op| f.op(*op).def == &tile::FULL);
+    full.and_then(|op| constant_of(f, f.op(op).operand(0)?))
+        .is_some_and(|t| t.get(0).f() == 0.0 && !t.get(0).f().is_sign_negative())
 }
 
 fn shape(t: &Type) -> Vec<usize> {

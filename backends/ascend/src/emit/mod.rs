@@ -17,7 +17,9 @@ mod text;
 use std::sync::Arc;
 
 use silure_ir::dialects::tile::{self, check_kernel, grid_of};
-use silure_ir::{Code, Diagnostic, Dim, DimOp, Elem, Func, OpId, RegionId, Result, Type};
+use silure_ir::{
+    Code, Diagnostic, Dim, DimOp, Elem, Func, Num, OpId, RegionId, Result, Type, ValueId,
+};
 use silure_target::Target;
 
 pub(crate) use self::compute::accumulates;
@@ -98,10 +100,10 @@ pub fn emit_with(
     if !refused.is_empty() {
         return Err(refused);
     }
-    emit_legal(f, blocks).map_err(|e| vec![e])
+    emit_legal(f, target, blocks).map_err(|e| vec![e])
 }
 
-fn emit_legal(f: &Func, blocks: Blocks) -> Result<AscendModule> {
+fn emit_legal(f: &Func, target: &Target, blocks: Blocks) -> Result<AscendModule> {
     check_kernel(f)?;
     let grid = grid_of(f)?.to_vec();
     let looped = match blocks {
@@ -109,7 +111,13 @@ fn emit_legal(f: &Func, blocks: Blocks) -> Result<AscendModule> {
         Blocks::Loop => true,
         Blocks::Auto => programs(&grid).bounds(&|s| f.symbol_range(s)).1 > MOST_BLOCKS,
     };
-    let mut e = Emitter { t: Text::new(f), facts: Facts::new(f)?, ids: vec![], sizes: vec![] };
+    let mut e = Emitter {
+        t: Text::new(f),
+        facts: Facts::new(f)?,
+        ids: vec![],
+        sizes: vec![],
+        accumulate_in_cube: !legal::has_vector_registers(target),
+    };
     let (signature, args) = e.signature()?;
     if looped {
         e.loop_over_programs(&grid)?;
@@ -158,6 +166,9 @@ pub(super) struct Emitter<'a> {
     ids: Vec<String>,
     /// Names of the grid's sizes.
     sizes: Vec<String>,
+    /// Whether sums over products stay in the cube unit. The 950's library lacks the function by which
+    /// the compiler clears an accumulator whose loop may not run at all, so there the vector unit adds.
+    accumulate_in_cube: bool,
 }
 
 impl Emitter<'_> {
@@ -345,7 +356,7 @@ impl Emitter<'_> {
         let mut carried = Vec::new();
         let mut types = Vec::new();
         for (a, init) in args.iter().skip(1).zip(op.tail()) {
-            let init = self.t.get(*init)?;
+            let init = self.carried_from(*a, *init)?;
             carried.push((*a, init));
             types.push(type_name(f.ty(*a))?);
         }
@@ -363,6 +374,25 @@ impl Emitter<'_> {
         self.yield_(region)?;
         self.t.close("}");
         Ok(())
+    }
+
+    /// What a carried value starts from. A vector sum that starts from the same zeros as a product keeps
+    /// the compiler from seeing the product's zeros (it then adds them on the vector unit), so it starts
+    /// from −0 instead: the neutral element of addition, equal to 0 where the loop does not run.
+    fn carried_from(&mut self, arg: ValueId, init: ValueId) -> Result<String> {
+        let f = self.t.f;
+        let ty = f.ty(arg).clone();
+        let in_cube = self.accumulate_in_cube && accumulates(f, arg);
+        let float = ty.elem().is_some_and(Elem::is_float);
+        let multiplied = || {
+            f.walk().iter().any(|op| f.op(*op).def == &tile::DOT && *f.ty(f.op(*op).result()) == ty)
+        };
+        if in_cube || !float || !compute::is_zero(f, init) || !multiplied() {
+            return self.t.get(init);
+        }
+        let scalar = Type::Scalar(ty.elem().unwrap_or(Elem::F32));
+        let zero = self.t.number(&scalar, Num::F(-0.0))?;
+        self.fill(&ty, &zero, &type_name(&scalar)?)
     }
 
     fn if_(&mut self, id: OpId) -> Result<()> {
