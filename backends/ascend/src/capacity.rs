@@ -144,7 +144,7 @@ impl Lives<'_> {
                 self.live = before;
             }
             self.live.retain(|v, _| later.contains(v));
-            for v in o.results.to_vec() {
+            for v in o.results.iter().copied() {
                 let w = self.weight(v);
                 self.live.insert(v, w);
             }

@@ -6,8 +6,7 @@
 //!
 //! * unsigned order and division are compiled as signed;
 //! * `i32` tiles are divided in f32, which is wrong above 2²⁴;
-//! * float remainders go through a rounded quotient;
-//! * the 950's library has no 64-bit vector functions (calls are left that nothing defines).
+//! * float remainders go through a rounded quotient.
 
 use std::collections::BTreeSet;
 
@@ -121,13 +120,11 @@ impl Legal<'_> {
                         self.vector(id, e);
                     }
                 }
-                self.wide(id, &types);
             }
             _ => {
                 for e in types.iter().filter_map(|t| t.elem()) {
                     self.vector(id, e);
                 }
-                self.wide(id, &types);
                 self.arith(id, &types);
             }
         }
@@ -144,7 +141,7 @@ impl Legal<'_> {
         if is_fp8(e) && !self.fp8_here(e) {
             let d = Diagnostic::new(Code::Unsupported, format!("{t} has no 8-bit floats"))
                 .need(format!("{e}"), self.have(Unit::Matrix))
-                .note("the hardware neither loads, converts nor multiplies them: dequantise the weights to bf16, or use an i8 recipe");
+                .note("the hardware neither converts nor multiplies them: dequantise to bf16, or use i8");
             self.refuse(id, d);
             return false;
         }
@@ -179,19 +176,6 @@ impl Legal<'_> {
             )
             .need(format!("{e}"), self.have(Unit::Vector))
             .note("cast to f32 first");
-            self.refuse(id, d);
-        }
-    }
-
-    /// 64-bit integers in tiles.
-    fn wide(&mut self, id: OpId, types: &[&Type]) {
-        let wide = types
-            .iter()
-            .any(|t| matches!(t, Type::Tile(t) if matches!(t.elem, Elem::I64 | Elem::U64)));
-        if wide && has_vector_registers(self.target) {
-            let m = format!("{} has no 64-bit integer tiles", self.target.full_name());
-            let d = Diagnostic::new(Code::Unsupported, m)
-                .note("the vendor's library lacks the functions its compiler calls: use i32");
             self.refuse(id, d);
         }
     }
