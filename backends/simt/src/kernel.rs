@@ -48,7 +48,7 @@ impl Launch {
         if !matches!(warp, 32 | 64) {
             return err("warp", "32 or 64", warp);
         }
-        if threads < 1 || threads > 1024 || threads % warp != 0 {
+        if !(1..=1024).contains(&threads) || threads % warp != 0 {
             return err("threads", "a multiple of the warp, at most 1024", threads);
         }
         let shared = f.attrs.int("shared");

@@ -114,3 +114,18 @@ fn text_goes_both_ways() {
         assert_eq!(text::print(&back), one, "{name}");
     }
 }
+
+/// A target with warps of 64 lanes, no fragments and no background copies.
+#[test]
+fn wide_warps_without_fragments() {
+    let wave64 =
+        Caps { name: "wave64".into(), warp: 64, shared: 65536, async_copy: false, matrix: vec![] };
+    for name in ["softmax", "matmul_bias_gelu", "flash_attention"] {
+        let f = lowered(name, &wave64);
+        for seed in 0..2 {
+            for p in problems::all(seed).iter().filter(|p| p.name == name) {
+                run(p, &f, seed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            }
+        }
+    }
+}

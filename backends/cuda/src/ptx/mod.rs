@@ -107,7 +107,7 @@ pub(crate) fn print(
     // Stated, because a target left to itself spills to fit more blocks: three blocks of up to 128 threads,
     // else one.
     let most = match launch.threads {
-        ..=128 => REGISTERS / 384 & !7,
+        ..=128 => (REGISTERS / 384) & !7,
         n => (REGISTERS / n).min(255),
     };
     let _ = writeln!(out, ")\n.reqntid {}, 1, 1\n.maxnreg {most}\n{{", launch.threads);

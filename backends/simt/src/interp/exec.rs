@@ -453,6 +453,7 @@ fn pointwise<'v>(
 }
 
 /// A fragment product: the fragments are put together, multiplied exactly, and taken apart.
+#[expect(clippy::needless_range_loop, reason = "a lane is an index into ten registers at once")]
 fn mma(x: &[&Lanes], a: Elem, b: Elem) -> Vec<Lanes> {
     let packed = 32 / a.bits();
     let half = 4 * packed;

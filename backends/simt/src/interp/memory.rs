@@ -189,7 +189,7 @@ impl Memory {
 }
 
 fn aligned(at: u64, n: usize) -> Result<()> {
-    if at % n as u64 != 0 {
+    if !at.is_multiple_of(n as u64) {
         return Err(Diagnostic::new(Code::Eval, "a misaligned access")
             .need(format!("a multiple of {n}"), at % MIDDLE));
     }

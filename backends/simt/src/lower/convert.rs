@@ -137,9 +137,9 @@ impl Lower<'_> {
         let (lo, n) = bits.axes[axis];
         let inside = |b: u8| b >= lo && b < lo + n;
         let squeeze = |e: usize| (e & ((1 << lo) - 1)) | (e >> (lo + n) << lo);
-        // 16-bit sums are carried in f32, so that only the result is rounded.
-        let wide = matches!(elem, Elem::F16 | Elem::Bf16) && matches!(k, Kind::Sum | Kind::Product);
-        let carrier = if wide { Elem::F32 } else { elem };
+        // Small types are carried in 32 bits, so that only the result is rounded or wraps.
+        let carrier = super::carrier(elem);
+        let wide = carrier != elem;
         let mut y: Vec<Option<ValueId>> = vec![None; out.registers()];
         for (r, &v) in x.iter().enumerate() {
             let v = if wide { self.e.one(&arith::CAST, &[v], attrs! { to: carrier })? } else { v };
@@ -252,10 +252,11 @@ impl Lower<'_> {
             if o.attrs.bool("reverse") {
                 part.reverse();
             }
-            let wide = matches!(elem, Elem::F16 | Elem::Bf16);
+            let carrier = super::carrier(elem);
+            let wide = carrier != elem;
             let mut sum: Option<ValueId> = None;
             for v in part.iter_mut() {
-                let cast = attrs! { to: Elem::F32 };
+                let cast = attrs! { to: carrier };
                 let w = if wide { self.e.one(&arith::CAST, &[*v], cast)? } else { *v };
                 let s = match sum {
                     Some(s) => self.combine(k, s, w)?,

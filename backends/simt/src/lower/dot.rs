@@ -251,7 +251,7 @@ impl Lower<'_> {
         }
         let (along_k, along_n) = if *turned { (size, s.pitch) } else { (s.pitch, size) };
         let offset = at as i64 * along_k + col as i64 * along_n;
-        let pair = col % 16 == 0 && cols.contains(&(col + 8));
+        let pair = col.is_multiple_of(16) && cols.contains(&(col + 8));
         let count = if pair { 4i64 } else { 2 };
         let a = attrs! { count: count, trans: !*turned, offset: offset };
         let f = self.e.many(&dialect::LDMATRIX, &[*base], a)?;

@@ -129,15 +129,26 @@ pub fn lower_tile(f: &Func, caps: &Caps, options: &Options) -> Result<Func> {
     lower.finish()
 }
 
+/// The type that values of an element type are computed in: f32 for smaller floats, i32 for bytes.
+fn carrier(e: Elem) -> Elem {
+    match e {
+        Elem::I8 | Elem::U8 => Elem::I32,
+        e if e.is_float() && e.bits() < 32 => Elem::F32,
+        e => e,
+    }
+}
+
 /// Elementary functions become arithmetic, except `exp`, for which the machine has most of an
-/// instruction. Functions of 16-bit floats are computed in f32 and rounded once.
+/// instruction. What is on small types is computed in their carrier and rounded (or wraps) once.
 fn expand_math(f: &mut Func) -> Result<()> {
-    const BITS: &[&str] = &["select", "cast", "bitcast"];
+    // These keep bits as they are, or depend on the width.
+    const BITS: &[&str] = &["select", "cast", "bitcast", "shl", "shr"];
     for op in f.walk() {
         let o = f.op(op);
         let word = o.def.name.strip_prefix("arith.").unwrap_or("");
-        let small = |v: ValueId| f.ty(v).elem().is_some_and(|e| e.is_float() && e.bits() < 32);
-        if word.is_empty() || BITS.contains(&word) || !o.operands().any(small) {
+        let first = o.operands().next().and_then(|v| f.ty(v).elem());
+        let Some(to) = first.map(carrier).filter(|c| first != Some(*c)) else { continue };
+        if word.is_empty() || BITS.contains(&word) {
             continue;
         }
         let (args, elem): (Vec<ValueId>, _) = (o.operands().collect(), f.ty(o.result()).elem());
@@ -145,7 +156,7 @@ fn expand_math(f: &mut Func) -> Result<()> {
         let mut b = Builder::before(f, op);
         let wide: Vec<ValueId> = args
             .iter()
-            .map(|v| b.one(&arith::CAST, [*v], attrs! { to: Elem::F32 }))
+            .map(|v| b.one(&arith::CAST, [*v], attrs! { to: to }))
             .collect::<Result<_>>()?;
         let mut y = b.one(def, wide, a)?;
         if let Some(elem) = elem.filter(|e| *e != Elem::Bool) {
