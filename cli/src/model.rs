@@ -1,0 +1,198 @@
+//! The files that verbs take: models, text IR and engines; and the options of a compilation.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use silure::onnx::{ImportOptions, Size};
+use silure::passes::Config;
+use silure::{Compiled, Compiler, Loaded, Options, Phase};
+use silure_runtime::{Device, Engine, Host};
+
+use crate::failure::{Failure, Result};
+use crate::report::Report;
+use crate::sizes;
+
+/// How a model is compiled.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Compilation (models only)")]
+pub struct CompileArgs {
+    /// Target, for example cpu:x86-64-v3; several give one engine for all of them
+    #[arg(long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Size of a dynamic dim: NAME=4, NAME=1..64, NAME=1..512@8 (multiples of 8), NAME=OTHER
+    #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = sizes::dim)]
+    pub dims: Vec<(String, Size)>,
+    /// Sizes of all dims of an input: x=1x3xHxW
+    #[arg(long = "shape", value_name = "INPUT=SIZES", value_parser = sizes::shape)]
+    pub shapes: Vec<(String, Vec<Size>)>,
+    /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
+    #[arg(long, value_name = "PIPELINE")]
+    pub passes: Option<String>,
+    /// Verify the module after each single change
+    #[arg(long)]
+    pub verify_each: bool,
+    /// Make no change after the N-th of a pipeline
+    #[arg(long, value_name = "N")]
+    pub stop_after: Option<u64>,
+}
+
+impl CompileArgs {
+    /// Whether nothing was asked for.
+    fn is_default(&self) -> bool {
+        self.targets.is_empty()
+            && self.dims.is_empty()
+            && self.shapes.is_empty()
+            && self.passes.is_none()
+            && !self.verify_each
+            && self.stop_after.is_none()
+    }
+
+    /// The importer's options.
+    pub fn import(&self) -> Result<ImportOptions> {
+        let mut o = ImportOptions::default();
+        for (name, size) in &self.dims {
+            if o.dims.insert(name.clone(), size.clone()).is_some() {
+                return Err(Failure::usage(format!("--dim {name} is given twice")));
+            }
+        }
+        for (name, shape) in &self.shapes {
+            if o.shapes.insert(name.clone(), shape.clone()).is_some() {
+                return Err(Failure::usage(format!("--shape {name} is given twice")));
+            }
+        }
+        Ok(o)
+    }
+
+    /// The compiler's options.
+    pub fn options(&self) -> Options {
+        let driver = Config {
+            verify_each: self.verify_each,
+            stop_after: self.stop_after,
+            ..Config::default()
+        };
+        let mut o = Options { passes: self.passes.clone(), driver, ..Options::default() };
+        if !self.targets.is_empty() {
+            o.targets = self.targets.clone();
+        }
+        o
+    }
+
+    /// The same for code that runs at once in this process: the best this machine runs.
+    pub fn options_here(&self, report: &Report) -> Options {
+        let mut o = self.options();
+        if self.targets.is_empty() {
+            let host = Host::detect();
+            if let Some(level) = host.code_targets().first() {
+                o.targets = vec![format!("cpu:{level}")];
+            }
+            report.detail(&format!("compiled in memory for {}", o.targets.join(", ")));
+        }
+        o
+    }
+}
+
+/// A file that can be run.
+pub enum Input {
+    /// A model or text IR.
+    Model(Box<Loaded>),
+    /// An engine.
+    Engine(Arc<Engine>),
+}
+
+/// Whether a file begins like an engine.
+pub fn is_engine(path: &Path) -> Result<bool> {
+    let mut head = [0; 8];
+    let mut file = File::open(path).map_err(|e| Failure::io(path, e))?;
+    match file.read_exact(&mut head) {
+        Ok(()) => Ok(silure_engine::EngineFile::is_engine(&head)),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(Failure::io(path, e)),
+    }
+}
+
+/// Whether a file is text IR by its name.
+pub fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "sir" || e == "mlir")
+}
+
+/// Reads a model or text IR, and says its notes.
+pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> Result<Loaded> {
+    if is_text(path) && !(args.dims.is_empty() && args.shapes.is_empty()) {
+        let m = "--dim and --shape apply to imported models; text IR states its own dims";
+        return Err(Failure::usage(format!("{}: {m}", path.display())));
+    }
+    let mut loaded = c.load(path, &args.import()?)?;
+    for n in std::mem::take(&mut loaded.notes) {
+        report.warn(&n);
+    }
+    Ok(loaded)
+}
+
+/// Opens what may be an engine or a model.
+pub fn open(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> Result<Input> {
+    if !is_engine(path)? {
+        return Ok(Input::Model(Box::new(load(c, path, args, report)?)));
+    }
+    if !args.is_default() {
+        let m = "is an engine already; options of the compilation apply to models";
+        return Err(Failure::usage(format!("{} {m}", path.display())));
+    }
+    Ok(Input::Engine(Engine::open(path)?))
+}
+
+/// An engine to run at once: opened, or compiled in memory and loaded like a file.
+pub fn engine(path: &Path, args: &CompileArgs, report: &mut Report) -> Result<Arc<Engine>> {
+    let c = Compiler::new()?;
+    report.start(Phase::ALL.len() as u64 + 2);
+    report.step("read");
+    let engine = match open(&c, path, args, report)? {
+        Input::Engine(e) => e,
+        Input::Model(m) => load_engine(&c, *m, &args.options_here(report), report)?,
+    };
+    report.finish();
+    Ok(engine)
+}
+
+/// Compiles in memory and loads.
+pub fn load_engine(c: &Compiler, m: Loaded, o: &Options, report: &Report) -> Result<Arc<Engine>> {
+    let compiled = compile(c, m, o, report, &mut |_, _| Ok(()))?;
+    Ok(Engine::from_bytes(&compiled.to_bytes()?)?)
+}
+
+/// Compiles with progress; `watch` sees the module behind each phase and may fail.
+pub fn compile(
+    c: &Compiler,
+    m: Loaded,
+    options: &Options,
+    report: &Report,
+    watch: &mut dyn FnMut(Phase, &silure::ir::Module) -> Result<()>,
+) -> Result<Compiled> {
+    let mut outcome = Ok(());
+    let compiled = c.compile_watched(m, options, &mut |phase, module| {
+        report.step(phase.name());
+        if outcome.is_ok() {
+            outcome = watch(phase, module);
+        }
+    })?;
+    outcome?;
+    for n in &compiled.notes {
+        report.warn(n);
+    }
+    Ok(compiled)
+}
+
+/// Writes a text file, whole or not at all.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    let mut temp = path.as_os_str().to_owned();
+    temp.push(format!(".{}.tmp", std::process::id()));
+    let temp = PathBuf::from(temp);
+    let written = std::fs::write(&temp, text).and_then(|()| std::fs::rename(&temp, path));
+    written.map_err(|e| {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&temp);
+        Failure::io(path, e)
+    })
+}

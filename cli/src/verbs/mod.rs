@@ -1,0 +1,12 @@
+//! The verbs, one file each.
+
+pub mod bench;
+pub mod bisect;
+pub mod check;
+pub mod compile;
+pub mod demo;
+pub mod inspect;
+pub mod kernel;
+pub mod opt;
+pub mod run;
+pub mod targets;
