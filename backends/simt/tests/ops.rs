@@ -209,6 +209,14 @@ fn limits_are_told_with_numbers() {
     let small = Caps { shared: 49152, ..caps() };
     let e = lower_tile(&f, &small, &Default::default()).unwrap_err().to_string();
     assert!(e.contains("needs more shared memory") && e.contains("49152"), "{e}");
+    let dot = kernel("tests/ops", "reduce_scan");
+    let one = silure_simt::Options { warps: Some(1) };
+    let large =
+        text::print_func(&dot).replace("[64, 128]", "[128, 128]").replace("64x128", "128x128");
+    let large = large.replace("64xf16", "128xf16");
+    let e = lower_tile(&parse("m", &format!("module @m {{\n{large}\n}}")), &caps(), &one);
+    let e = e.unwrap_err().to_string();
+    assert!(e.contains("at most 256 elements of a thread, present 512"), "{e}");
     let wide = silure_simt::Options { warps: Some(64) };
     assert!(lower_tile(&f, &caps(), &wide).is_err());
 }

@@ -27,7 +27,10 @@ pub static BLOCK_ID: OpDef = OpDef {
     doc: "The block's position along grid axis `axis`.",
     results: &["i"],
     attrs: &[int("axis", 0)],
-    infer: Some(|_| Ok(vec![Type::Index])),
+    infer: Some(|cx| match cx.attrs().int("axis") {
+        0..3 => Ok(vec![Type::Index]),
+        a => bail!(Type, "the grid has no axis {a}"),
+    }),
     ..OpDef::NEW
 };
 
@@ -37,7 +40,10 @@ pub static NUM_BLOCKS: OpDef = OpDef {
     doc: "The number of blocks along grid axis `axis`.",
     results: &["n"],
     attrs: &[int("axis", 0)],
-    infer: Some(|_| Ok(vec![Type::Index])),
+    infer: Some(|cx| match cx.attrs().int("axis") {
+        0..3 => Ok(vec![Type::Index]),
+        a => bail!(Type, "the grid has no axis {a}"),
+    }),
     ..OpDef::NEW
 };
 
@@ -85,6 +91,9 @@ pub static SHUFFLE: OpDef = OpDef {
     results: &["y"],
     attrs: &[required("mode", AttrKind::Str), int("by", 0)],
     infer: Some(|cx| {
+        if !(0..64).contains(&cx.attrs().int("by")) {
+            bail!(Type, "`by` is {}, not a distance between lanes", cx.attrs().int("by"));
+        }
         match (cx.attrs().str("mode"), cx.operand(1)) {
             ("xor" | "down", None) | ("idx", Some(_)) => {}
             (m, _) => bail!(Type, "`mode` is \"{m}\": xor and down have `by`, idx has a lane"),

@@ -23,10 +23,20 @@ use crate::kernel::Launch;
 use exec::Block;
 use memory::{Global, Memory};
 
+/// The most bytes of shared memory that a block is given.
+const MOST_SHARED: u64 = 1 << 20;
+
 /// Runs a verified simt kernel on its whole grid, as [`silure_ir::dialects::tile::run_kernel`] does for tile
 /// kernels; the arguments are the same.
 pub fn run_kernel(f: &Func, args: &mut [KernelArg], options: &Options) -> Result<Report> {
     let launch = Launch::of(f)?;
+    if launch.shared > MOST_SHARED {
+        return Err(Diagnostic::new(
+            silure_ir::Code::Limit,
+            "no target has that much shared memory",
+        )
+        .need(format!("at most {MOST_SHARED} bytes"), launch.shared));
+    }
     if args.len() != f.args().len() {
         return Err(Diagnostic::new(
             silure_ir::Code::Eval,

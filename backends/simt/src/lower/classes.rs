@@ -12,6 +12,9 @@ use silure_ir::{Code, Diagnostic, Elem, Func, OpId, Result, Traits, Type, ValueI
 use super::Caps;
 use crate::layout::{Bits, Layout};
 
+/// The most elements of one tile that a thread may hold.
+const MOST_REGISTERS: usize = 256;
+
 /// The decisions for one kernel.
 pub struct Plan {
     /// 2 to the power of this: warps of a block.
@@ -148,7 +151,7 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
         .max()
         .unwrap_or(1);
     let warps = warps.unwrap_or((most / 1024).clamp(1, 8) as u32).max(1);
-    if !warps.is_power_of_two() || warps * caps.warp > 1024 {
+    if !warps.is_power_of_two() || warps.saturating_mul(caps.warp) > 1024 {
         let m = "the number of warps of a block is a power of two, 1024 threads at most";
         return Err(Diagnostic::new(Code::Unsupported, m).need("1, 2, 4, …", warps));
     }
@@ -196,7 +199,21 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
     }
     let of = |v: &ValueId| found.get(&classes.root(*v)).map(|l| (*v, l.clone()));
     let layouts = values.iter().filter_map(of).collect();
-    Ok(Plan { warps, layouts, uniform, staged })
+    let p = Plan { warps, layouts, uniform, staged };
+    // In program order, so that the message is the same every time.
+    for &op in &ops {
+        for v in &f.op(op).results {
+            let n = p.layouts.get(v).map_or(0, |l| l.registers());
+            if n > MOST_REGISTERS {
+                let m = format!("a tile {} is too large for the registers of a block", f.ty(*v));
+                return Err(Diagnostic::new(Code::Limit, m)
+                    .at(&f.op(op).loc)
+                    .need(format!("at most {MOST_REGISTERS} elements of a thread"), n)
+                    .note("make the tile smaller, or give the block more warps"));
+            }
+        }
+    }
+    Ok(p)
 }
 
 /// Whether a matrix is only an operand of products, possibly transposed on the way.

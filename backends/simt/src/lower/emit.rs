@@ -185,7 +185,10 @@ impl Emit {
         }
         let c = Builder::before(&mut self.f, self.anchor).index(v)?;
         self.constants.insert((None, v as u64), c);
-        self.facts.insert(c, Fact { multiple: v.abs(), positive: v >= 0, constant: Some(v) });
+        self.facts.insert(
+            c,
+            Fact { multiple: v.checked_abs().unwrap_or(1), positive: v >= 0, constant: Some(v) },
+        );
         Ok(c)
     }
 

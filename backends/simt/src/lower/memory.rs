@@ -75,7 +75,10 @@ impl Lower<'_> {
                 None => None,
             };
             let (at, bound) = (self.e.fact(offset), self.e.fact(size).constant);
-            let fits = at.constant.zip(bound).is_some_and(|(o, s)| o + a.extent[i] as i64 <= s);
+            let fits = at
+                .constant
+                .zip(bound)
+                .is_some_and(|(o, s)| o.checked_add(a.extent[i] as i64).is_some_and(|e| e <= s));
             let mut start = offset;
             if let Some(p) = part {
                 let p = self.e.widen(p)?;
@@ -176,7 +179,10 @@ impl Lower<'_> {
             };
             test = self.e.and(test, one)?;
             match self.e.fact(x.stride).constant {
-                Some(s) => offset += c as i64 * s * p.size as i64,
+                Some(s) => {
+                    let step = s.wrapping_mul((c * p.size) as i64);
+                    offset = i64::wrapping_add(offset, step);
+                }
                 None if c != 0 => dynamic.push((i, c)),
                 None => {}
             }
