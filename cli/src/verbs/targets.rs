@@ -21,10 +21,11 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What this build does for a family.
-fn offers(family: &str) -> &'static str {
-    match family {
-        "cpu" => "models and kernels, executed",
+/// What this build does for a target.
+fn offers(name: &str) -> &'static str {
+    match name.split(':').next().unwrap_or("") {
+        "cpu" if name.ends_with("aarch64") => "models and graph ops; not executed in the tests",
+        "cpu" => "models and graph ops, executed",
         "cuda" => "tile kernels to PTX; no device runtime",
         "ascend" => "tile kernels to MLIR text; no device runtime",
         _ => "described only",
@@ -44,7 +45,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     if a.json {
         let all = list.iter().map(|l| {
             let mut v = serde_json::to_value(l).unwrap_or(Value::Null);
-            v["offers"] = json!(offers(&family(&l.name)));
+            v["offers"] = json!(offers(&l.name));
             v
         });
         return report.value(&Value::Array(all.collect()));
@@ -60,7 +61,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             l.memory.iter().map(|(n, b)| format!("{n} {}", bytes(*b))).collect();
         rows.push(row![
             format!("{}{}", l.name, if l.default { " (default)" } else { "" }),
-            offers(&family(&l.name)),
+            offers(&l.name),
             matrix.join(" "),
             memory.join(", "),
             l.doc
