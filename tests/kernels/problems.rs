@@ -113,12 +113,13 @@ impl Rng {
     }
 
     /// n numbers in ±scale that `elem` holds exactly.
-    fn reals(&mut self, elem: Elem, n: usize, scale: f64) -> Vec<f64> {
+    pub fn reals(&mut self, elem: Elem, n: usize, scale: f64) -> Vec<f64> {
         (0..n).map(|_| elem.decode(elem.encode(self.real(scale)))).collect()
     }
 }
 
-fn buffer(elem: Elem, v: &[f64]) -> KernelArg {
+/// Memory that holds these numbers.
+pub fn buffer(elem: Elem, v: &[f64]) -> KernelArg {
     let mut bytes = vec![0; v.len() * elem.bytes().unwrap_or(1)];
     for (i, x) in v.iter().enumerate() {
         elem.store(&mut bytes, i, elem.encode(*x));

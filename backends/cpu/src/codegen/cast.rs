@@ -9,13 +9,13 @@ use super::emit::{Emit, internal, register};
 use super::prepare::{is_narrow, unsupported};
 
 /// Whether the conversion has a form on four lanes.
-pub(super) fn has_wide(from: Elem, to: Elem) -> bool {
+pub(crate) fn has_wide(from: Elem, to: Elem) -> bool {
     // Integers above 2²⁴ reach a narrow float through f64, to round once.
     from.bits() < 64 && to.bits() < 64 && !(is_narrow(to) && from.is_int() && from.bits() > 16)
 }
 
 /// Whether there is a conversion at all.
-pub(super) fn check(from: Elem, to: Elem) -> Result<()> {
+pub(crate) fn check(from: Elem, to: Elem) -> Result<()> {
     if to == Elem::E8m0 && from != to {
         return Err(unsupported(format!("CPU code for a cast from {from} to {to}")));
     }
@@ -23,7 +23,7 @@ pub(super) fn check(from: Elem, to: Elem) -> Result<()> {
 }
 
 /// x of type `from` as type `to`.
-pub(super) fn cast(e: &mut Emit, from: Elem, to: Elem, x: Value) -> Result<Value> {
+pub(crate) fn cast(e: &mut Emit, from: Elem, to: Elem, x: Value) -> Result<Value> {
     check(from, to)?;
     if from == to {
         return Ok(x);
@@ -125,7 +125,7 @@ fn to_odd(e: &mut Emit, x: Value) -> Value {
 }
 
 /// The strip helpers of an 8-bit float.
-fn strips(elem: Elem) -> Option<(&'static str, &'static str)> {
+pub(crate) fn strips(elem: Elem) -> Option<(&'static str, &'static str)> {
     Some(match elem {
         Elem::E4m3fn => ("e4m3fn_to_f32", "f32_to_e4m3fn"),
         Elem::E5m2 => ("e5m2_to_f32", "f32_to_e5m2"),

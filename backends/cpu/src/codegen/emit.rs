@@ -24,11 +24,11 @@ use silure_ir::{Attrs, Class, Code, Diagnostic, Elem, Num, Result};
 use silure_kernels_cpu::helpers::helper_index;
 
 /// Lanes of a wide value.
-pub(super) const LANES: usize = 4;
+pub(crate) const LANES: usize = 4;
 
 /// A value of the region in some form.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Val {
+pub(crate) enum Val {
     /// The same in every lane (or there is one lane).
     One(Value),
     /// A vector.
@@ -39,7 +39,7 @@ pub(super) enum Val {
 
 /// What the instruction set does in one instruction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Features {
+pub(crate) struct Features {
     /// Fused multiply-add.
     pub fma: bool,
     /// Rounding to integers.
@@ -47,7 +47,7 @@ pub(super) struct Features {
 }
 
 /// The op being lowered.
-pub(super) struct Current {
+pub(crate) struct Current {
     pub attrs: Attrs,
     pub elems: Vec<Elem>,
     pub out: Elem,
@@ -58,20 +58,20 @@ pub(super) struct Current {
 pub struct Emit<'a> {
     /// Cranelift's builder, positioned where the op goes.
     pub b: FunctionBuilder<'a>,
-    pub(super) features: Features,
-    pub(super) conv: CallConv,
-    pub(super) helpers: Value,
-    pub(super) wide: bool,
-    pub(super) current: Current,
+    pub(crate) features: Features,
+    pub(crate) conv: CallConv,
+    pub(crate) helpers: Value,
+    pub(crate) wide: bool,
+    pub(crate) current: Current,
 }
 
 /// Whether a type has a vector form.
-pub(super) fn has_wide(e: Elem) -> bool {
+pub(crate) fn has_wide(e: Elem) -> bool {
     e.bits() < 64
 }
 
 /// The register type of an element.
-pub(super) fn register(e: Elem, wide: bool) -> Type {
+pub(crate) fn register(e: Elem, wide: bool) -> Type {
     match e {
         Elem::F64 => types::F64,
         Elem::I64 | Elem::U64 => types::I64,
@@ -83,12 +83,12 @@ pub(super) fn register(e: Elem, wide: bool) -> Type {
     }
 }
 
-pub(super) fn internal(message: impl Into<String>) -> Diagnostic {
+pub(crate) fn internal(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new(Code::Internal, message)
 }
 
 /// Loads and stores of tensors: never trap, may be unaligned.
-pub(super) fn memory() -> MemFlagsData {
+pub(crate) fn memory() -> MemFlagsData {
     MemFlagsData::new().with_notrap().with_endianness(Endianness::Little)
 }
 
@@ -132,7 +132,7 @@ impl Emit<'_> {
         self.constant(e, Num::I(v as i128), self.wide)
     }
 
-    pub(super) fn constant(&mut self, e: Elem, v: Num, wide: bool) -> Value {
+    pub(crate) fn constant(&mut self, e: Elem, v: Num, wide: bool) -> Value {
         let bits = v.encode(e);
         let lane = match e {
             Elem::F64 => return self.b.ins().f64const(Ieee64::with_bits(bits)),
@@ -209,7 +209,7 @@ impl Emit<'_> {
         Ok(self.b.inst_results(call)[0])
     }
 
-    fn call(
+    pub(crate) fn call(
         &mut self,
         name: &str,
         sig: Signature,
@@ -226,7 +226,7 @@ impl Emit<'_> {
 
     /// Converts through strip helper `name`, from register type `from` to `to` (each f32 or the bits
     /// of an 8-bit type), whatever the number of lanes.
-    pub(super) fn strip(&mut self, name: &str, from: Elem, to: Elem, x: Value) -> Result<Value> {
+    pub(crate) fn strip(&mut self, name: &str, from: Elem, to: Elem, x: Value) -> Result<Value> {
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, 32, 4);
         let slot = self.b.create_sized_stack_slot(slot);
         let p = self.b.ins().stack_addr(types::I64, slot, 0);
@@ -244,7 +244,7 @@ impl Emit<'_> {
     }
 
     /// Loads one element, or four that are contiguous, `offset` bytes after `p`.
-    pub(super) fn load(&mut self, e: Elem, p: Value, offset: i32, wide: bool) -> Val {
+    pub(crate) fn load(&mut self, e: Elem, p: Value, offset: i32, wide: bool) -> Val {
         let m = memory();
         if !wide {
             let v = match e {
@@ -297,7 +297,7 @@ impl Emit<'_> {
     }
 
     /// Stores one element (`One`) or four contiguous ones.
-    pub(super) fn store(&mut self, e: Elem, v: Val, p: Value, offset: i32) -> Result<()> {
+    pub(crate) fn store(&mut self, e: Elem, v: Val, p: Value, offset: i32) -> Result<()> {
         let m = memory();
         match v {
             Val::One(v) => match e.bits() {
@@ -347,7 +347,7 @@ impl Emit<'_> {
     }
 
     /// One lane of a value, as a scalar.
-    pub(super) fn lane(&mut self, e: Elem, v: Val, i: usize) -> Value {
+    pub(crate) fn lane(&mut self, e: Elem, v: Val, i: usize) -> Value {
         match v {
             Val::One(v) => v,
             Val::Lanes(l) => l[i],
@@ -362,7 +362,7 @@ impl Emit<'_> {
     }
 
     /// The value as a vector; `None` for 64-bit elements.
-    pub(super) fn widen(&mut self, e: Elem, v: Val) -> Option<Value> {
+    pub(crate) fn widen(&mut self, e: Elem, v: Val) -> Option<Value> {
         if !has_wide(e) {
             return None;
         }

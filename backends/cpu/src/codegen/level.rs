@@ -41,7 +41,7 @@ impl IsaLevel {
         })
     }
 
-    pub(super) fn features(self) -> Features {
+    pub(crate) fn features(self) -> Features {
         let modern = self != IsaLevel::X86_64;
         Features { fma: modern, round: modern }
     }

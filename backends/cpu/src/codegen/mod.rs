@@ -18,13 +18,13 @@
 //! assert!(cg.finish().unwrap().bytes.is_empty());
 //! ```
 
-mod cast;
-mod emit;
+pub(crate) mod cast;
+pub(crate) mod emit;
 mod level;
-mod nest;
+pub(crate) mod nest;
 mod object;
 mod ops;
-mod prepare;
+pub(crate) mod prepare;
 mod space;
 
 use std::collections::HashMap;
@@ -62,11 +62,11 @@ const EXPANDED: &[&str] = &[
 ];
 
 impl Registry {
-    fn has(&self, op: &str) -> bool {
+    pub(crate) fn has(&self, op: &str) -> bool {
         self.0.contains_key(op) || EXPANDED.contains(&op)
     }
 
-    fn get(&self, op: &str) -> Option<&ScalarLowering> {
+    pub(crate) fn get(&self, op: &str) -> Option<&ScalarLowering> {
         self.0.get(op)
     }
 
@@ -114,7 +114,7 @@ fn check_tensor(t: &TensorType) -> Result<()> {
 }
 
 /// Every op has a lowering for its types.
-fn check_body(body: &Body, registry: &Registry) -> Result<()> {
+pub(crate) fn check_body(body: &Body, registry: &Registry) -> Result<()> {
     use silure_ir::{Traits, Type};
     for &op in body.ops() {
         let o = body.func.op(op);

@@ -18,28 +18,28 @@ use super::prepare::Body;
 use super::space::Space;
 
 /// Elements of a task along the inner axis, and about how many a task has.
-pub(super) const CHUNK: i64 = 4096;
+pub(crate) const CHUNK: i64 = 4096;
 
 /// The `sizes` a function is launched with.
 #[derive(Default)]
-pub(super) struct Sizes(pub Vec<Dim>);
+pub(crate) struct Sizes(pub Vec<Dim>);
 
 /// A stride or size in code.
 #[derive(Clone, Copy)]
-pub(super) enum Scalar {
+pub(crate) enum Scalar {
     Const(i64),
     Value(Value),
 }
 
 /// Reads sizes and multiplies them.
-pub(super) struct Nest<'e, 'a> {
+pub(crate) struct Nest<'e, 'a> {
     pub e: &'e mut Emit<'a>,
     pub sizes: Sizes,
     pub sizes_ptr: Value,
 }
 
 /// One operand or result of the nest.
-pub(super) struct Port {
+pub(crate) struct Port {
     pub elem: Elem,
     /// Where the current row begins.
     pub row: Variable,
@@ -316,7 +316,7 @@ impl Nest<'_, '_> {
 }
 
 /// Emits the region once, for one element or four.
-pub(super) fn run(
+pub(crate) fn run(
     e: &mut Emit,
     body: &Body,
     registry: &Registry,

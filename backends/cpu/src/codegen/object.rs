@@ -58,9 +58,9 @@ pub struct Object {
 
 /// Generates code for one instruction-set level.
 pub struct Codegen {
-    level: IsaLevel,
-    isa: Arc<dyn TargetIsa>,
-    registry: Registry,
+    pub(crate) level: IsaLevel,
+    pub(crate) isa: Arc<dyn TargetIsa>,
+    pub(crate) registry: Registry,
     object: Object,
     compiled: HashMap<String, u64>,
 }
@@ -139,7 +139,7 @@ impl Codegen {
         Ok(Callback { function: self.compile(func, name)?, sizes })
     }
 
-    fn signature(&self, params: &[Type], returns: &[Type]) -> Signature {
+    pub(crate) fn signature(&self, params: &[Type], returns: &[Type]) -> Signature {
         let mut s = Signature::new(self.isa.default_call_conv());
         s.params.extend(params.iter().map(|t| AbiParam::new(*t)));
         s.returns.extend(returns.iter().map(|t| AbiParam::new(*t)));
@@ -147,7 +147,7 @@ impl Codegen {
     }
 
     /// Starts a function: the emitter in its entry block, and its parameters.
-    fn start<'a>(
+    pub(crate) fn start<'a>(
         &self,
         func: &'a mut Function,
         cx: &'a mut FunctionBuilderContext,
@@ -312,7 +312,7 @@ impl Codegen {
     }
 
     /// Compiles a function into the object; its index.
-    fn compile(&mut self, func: Function, name: &str) -> Result<u32> {
+    pub(crate) fn compile(&mut self, func: Function, name: &str) -> Result<u32> {
         let index = self.object.offsets.len() as u32;
         let key = func.display().to_string();
         if let Some(&at) = self.compiled.get(&key) {

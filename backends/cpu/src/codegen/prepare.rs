@@ -17,7 +17,7 @@ use silure_ir::{
 use super::Registry;
 
 /// A region on scalars, ready to be emitted: the function's body, ended by `yield`.
-pub(super) struct Body {
+pub(crate) struct Body {
     pub func: Func,
     pub args: Vec<Elem>,
     pub results: Vec<Elem>,
@@ -30,11 +30,11 @@ impl Body {
 }
 
 /// Whether arithmetic on the type is done in f32.
-pub(super) fn is_narrow(e: Elem) -> bool {
+pub(crate) fn is_narrow(e: Elem) -> bool {
     e.is_float() && !matches!(e, Elem::F32 | Elem::F64)
 }
 
-pub(super) fn prepare(
+pub(crate) fn prepare(
     from: &Func,
     region: RegionId,
     registry: &Registry,
@@ -73,12 +73,12 @@ pub(super) fn prepare(
     Ok(Body { func: f, args, results })
 }
 
-pub(super) fn unsupported(message: String) -> Diagnostic {
+pub(crate) fn unsupported(message: String) -> Diagnostic {
     Diagnostic::new(Code::Unsupported, message)
 }
 
 /// Whether memory can hold the type for generated code.
-pub(super) fn check_elem(e: Elem) -> Result<()> {
+pub(crate) fn check_elem(e: Elem) -> Result<()> {
     if e.bytes().is_none() {
         return Err(unsupported(format!("elementwise code on {e}: its elements share bytes"))
             .need("a type of whole bytes", e)
