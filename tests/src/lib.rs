@@ -1,5 +1,10 @@
 //! What the end-to-end tests share: compiling in memory, running, comparing with the oracle.
 
+pub mod child;
+pub mod models;
+pub mod onnx;
+pub mod random;
+
 use std::sync::Arc;
 
 use silure::ir::eval::{Interp, Limits};
@@ -34,7 +39,12 @@ pub fn run(engine: &Arc<Engine>, entry: &str, inputs: &[Tensor]) -> Vec<Tensor> 
 }
 
 /// Runs an entry of a module through the oracle.
-pub fn oracle(m: &Module, source: &dyn WeightSource, entry: &str, inputs: &[Tensor]) -> Vec<Tensor> {
+pub fn oracle(
+    m: &Module,
+    source: &dyn WeightSource,
+    entry: &str,
+    inputs: &[Tensor],
+) -> Vec<Tensor> {
     let args: Vec<Datum> = inputs.iter().map(|t| t.clone().into()).collect();
     let out = Interp::new(m, source, Limits::default()).run(entry, args);
     out.unwrap_or_else(|e| panic!("{e}")).iter().map(|d| (**d.tensor().unwrap()).clone()).collect()
