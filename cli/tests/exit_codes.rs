@@ -73,18 +73,10 @@ fn code_5_for_what_is_not_supported() {
 #[test]
 fn code_4_when_memory_does_not_suffice() {
     let dir = tempfile::tempdir().unwrap();
-    let f = file(
-        dir.path(),
-        "m.sir",
-        "module @m {\n entry @main(%x: f32[4]) -> (y: f32[1]) {\n \
-         %n = graph.full {shape = dims[1000], value = dense<f32[]: 1.0>} : f32[1000]\n \
-         %c = graph.concat %n, %x {axis = 0} : f32[1004]\n %s = arith.exp %c : f32[1004]\n \
-         %r = graph.reduce_sum %s {axes = [0]} : f32[1]\n return %r\n }\n}\n",
-    );
-    let x = file(dir.path(), "x.npy", npy("4,", &[0.0; 4]));
-    let input = format!("x=@{}", s(&x));
-    silure(&["run", s(&f), "--input", &input]).code(0);
-    silure(&["run", s(&f), "--input", &input, "--memory", "64"]).code(4).says("memory");
+    let x = file(dir.path(), "x.npy", npy("1, 1, 8, 8", &[0.5; 64]));
+    let (model, input) = (repo("cli/demo/digits.onnx"), format!("image=@{}", s(&x)));
+    silure(&["run", &model, "--input", &input]).code(0);
+    silure(&["run", &model, "--input", &input, "--memory", "64"]).code(4).says("memory");
 }
 
 #[test]
