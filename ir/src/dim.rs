@@ -206,6 +206,9 @@ impl Dim {
         if self.is_invalid() || other.is_invalid() {
             return Dim::INVALID;
         }
+        if let (Dim::Const(a), Dim::Const(b)) = (self, other) {
+            return Dim::Const(if smaller { *a.min(b) } else { *a.max(b) });
+        }
         if let Some(d) = (self.clone() - other.clone()).as_const() {
             return if (d <= 0) == smaller { self.clone() } else { other.clone() };
         }

@@ -25,8 +25,11 @@ use crate::module::Module;
 use crate::op::{Arity, Default, Traits};
 use crate::types::Type;
 
-/// The most bytes one tensor may have when every symbol is at its greatest stated value.
+/// The most elements one tensor may have when every symbol is at its least stated value.
 const MOST_ELEMENTS: i64 = 1 << 46;
+
+/// The most dims one tensor may have: what the plan of an engine can hold.
+const MOST_DIMS: usize = 32;
 
 /// Checks a module; all errors.
 pub fn verify(m: &Module) -> Result<(), Vec<Diagnostic>> {
@@ -157,6 +160,9 @@ impl<'a> Verifier<'a> {
             } else if d.is_invalid() || d.bounds(&range).1 < 0 {
                 message = Some(format!("the type {ty} has a negative or overflowing dim"));
             }
+        }
+        if t.rank() > MOST_DIMS {
+            message = Some(format!("a tensor has {} dims, at most {MOST_DIMS} are allowed", t.rank()));
         }
         let count = t.count();
         let least = count.bounds(&|s| (range(s).0, range(s).0)).0;

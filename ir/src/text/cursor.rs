@@ -205,7 +205,9 @@ impl<'a> Cursor<'a> {
             match b {
                 b'"' => break,
                 b'\\' => {
-                    let e = bytes.get(self.pos).copied().unwrap_or(b'"');
+                    let Some(&e) = bytes.get(self.pos) else {
+                        return Err(self.error("the string does not end"));
+                    };
                     self.pos += 1;
                     match e {
                         b'n' => out.push(b'\n'),

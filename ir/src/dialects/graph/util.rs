@@ -47,7 +47,11 @@ fn bounds(cx: &InferCx, d: &Dim) -> (i64, i64) {
 
 /// The smaller dim, decided by symbol ranges where they decide it.
 pub(super) fn min(cx: &InferCx, a: &Dim, b: &Dim) -> Dim {
-    match bounds(cx, &(a.clone() - b.clone())) {
+    let difference = a.clone() - b.clone();
+    if difference.is_invalid() {
+        return a.minimum(b);
+    }
+    match bounds(cx, &difference) {
         (_, ..=0) => a.clone(),
         (0.., _) => b.clone(),
         _ => a.minimum(b),
@@ -56,7 +60,11 @@ pub(super) fn min(cx: &InferCx, a: &Dim, b: &Dim) -> Dim {
 
 /// The larger dim, decided by symbol ranges where they decide it.
 pub(super) fn max(cx: &InferCx, a: &Dim, b: &Dim) -> Dim {
-    match bounds(cx, &(a.clone() - b.clone())) {
+    let difference = a.clone() - b.clone();
+    if difference.is_invalid() {
+        return a.maximum(b);
+    }
+    match bounds(cx, &difference) {
         (_, ..=0) => b.clone(),
         (0.., _) => a.clone(),
         _ => a.maximum(b),
