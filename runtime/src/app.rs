@@ -62,6 +62,29 @@ pub struct Report {
     pub profile: Vec<ProfileRow>,
     /// Most bytes the session held.
     pub peak_memory: u64,
+    /// Memory of this process after the last run, the session still there; Linux only.
+    pub resident: Option<Resident>,
+}
+
+/// Memory of a process that is in RAM, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Pages of mapped files: the engine's weights, the program itself.
+    pub file: u64,
+    /// Everything else: arena, heap, stacks.
+    pub anonymous: u64,
+}
+
+impl Resident {
+    /// Of this process, from `/proc/self/status`; `None` where there is no such file.
+    pub fn now() -> Option<Resident> {
+        let text = std::fs::read_to_string("/proc/self/status").ok()?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        };
+        Some(Resident { file: field("RssFile:")?, anonymous: field("RssAnon:")? })
+    }
 }
 
 /// Puts files in the order of the entry's inputs.
@@ -150,6 +173,7 @@ pub fn run(engine: &Arc<Engine>, request: &Request) -> Result<Report> {
         })?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
+    let resident = Resident::now();
     let names = entry.outputs.iter().map(|p| plan.str(p.name).to_string());
     let outputs: Vec<_> = names.zip(outputs).collect();
     let files = match &request.out_dir {
@@ -163,6 +187,7 @@ pub fn run(engine: &Arc<Engine>, request: &Request) -> Result<Report> {
         seconds,
         profile: if request.profile { session.profile(index) } else { vec![] },
         peak_memory: session.peak_memory(),
+        resident,
     })
 }
 
@@ -189,6 +214,8 @@ impl Report {
             "outputs": self.outputs.iter().enumerate().map(output).collect::<Vec<_>>(),
             "seconds": self.seconds,
             "peak_memory": self.peak_memory,
+            "resident_file": self.resident.map(|r| r.file),
+            "resident_anonymous": self.resident.map(|r| r.anonymous),
             "profile": self.profile.iter().map(row).collect::<Vec<_>>(),
         })
     }
