@@ -81,7 +81,16 @@ impl Compiler {
             first.get_or_insert(encoded);
         }
         let Some(encoded) = first else { return Err(Error::Usage("no target was given".into())) };
-        Ok(Compiled { module, encoded, objects, source, passes, notes, hash, options: options.clone() })
+        Ok(Compiled {
+            module,
+            encoded,
+            objects,
+            source,
+            passes,
+            notes,
+            hash,
+            options: options.clone(),
+        })
     }
 
     /// Takes a module on to a phase.
@@ -106,6 +115,9 @@ impl Compiler {
                 (Some(_), _) => "",
                 (None, p) => p.pipeline(),
             };
+            if phase == Phase::Kernel && options.passes.is_none() {
+                silure_cpu::lower::decompose(module, &self.lowerings)?;
+            }
             if !pipeline.is_empty() {
                 report.extend(driver.run(pipeline, module)?.passes);
             }

@@ -1,6 +1,5 @@
 //! Reading models: ONNX files and text IR.
 
-
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -50,12 +49,14 @@ fn beside(folder: &Path, source: &str, offset: u64, bytes: u64) -> silure_ir::Re
     use std::os::unix::fs::FileExt;
     let io = |what: String| Diagnostic::new(Code::Io, what);
     let mut parts = Path::new(source).components();
-    let plain = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
+    let plain =
+        matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
     if !plain {
         return Err(io(format!("weight file `{source}` is not a plain file name")));
     }
     let path = folder.join(source);
-    let meta = std::fs::symlink_metadata(&path).map_err(|e| io(format!("{}: {e}", path.display())))?;
+    let meta =
+        std::fs::symlink_metadata(&path).map_err(|e| io(format!("{}: {e}", path.display())))?;
     if !meta.is_file() {
         return Err(io(format!("weight file `{source}` is not a regular file")));
     }
@@ -82,7 +83,12 @@ impl Compiler {
     }
 
     /// Reads a model from bytes, for embedded ones.
-    pub fn load_bytes(&self, name: &str, bytes: Vec<u8>, options: &ImportOptions) -> Result<Loaded> {
+    pub fn load_bytes(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        options: &ImportOptions,
+    ) -> Result<Loaded> {
         let hash = digest(Sha256::new().chain_update(&bytes));
         let model = Model::from_bytes(bytes, name, Limits::default())?;
         self.import(&model, hash, options)
@@ -123,4 +129,3 @@ fn digest(h: Sha256) -> String {
     let hex: String = h.finalize().iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")
 }
-

@@ -32,12 +32,13 @@ impl Phase {
         Phase::ALL.into_iter().find(|p| p.name() == name)
     }
 
-    /// The passes that lead to it from the phase before; the last phase is the backend's lowering.
+    /// The passes that lead to it from the phase before (the kernel phase begins with the target's
+    /// decompositions); the last phase is the backend's lowering.
     pub fn pipeline(self) -> &'static str {
         match self {
             Phase::Import | Phase::Plan => "",
-            Phase::Graph => "canonicalize,shapes,fold,canonicalize,shapes,fold,cse,dce",
-            Phase::Kernel => "fuse,cse,dce",
+            Phase::Graph => "canonicalize,shapes,fold,canonicalize,shapes,fold,recognize,cse,dce",
+            Phase::Kernel => "canonicalize,fold,cse,fuse,cse,dce",
         }
     }
 }

@@ -171,8 +171,7 @@ fn closed(
             }
             // x · sigmoid(x), x · hard_sigmoid(x): two uses that meet in a product.
             &[a, b] if c.epilogue.activation == activation::NONE => {
-                let (gate, product) =
-                    if f.op(a).def.name == "arith.mul" { (b, a) } else { (a, b) };
+                let (gate, product) = if f.op(a).def.name == "arith.mul" { (b, a) } else { (a, b) };
                 let (g, m) = (f.op(gate), f.op(product));
                 if m.def.name != "arith.mul" || !m.operands().any(|v| v == g.result()) {
                     return None;

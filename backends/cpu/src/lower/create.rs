@@ -134,7 +134,11 @@ static SHAPE_OF: Lowering = Lowering {
 };
 
 /// A tensor that holds sizes.
-pub(super) fn sizes_tensor(l: &mut Lower, ty: TensorType, dims: Vec<Dim>) -> Result<silure_ir::ValueId> {
+pub(super) fn sizes_tensor(
+    l: &mut Lower,
+    ty: TensorType,
+    dims: Vec<Dim>,
+) -> Result<silure_ir::ValueId> {
     let attrs = Attrs::new().with("dims", dims);
     l.b.typed(&silure_ir::dialects::plan::DIMS, [], attrs, silure_ir::Type::Tensor(ty))
 }

@@ -12,8 +12,16 @@ use super::{Lower, Lowering, Sizes, elem_is, product, strides, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[
-    &GATHER, &GATHER_ELEMENTS, &GATHER_ND, &SCATTER_ELEMENTS, &SCATTER_ND, &TOP_K, &NONZERO, &UNIQUE,
-    &COMPRESS, &REVERSE_SEQUENCE,
+    &GATHER,
+    &GATHER_ELEMENTS,
+    &GATHER_ND,
+    &SCATTER_ELEMENTS,
+    &SCATTER_ND,
+    &TOP_K,
+    &NONZERO,
+    &UNIQUE,
+    &COMPRESS,
+    &REVERSE_SEQUENCE,
 ];
 
 fn positions(cx: &silure_ir::infer::InferCx) -> Result<(), String> {
@@ -271,7 +279,8 @@ static UNIQUE: Lowering = Lowering {
                 .done()
         };
         let one = TensorType::new(Elem::I64, vec![Dim::Const(1)]);
-        let (counting, filling) = (format!("unique.count.{}", t.elem), format!("unique.fill.{}", t.elem));
+        let (counting, filling) =
+            (format!("unique.count.{}", t.elem), format!("unique.fill.{}", t.elem));
         let count = l.launch1(&counting, &[Some(x)], one, sizes(Dim::Const(0))?)?;
         l.bind(&size, count, 0)?;
         let outs = (0..4).map(|i| l.out(op, i).map(Some)).collect::<Result<Vec<_>>>()?;

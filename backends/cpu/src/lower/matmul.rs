@@ -117,7 +117,8 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
     let mut b_batch = sb.strides[..r - 2].to_vec();
     let mut a_row = sa.strides[r - 2].clone();
     // One matrix B for all of a dense A: the batch is more rows.
-    let repeated = b_batch.iter().zip(&batch).all(|(s, d)| *s == Dim::Const(0) || *d == Dim::Const(1));
+    let repeated =
+        b_batch.iter().zip(&batch).all(|(s, d)| *s == Dim::Const(0) || *d == Dim::Const(1));
     let dense = sa.strides == strides(&ta.dims);
     if repeated && dense && !batch.is_empty() {
         m = product(&batch) * m;
@@ -148,10 +149,7 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
                     *s = Dim::from(c / plain.max(1)) * matrix.clone();
                 }
             }
-            sizes = sizes
-                .right("b_batch", &b_batch, 0)
-                .set("b_row", 0i64)
-                .set("b_col", 0i64);
+            sizes = sizes.right("b_batch", &b_batch, 0).set("b_row", 0i64).set("b_col", 0i64);
             ("matmul.f32.packed", w)
         }
         None => {
@@ -179,7 +177,9 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
 fn pack(l: &mut Lower, b: &Strided, tb: &TensorType) -> Result<Option<ValueId>> {
     let Some(expr) = l.weight_of(b.value) else { return Ok(None) };
     let ty = expr.ty()?;
-    let (Some(shape), Some(_)) = (ty.shape(), tb.dims[tb.rank() - 2..].iter().map(Dim::as_size).collect::<Option<Vec<_>>>()) else {
+    let (Some(shape), Some(_)) =
+        (ty.shape(), tb.dims[tb.rank() - 2..].iter().map(Dim::as_size).collect::<Option<Vec<_>>>())
+    else {
         return Ok(None);
     };
     let r = shape.len();
@@ -217,7 +217,9 @@ fn matmul_integer(l: &mut Lower, op: OpId) -> Result<ValueId> {
     };
     let (a_zp, b_zp) = (point(l, az)?, point(l, bz)?);
     let packed = match l.weight_of(sb.value) {
-        Some(expr) if r == 2 && expr.ty()?.encoding.is_none() && sb.strides == strides(&tb.dims) => {
+        Some(expr)
+            if r == 2 && expr.ty()?.encoding.is_none() && sb.strides == strides(&tb.dims) =>
+        {
             let name = format!("{}.packed", l.weight_name(sb.value));
             Some(l.weight(&name, WeightExpr::Pack(Box::new(expr), I8_PACKED.into()))?)
         }

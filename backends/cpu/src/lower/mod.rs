@@ -48,8 +48,15 @@ impl Default for Lowerings {
     fn default() -> Self {
         let mut t = Lowerings(BTreeMap::new());
         for topic in [
-            anchor::TABLE, create::TABLE, index::TABLE, matmul::TABLE, movement::TABLE, nn::TABLE,
-            quant::TABLE, rnn::TABLE, rows::TABLE,
+            anchor::TABLE,
+            create::TABLE,
+            index::TABLE,
+            matmul::TABLE,
+            movement::TABLE,
+            nn::TABLE,
+            quant::TABLE,
+            rnn::TABLE,
+            rows::TABLE,
         ] {
             for l in topic {
                 t.register(l);
@@ -94,7 +101,6 @@ impl Lowerings {
                 }
                 let verdict = match self.get(o.def.name) {
                     Some(l) => (l.can)(&InferCx::new(f, op)),
-                    None if o.def.decompose.is_some() => Ok(()),
                     None => Err("no lowering for this target".to_string()),
                 };
                 if let Err(reason) = verdict {
@@ -157,48 +163,36 @@ pub fn lower(m: &mut Module, table: &Lowerings) -> Result<(), Vec<Diagnostic>> {
 }
 
 fn lower_func(f: &mut Func, weights: &mut Vec<Weight>, table: &Lowerings) -> Result<()> {
-    // A decomposed op leaves new ops to lower: repeat until nothing changes. Each round removes at
-    // least one op that is not lowered, and decompositions do not grow without end.
-    for _ in 0..16 {
-        let mut again = false;
-        for op in f.walk().into_iter().rev() {
-            let o = f.op(op);
-            if o.parent().is_none() || inside_kernel(f, op) {
-                continue;
-            }
-            let dead = o.results.iter().all(|r| f.uses(*r).is_empty());
-            if dead && !o.def.is(Traits::EFFECT) && !o.def.is(Traits::CONSUMES) {
-                f.erase(op);
-                continue;
-            }
-            if stays(f, op) {
-                continue;
-            }
-            let (def, loc) = (o.def, o.loc.clone());
-            let mut l = Lower { b: Builder::before(f, op), weights };
-            let new = match (table.get(def.name), def.decompose) {
-                (Some(t), _) => (t.lower)(&mut l, op),
-                (None, Some(d)) => {
-                    again = true;
-                    d(&mut l.b, op)
-                }
-                (None, None) => bail!(Internal, "`{}` has no lowering", def.name),
-            }
-            .map_err(|e| e.at(&loc).note(format!("lowering `{}`", def.name)))?;
-            let old = f.op(op).results.clone();
-            for (a, b) in old.iter().zip(new) {
-                if let (Some(name), None) = (f.value(*a).name.clone(), f.value(b).name.clone()) {
-                    f.value_mut(b).name = Some(name);
-                }
-                f.replace_uses(*a, b);
-            }
+    for op in f.walk().into_iter().rev() {
+        let o = f.op(op);
+        if o.parent().is_none() || inside_kernel(f, op) {
+            continue;
+        }
+        let dead = o.results.iter().all(|r| f.uses(*r).is_empty());
+        if dead && !o.def.is(Traits::EFFECT) && !o.def.is(Traits::CONSUMES) {
             f.erase(op);
+            continue;
         }
-        if !again {
-            return Ok(());
+        if stays(f, op) {
+            continue;
         }
+        let (def, loc) = (o.def, o.loc.clone());
+        let mut l = Lower { b: Builder::before(f, op), weights };
+        let new = match table.get(def.name) {
+            Some(t) => (t.lower)(&mut l, op),
+            None => bail!(Internal, "`{}` has no lowering", def.name),
+        }
+        .map_err(|e| e.at(&loc).note(format!("lowering `{}`", def.name)))?;
+        let old = f.op(op).results.clone();
+        for (a, b) in old.iter().zip(new) {
+            if let (Some(name), None) = (f.value(*a).name.clone(), f.value(b).name.clone()) {
+                f.value_mut(b).name = Some(name);
+            }
+            f.replace_uses(*a, b);
+        }
+        f.erase(op);
     }
-    bail!(Internal, "decompositions do not come to an end")
+    Ok(())
 }
 
 /// What a lowering works with.
@@ -363,17 +357,9 @@ impl Lower<'_, '_> {
         (0..n).map(|k| self.read(v, k, name)).collect()
     }
 
-    /// The weight expression of a value that is a weight or constant.
+    /// The weight expression of a value that is a weight, a constant, or pieces of them put together.
     pub fn weight_of(&self, v: ValueId) -> Option<WeightExpr> {
-        let o = self.b.func.op(self.b.func.def_op(v)?);
-        if o.def.name == core::WEIGHT.name {
-            let name = o.attrs.str("name");
-            return self.weights.iter().find(|w| *w.name == *name).map(|w| w.expr.clone());
-        }
-        (o.def.name == core::CONSTANT.name)
-            .then(|| o.attrs.tensor("value").cloned())
-            .flatten()
-            .map(WeightExpr::Data)
+        weight_expr(self.b.func, self.weights, v)
     }
 
     /// A weight made of an expression; equal expressions are one weight.
@@ -402,6 +388,98 @@ impl Lower<'_, '_> {
     pub fn constant(&mut self, t: Tensor) -> Result<ValueId> {
         self.b.constant(t)
     }
+}
+
+/// The expression of a value that can be computed while an engine is written: a weight or constant,
+/// seen through slices, concatenations, reshapes and transposes.
+fn weight_expr(f: &Func, weights: &[Weight], v: ValueId) -> Option<WeightExpr> {
+    let o = f.op(f.def_op(v)?);
+    let inner = || weight_expr(f, weights, o.operand(0)?).map(Box::new);
+    let shape = || f.ty(v).as_tensor()?.shape();
+    match o.def.name {
+        "core.weight" => {
+            let name = o.attrs.str("name");
+            weights.iter().find(|w| *w.name == *name).map(|w| w.expr.clone())
+        }
+        "core.constant" => o.attrs.tensor("value").cloned().map(WeightExpr::Data),
+        "graph.reshape" => Some(WeightExpr::Reshape(inner()?, shape()?)),
+        "graph.transpose" => {
+            let perm = o.attrs.ints("perm").iter().map(|&p| p as usize).collect();
+            Some(WeightExpr::Transpose(inner()?, perm))
+        }
+        "graph.concat" => {
+            let parts =
+                o.tail().iter().map(|p| weight_expr(f, weights, *p)).collect::<Option<_>>()?;
+            Some(WeightExpr::Concat(parts, o.attrs.int("axis") as usize))
+        }
+        "graph.slice" => {
+            let size = shape()?;
+            let mut start = vec![0; size.len()];
+            let steps = o.attrs.ints("steps");
+            for (i, &a) in o.attrs.ints("axes").iter().enumerate() {
+                let s = o.attrs.dims("starts").get(i)?.as_const()?;
+                let n = f.ty(o.operand(0)?).as_tensor()?.dims[a as usize].as_const()?;
+                if steps.get(i).copied().unwrap_or(1) != 1 {
+                    return None;
+                }
+                start[a as usize] = (if s < 0 { s + n } else { s }).clamp(0, n) as usize;
+            }
+            Some(WeightExpr::Slice(inner()?, start, size))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a value can be computed while an engine is written.
+fn is_weight(f: &Func, v: ValueId) -> bool {
+    let Some(op) = f.def_op(v) else { return false };
+    let o = f.op(op);
+    match o.def.name {
+        "core.weight" | "core.constant" => true,
+        "graph.reshape" | "graph.transpose" => o.operand(0).is_some_and(|x| is_weight(f, x)),
+        "graph.slice" => {
+            let fixed = o.slots().skip(1).all(|s| s.is_none())
+                && o.attrs.ints("steps").iter().all(|s| *s == 1)
+                && o.attrs.dims("starts").iter().all(|d| d.as_const().is_some());
+            fixed && o.operand(0).is_some_and(|x| is_weight(f, x))
+        }
+        "graph.concat" => o.tail().iter().all(|x| is_weight(f, *x)),
+        _ => false,
+    }
+}
+
+/// Replaces every op that has no lowering here, but is made of others, by them: before fusion, so
+/// that the parts fuse.
+pub fn decompose(m: &mut Module, table: &Lowerings) -> Result<bool> {
+    let mut changed = false;
+    for f in m.funcs.iter_mut().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
+        for _ in 0..16 {
+            let mut again = false;
+            for op in f.walk() {
+                let o = f.op(op);
+                let (def, loc) = (o.def, o.loc.clone());
+                // Elementwise ops are code of their own and are expanded where it is generated.
+                let kept =
+                    stays(f, op) || def.is(Traits::ELEMENTWISE) || table.get(def.name).is_some();
+                let (Some(d), false, true) = (def.decompose, kept, o.parent().is_some()) else {
+                    continue;
+                };
+                let mut b = Builder::before(f, op);
+                let new =
+                    d(&mut b, op).map_err(|e| e.at(&loc).note(format!("in `{}`", def.name)))?;
+                for (a, b) in f.op(op).results.clone().iter().zip(new) {
+                    f.replace_uses(*a, b);
+                }
+                f.erase(op);
+                again = true;
+            }
+            if !again {
+                break;
+            }
+            changed = true;
+        }
+    }
+    Ok(changed)
 }
 
 /// The product of dims.

@@ -1,6 +1,6 @@
 //! Ops that move data: views where the bytes need not move, strided copies otherwise.
 
-
+use silure_ir::infer::norm_axis;
 use silure_ir::{Dim, OpId, Result, TensorType, ValueId, bail};
 use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::movement::pad::{self, Pad};
@@ -9,8 +9,18 @@ use super::matmul::strided;
 use super::{Lower, Lowering, Sizes, always, strides, width};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] =
-    &[&RESHAPE, &TRANSPOSE, &BROADCAST, &SLICE, &CONCAT, &SPLIT, &PAD, &TILE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH];
+pub(super) static TABLE: &[&Lowering] = &[
+    &RESHAPE,
+    &TRANSPOSE,
+    &BROADCAST,
+    &SLICE,
+    &CONCAT,
+    &SPLIT,
+    &PAD,
+    &TILE,
+    &DEPTH_TO_SPACE,
+    &SPACE_TO_DEPTH,
+];
 
 /// The most axes a copy kernel takes.
 const RANK: usize = 8;
@@ -131,11 +141,8 @@ static BROADCAST: Lowering = Lowering {
     },
 };
 
-static SLICE: Lowering = Lowering {
-    op: "graph.slice",
-    can: always,
-    lower: |l, op| Ok(vec![slice(l, op)?]),
-};
+static SLICE: Lowering =
+    Lowering { op: "graph.slice", can: always, lower: |l, op| Ok(vec![slice(l, op)?]) };
 
 /// Start clamped into an axis, and the number of elements taken, by ONNX's rules.
 fn slice_range(start: &Dim, end: &Dim, step: i64, n: &Dim) -> (Dim, Dim) {
@@ -176,7 +183,7 @@ fn slice(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let own = strides(&t.dims);
     let (mut src, mut offset) = (own.clone(), Dim::Const(0));
     for (i, &a) in axes.iter().enumerate() {
-        let a = a as usize;
+        let a = norm_axis(a, t.rank())?;
         let Some(step) = steps[i].as_const().filter(|&s| s != 0) else {
             bail!(Unsupported, "a slice whose step is decided when running");
         };
@@ -208,15 +215,15 @@ static CONCAT: Lowering = Lowering {
     can: always,
     lower: |l, op| {
         let xs = l.b.func.op(op).tail().to_vec();
-        let (y, axis) = (l.out(op, 0)?, l.attrs(op).int("axis") as usize);
+        let y = l.out(op, 0)?;
+        let axis = norm_axis(l.attrs(op).int("axis"), y.rank())?;
         let dst = strides(&y.dims);
         let (mut at, mut whole) = (Dim::Const(0), None);
         for x in xs {
             // A transposed part is read in place.
             let (t, s) = (l.t(x)?, strided(l, x)?);
             let offset = at.clone() * dst[axis].clone();
-            let (kernel, sizes) =
-                copy_sizes(&y, &t.dims, &s.strides, &dst, Dim::Const(0), offset)?;
+            let (kernel, sizes) = copy_sizes(&y, &t.dims, &s.strides, &dst, Dim::Const(0), offset)?;
             whole = Some(match whole {
                 None => l.launch1(kernel, &[Some(s.value)], y.clone(), sizes)?,
                 Some(w) => l.update(kernel, w, &[Some(s.value)], sizes)?,
@@ -235,7 +242,8 @@ static SPLIT: Lowering = Lowering {
     can: always,
     lower: |l, op| {
         let x = l.operand(op, 0)?;
-        let (t, axis) = (l.t(x)?, l.attrs(op).int("axis") as usize);
+        let t = l.t(x)?;
+        let axis = norm_axis(l.attrs(op).int("axis"), t.rank())?;
         let n = l.b.func.op(op).results.len();
         if l.b.func.op(op).operand(1).is_some() {
             let sizes = l.dims_param(op, "sizes", 1)?;
@@ -348,11 +356,16 @@ static SPACE_TO_DEPTH: Lowering = Lowering {
 };
 
 /// x seen as `from`, its axes permuted, written densely.
-fn permuted(l: &mut Lower, x: ValueId, y: TensorType, from: &[Dim], perm: &[usize]) -> Result<ValueId> {
+fn permuted(
+    l: &mut Lower,
+    x: ValueId,
+    y: TensorType,
+    from: &[Dim],
+    perm: &[usize],
+) -> Result<ValueId> {
     let own = strides(from);
     let dims: Vec<Dim> = perm.iter().map(|&p| from[p].clone()).collect();
     let src: Vec<Dim> = perm.iter().map(|&p| own[p].clone()).collect();
     let dst = strides(&dims);
     copy_to(l, x, y, &dims, &src, &dst, Dim::Const(0))
 }
-

@@ -2,10 +2,10 @@
 
 use silure_ir::infer::InferCx;
 use silure_ir::{Attrs, Dim, Elem, OpId, Result, TensorType, ValueId, bail};
+use silure_kernels_cpu::conv::Window;
 use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
-use silure_kernels_cpu::conv::Window;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, bias};
 use silure_kernels_cpu::gemm::int8::{Stage, per};
 
@@ -45,7 +45,8 @@ static CONV_TRANSPOSE: Lowering = Lowering {
         let (tx, tw, y) = (l.t(x)?, l.t(w)?, l.out(op, 0)?);
         let a = l.attrs(op);
         let g = Dim::Const(a.int("groups"));
-        let e = Epilogue { bias: if b.is_some() { bias::ROW } else { bias::NONE }, ..Epilogue::NONE };
+        let e =
+            Epilogue { bias: if b.is_some() { bias::ROW } else { bias::NONE }, ..Epilogue::NONE };
         let window = window(&a, &tx, &y, &tw.dims[2..])
             .set("in_channels", tx.dims[1].floordiv(&g))
             .set("out_channels", tw.dims[1].clone())

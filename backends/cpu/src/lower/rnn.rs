@@ -1,23 +1,19 @@
 //! Recurrent layers. Their weights are packed per direction when the engine is written, so they must
 //! be known then.
 
-use silure_ir::dialects::core;
 use silure_ir::infer::InferCx;
 use silure_ir::{Attr, Attrs, Dim, Elem, OpId, Result, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::rnn::{Rnn, function};
 
-use super::{Lower, Lowering, Sizes, elem_is, f32_bits, matmul::F32_PACKED};
+use super::{Lower, Lowering, Sizes, elem_is, f32_bits, is_weight, matmul::F32_PACKED};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[&LSTM, &GRU, &RNN];
 
 fn can(cx: &InferCx) -> Result<(), String> {
     elem_is(cx, &[Elem::F32])?;
-    for i in [1, 2] {
-        let def = cx.operand(i).and_then(|v| cx.func.def_op(v)).map(|op| cx.func.op(op).def.name);
-        if def != Some(core::WEIGHT.name) && def != Some(core::CONSTANT.name) {
-            return Err("the weights of a recurrent layer must be known when compiling".into());
-        }
+    if ![1, 2].iter().all(|&i| cx.operand(i).is_some_and(|v| is_weight(cx.func, v))) {
+        return Err("the weights of a recurrent layer must be known when compiling".into());
     }
     if let Some(t) = cx.maybe_tensor(4).map_err(|e| e.message)?
         && t.elem != Elem::I32
@@ -27,8 +23,11 @@ fn can(cx: &InferCx) -> Result<(), String> {
     Ok(())
 }
 
-static LSTM: Lowering =
-    Lowering { op: "graph.lstm", can, lower: |l, op| layer(l, op, "lstm.f32", &["Sigmoid", "Tanh", "Tanh"]) };
+static LSTM: Lowering = Lowering {
+    op: "graph.lstm",
+    can,
+    lower: |l, op| layer(l, op, "lstm.f32", &["Sigmoid", "Tanh", "Tanh"]),
+};
 
 static GRU: Lowering =
     Lowering { op: "graph.gru", can, lower: |l, op| layer(l, op, "gru.f32", &["Sigmoid", "Tanh"]) };

@@ -14,8 +14,16 @@ use super::{Lower, Lowering, Sizes, elem_is, f32_bits, product, strides};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[
-    &SOFTMAX, &LOG_SOFTMAX, &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &REDUCE, &ARGMAX,
-    &ARGMIN, &CUMSUM,
+    &SOFTMAX,
+    &LOG_SOFTMAX,
+    &LAYER_NORM,
+    &RMS_NORM,
+    &GROUP_NORM,
+    &INSTANCE_NORM,
+    &REDUCE,
+    &ARGMAX,
+    &ARGMIN,
+    &CUMSUM,
 ];
 
 fn f32_only(cx: &InferCx) -> Result<(), String> {
@@ -56,11 +64,7 @@ pub(super) fn permute(l: &mut Lower, x: ValueId, perm: &[usize]) -> Result<Value
 }
 
 /// Runs a row kernel along `axis`: the axis is brought to the end and back.
-fn along(
-    l: &mut Lower,
-    op: OpId,
-    kernel: &str,
-) -> Result<Vec<ValueId>> {
+fn along(l: &mut Lower, op: OpId, kernel: &str) -> Result<Vec<ValueId>> {
     let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
     let t = l.t(x)?;
     let axis = norm_axis(l.attrs(op).int("axis"), t.rank())?;
@@ -73,7 +77,14 @@ fn along(
     let moved = permute(l, x, &perm)?;
     let mt = l.t(moved)?;
     let len = t.dims[axis].clone();
-    let rows = product(&t.dims.iter().enumerate().filter(|(d, _)| *d != axis).map(|(_, d)| d.clone()).collect::<Vec<_>>());
+    let rows = product(
+        &t.dims
+            .iter()
+            .enumerate()
+            .filter(|(d, _)| *d != axis)
+            .map(|(_, d)| d.clone())
+            .collect::<Vec<_>>(),
+    );
     let sizes = Sizes::of(Softmax::FIELDS).set("rows", rows).set("len", len).done()?;
     let out = if last { y } else { mt };
     let r = l.launch1(kernel, &[Some(moved)], out, sizes)?;
@@ -85,8 +96,11 @@ fn along(
 static SOFTMAX: Lowering =
     Lowering { op: "graph.softmax", can: f32_only, lower: |l, op| along(l, op, "softmax.f32") };
 
-static LOG_SOFTMAX: Lowering =
-    Lowering { op: "graph.log_softmax", can: f32_only, lower: |l, op| along(l, op, "log_softmax.f32") };
+static LOG_SOFTMAX: Lowering = Lowering {
+    op: "graph.log_softmax",
+    can: f32_only,
+    lower: |l, op| along(l, op, "log_softmax.f32"),
+};
 
 fn norm_sizes(l: &Lower, op: OpId) -> Result<Vec<Dim>> {
     let t = l.t(l.operand(op, 0)?)?;
@@ -106,8 +120,9 @@ static LAYER_NORM: Lowering = Lowering {
         let o = l.b.func.op(op);
         let (x, s, b, n) = (o.operand(0), o.operand(1), o.operand(2), o.results.len());
         let sizes = norm_sizes(l, op)?;
-        let outs: Vec<Option<TensorType>> =
-            (0..3).map(|i| if i < n { l.out(op, i).map(Some) } else { Ok(None) }).collect::<Result<_>>()?;
+        let outs: Vec<Option<TensorType>> = (0..3)
+            .map(|i| if i < n { l.out(op, i).map(Some) } else { Ok(None) })
+            .collect::<Result<_>>()?;
         l.launch("layer_norm.f32", &[x, s, b], &outs, sizes)
     },
 };
@@ -178,7 +193,8 @@ static REDUCE: Lowering = Lowering {
         let between = |a: usize, b: usize| (a + 1..b).all(|d| t.dims[d] == one);
         let together = real.windows(2).all(|w| between(w[0], w[1]));
         let (x, outer, reduce, inner) = if together {
-            let (first, last) = (real.first().copied().unwrap_or(0), real.last().map_or(0, |l| l + 1));
+            let (first, last) =
+                (real.first().copied().unwrap_or(0), real.last().map_or(0, |l| l + 1));
             (x, product(&t.dims[..first]), product(&t.dims[first..last]), product(&t.dims[last..]))
         } else {
             let mut perm: Vec<usize> = (0..t.rank()).filter(|d| !axes.contains(d)).collect();

@@ -26,7 +26,10 @@ impl Sizes {
 
     /// Sizes that start as those of a problem with known numbers.
     pub fn from(fields: &'static [(&'static str, usize)], known: Vec<i64>) -> Sizes {
-        Sizes { slots: known.into_iter().map(|v| Some(Dim::Const(v))).collect(), ..Sizes::of(fields) }
+        Sizes {
+            slots: known.into_iter().map(|v| Some(Dim::Const(v))).collect(),
+            ..Sizes::of(fields)
+        }
     }
 
     /// Fills a field of one slot.
@@ -81,7 +84,9 @@ impl Sizes {
             .into_iter()
             .map(|s| match (s, names.next()) {
                 (Some(d), _) => Ok(d),
-                (None, name) => bail!(Internal, "kernel size `{}` is not given", name.unwrap_or("?")),
+                (None, name) => {
+                    bail!(Internal, "kernel size `{}` is not given", name.unwrap_or("?"))
+                }
             })
             .collect()
     }
