@@ -24,8 +24,8 @@ pub struct Args {
 /// What this build does for a target.
 fn offers(name: &str) -> &'static str {
     match name.split(':').next().unwrap_or("") {
-        "cpu" if name.ends_with("aarch64") => "models and graph ops; not executed in the tests",
-        "cpu" => "models and graph ops, executed",
+        "cpu" if name.ends_with("aarch64") => "models and tile kernels; not executed in the tests",
+        "cpu" => "models and tile kernels, executed",
         "cuda" => "tile kernels to PTX; no device runtime",
         "ascend" => "tile kernels to MLIR text; no device runtime",
         _ => "described only",

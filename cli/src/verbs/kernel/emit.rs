@@ -17,7 +17,7 @@ pub fn emit(
     report: &Report,
 ) -> Result<String> {
     match (&*target.family, f.kind) {
-        ("cpu", FuncKind::Kernel) => Err(super::no_device(target)),
+        ("cpu", FuncKind::Kernel) => tile_on_cpu(f, target),
         ("cpu", _) => cpu(c, f, a),
         ("cuda" | "ascend", k) if k != FuncKind::Kernel => Err(Failure::unsupported(format!(
             "@{} is a graph-level entry; {} takes tile kernels so far",
@@ -47,4 +47,38 @@ fn cpu(c: &Compiler, f: &Func, a: &EmitArgs) -> Result<String> {
         out += &format!("// code for {level}: {n} generated functions, {bytes} bytes\n");
     }
     Ok(out + &compiled.encoded.plan.to_string())
+}
+
+/// What the code of a tile kernel is called with.
+fn tile_on_cpu(f: &Func, target: &Target) -> Result<String> {
+    use silure::cpu::{codegen::IsaLevel, tile};
+    let level = IsaLevel::parse(&target.name)?;
+    let code = tile::compile(f, level)?;
+    let bufs: Vec<&str> = code.bufs.iter().map(|i| &*f.arg_names[*i]).collect();
+    let sizes: Vec<String> = code
+        .sizes
+        .iter()
+        .map(|s| match *s {
+            tile::Size::Arg(i) => f.arg_names[i].to_string(),
+            tile::Size::Grid(axis) => format!("programs along axis {axis}"),
+        })
+        .collect();
+    let grid: Vec<String> = code.grid.iter().map(|d| d.to_string()).collect();
+    let mut out = format!(
+        "// @{} for {}: {} bytes of machine code, {} bytes of scratch\n// bufs: {}\n// sizes: {}\n\
+         // tasks: {}\n",
+        f.name,
+        target.full_name(),
+        code.object.bytes.len(),
+        code.scratch,
+        bufs.join(", "),
+        sizes.join(", "),
+        grid.join(" * ")
+    );
+    // The bytes themselves, for a disassembler: no assembler text is made.
+    for line in code.object.bytes.chunks(16) {
+        let hex: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+        out += &format!("{}\n", hex.join(" "));
+    }
+    Ok(out)
 }

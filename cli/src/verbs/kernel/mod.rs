@@ -5,6 +5,7 @@
 //! tile kernel is the same problem as a graph: `NAME.graph.sir` beside it, or `--against FILE`. The oracle
 //! of an entry is the interpreter of the IR.
 
+mod cpu;
 mod emit;
 mod graph;
 mod problem;
@@ -123,8 +124,10 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             let f = func(&module, &name)?;
             let place = place(&c, &a.which.target, report)?;
             match (f.kind, place) {
-                (FuncKind::Kernel, Place::Interp) => tile::run(&c, f, a, report),
-                (FuncKind::Kernel, Place::Device(t)) => Err(no_device(&t)),
+                (FuncKind::Kernel, Place::Interp) => tile::run(&c, f, None, a, report),
+                (FuncKind::Kernel, Place::Device(t)) if &*t.family == "cpu" => {
+                    tile::run(&c, f, Some(&t), a, report)
+                }
                 (_, Place::Interp) => graph::interpret(&c, &name, a, report),
                 (_, Place::Device(t)) if &*t.family == "cpu" => graph::run(&c, &name, a, report),
                 (_, Place::Device(t)) => Err(no_device(&t)),
@@ -149,7 +152,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
                 (_, Place::Interp) => {
                     Err(Failure::usage("times of the interpreter mean nothing; name a device"))
                 }
-                (FuncKind::Kernel, Place::Device(t)) => Err(no_device(&t)),
+                (FuncKind::Kernel, Place::Device(t)) if &*t.family == "cpu" => {
+                    tile::bench(&c, func(&module, &name)?, &t, a, report)
+                }
                 (_, Place::Device(t)) if &*t.family == "cpu" => graph::bench(&c, &name, a, report),
                 (_, Place::Device(t)) => Err(no_device(&t)),
             }
@@ -160,10 +165,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
 fn no_device(t: &Target) -> Failure {
     let name = t.full_name();
     Failure::unsupported(match &*t.family {
-        "cpu" => format!(
-            "{name}: tile kernels are not lowered to the CPU by this build; --target interp runs \
-             them, and graph-level entries run on the CPU"
-        ),
+        "cpu" => format!("{name}: no code is generated for this level"),
         "cuda" | "ascend" => format!(
             "{name}: this build has no device runtime for {}; `kernel emit` prints the code, and \
              --target interp runs the kernel",

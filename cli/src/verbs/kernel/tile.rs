@@ -1,4 +1,4 @@
-//! Running a tile kernel on the interpreter, and holding it against its graph form.
+//! Running a tile kernel on the interpreter or the CPU, and holding it against its graph form.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,27 @@ use serde_json::{Value, json};
 use silure::ir::dialects::tile::{KernelArg, Options, run_kernel};
 use silure::ir::weight::NoFiles;
 use silure::ir::{Func, FuncKind, Module};
+use silure::target::Target;
 use silure::{Compiler, Exit};
-use silure_runtime::{Tensor, npy};
+use silure_runtime::{Session, Tensor, TensorRef, npy};
 
-use super::RunArgs;
 use super::problem::{Problem, build};
+use super::{BenchArgs, RunArgs};
 use crate::failure::{Failure, Result};
 use crate::oracle;
 use crate::report::Report;
 use crate::spec::Specs;
 use crate::tolerance::{Rule, Verdict};
+use crate::verbs::bench::{Schedule, measure};
 
-/// Runs it.
-pub fn run(c: &Compiler, f: &Func, a: &RunArgs, report: &Report) -> Result<()> {
+/// Runs it, on the interpreter or on a CPU target.
+pub fn run(
+    c: &Compiler,
+    f: &Func,
+    target: Option<&Target>,
+    a: &RunArgs,
+    report: &Report,
+) -> Result<()> {
     let against = against(c, a, report)?;
     let graph = match &against {
         None => None,
@@ -34,7 +42,21 @@ pub fn run(c: &Compiler, f: &Func, a: &RunArgs, report: &Report) -> Result<()> {
         Some((m, g)) => Some((g, reference(m, g, f, &p)?)),
         None => None,
     };
-    let ran = run_kernel(f, &mut p.args, &Options { seed: a.seed, ..Options::default() })?;
+    let (title, head) = match target {
+        None => {
+            let ran = run_kernel(f, &mut p.args, &Options { seed: a.seed, ..Options::default() })?;
+            let title = format!(
+                "@{} on interp: {} programs, {} ops, {} elements left unwritten",
+                f.name, ran.programs, ran.ops, ran.unwritten
+            );
+            let head = json!({
+                "kernel": &*f.name, "target": "interp", "programs": ran.programs, "ops": ran.ops,
+                "unwritten": ran.unwritten,
+            });
+            (title, head)
+        }
+        Some(t) => on_cpu(f, t, &mut p)?,
+    };
     let mut results = vec![];
     for &arg in &p.written {
         let name = &f.arg_names[arg];
@@ -50,15 +72,50 @@ pub fn run(c: &Compiler, f: &Func, a: &RunArgs, report: &Report) -> Result<()> {
         };
         results.push((name.to_string(), got, verdict));
     }
-    let head = json!({
-        "kernel": &*f.name, "target": "interp", "programs": ran.programs, "ops": ran.ops,
-        "unwritten": ran.unwritten,
-    });
-    let title = format!(
-        "@{} on interp: {} programs, {} ops, {} elements left unwritten",
-        f.name, ran.programs, ran.ops, ran.unwritten
-    );
     finish(a, &title, head, &results, report)
+}
+
+/// Measures it on a CPU target.
+pub fn bench(
+    c: &Compiler,
+    f: &Func,
+    target: &Target,
+    a: &BenchArgs,
+    report: &mut Report,
+) -> Result<()> {
+    let beside = a.which.file.with_extension("graph.sir");
+    let form = if beside.exists() { Some(super::read(c, &beside)?) } else { None };
+    let graph = form.as_ref().map(|m| entry(m, &f.name, &beside)).transpose()?;
+    let p = build(f, graph, &Specs::new(&a.args)?, a.seed)?;
+    if !p.chosen.is_empty() {
+        report.info(&format!("not given: {}", p.chosen.join(", ")));
+    }
+    let made = super::cpu::make(f, target, &p)?;
+    let schedule = Schedule {
+        iterations: a.iterations,
+        warmup: 5,
+        duration: None,
+        timeout: None,
+        threads: a.threads.into(),
+    };
+    let m = measure(&made.engine, 0, &made.inputs, &schedule, report)?;
+    report.out(&m.text(15))
+}
+
+/// Runs the compiled kernel; its outputs take the place of the buffers.
+fn on_cpu(f: &Func, target: &Target, p: &mut Problem) -> Result<(String, Value)> {
+    let made = super::cpu::make(f, target, p)?;
+    let views: Vec<TensorRef<'_>> = made.inputs.iter().map(Tensor::view).collect();
+    let out = Session::new(&made.engine)?.run(0, &views)?;
+    for (&arg, t) in p.written.iter().zip(&out) {
+        p.args[arg] = KernelArg::Buffer(t.bytes().to_vec());
+    }
+    let (name, programs, code) = (target.full_name(), made.programs, made.code);
+    let title = format!("@{} on {name}: {programs} programs, {code} bytes of code", f.name);
+    let head = json!({
+        "kernel": &*f.name, "target": name, "programs": programs, "code_bytes": code,
+    });
+    Ok((title, head))
 }
 
 /// The module with the graph form, if there is one.
