@@ -64,15 +64,14 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let mut phases = vec![];
     let compiled = model::compile(&compiler, loaded, &options, report, &mut |phase, m| {
         phases.push((phase, ops(m), start.elapsed().as_secs_f64()));
-        let text = |wanted: bool| wanted.then(|| ir::text::print(m)).unwrap_or_default();
         if a.print_ir_after.contains(&phase) {
-            report.ir(&format!("// behind phase {}\n{}", phase.name(), text(true)));
+            report.ir(&format!("// behind phase {}\n{}", phase.name(), ir::text::print(m)));
         }
         if let Some(dir) = &a.dump_phases {
             std::fs::create_dir_all(dir).map_err(|e| Failure::io(dir, e))?;
             let at = Phase::ALL.iter().position(|p| *p == phase).unwrap_or(0);
             let path = dir.join(format!("{at}-{}.sir", phase.name()));
-            model::write_text(&path, &text(true))?;
+            model::write_text(&path, &ir::text::print(m))?;
         }
         Ok(())
     })?;

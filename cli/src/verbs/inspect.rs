@@ -85,7 +85,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
                 return done(a, all, report);
             }
             if a.fusion {
-                m = Box::new(model::load(&c, &a.file, &a.compile, report)?);
+                *m = model::load(&c, &a.file, &a.compile, report)?;
             }
             c.compile(*m, &a.compile.options())?.encoded.plan
         }
