@@ -8,13 +8,14 @@ use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, bias};
 use silure_kernels_cpu::gemm::int8::{Stage, per};
+use silure_kernels_cpu::movement::resize::{self, Resize};
 
 use super::matmul::Tail;
-use super::{Lower, Lowering, Sizes, elem_is, product};
+use super::{Lower, Lowering, Sizes, elem_is, f32_bits, product};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] =
-    &[&CONV, &CONV_TRANSPOSE, &CONV_INTEGER, &MAX_POOL, &AVERAGE_POOL, &LP_POOL];
+    &[&CONV, &CONV_TRANSPOSE, &CONV_INTEGER, &MAX_POOL, &AVERAGE_POOL, &LP_POOL, &RESIZE];
 
 /// The most spatial axes a kernel takes.
 const SPATIAL: usize = 3;
@@ -216,3 +217,81 @@ fn pool(l: &mut Lower, op: OpId, kernel: &str) -> Result<Vec<ValueId>> {
     }
     l.launch(kernel, &[Some(x)], &outs, sizes)
 }
+
+/// Words of the op in the order of the kernel's codes.
+const COORDINATES: &[(&str, usize)] = &[
+    ("half_pixel", resize::coordinate::HALF_PIXEL),
+    ("pytorch_half_pixel", resize::coordinate::PYTORCH_HALF_PIXEL),
+    ("align_corners", resize::coordinate::ALIGN_CORNERS),
+    ("asymmetric", resize::coordinate::ASYMMETRIC),
+    ("tf_crop_and_resize", resize::coordinate::TF_CROP_AND_RESIZE),
+    ("half_pixel_symmetric", resize::coordinate::HALF_PIXEL_SYMMETRIC),
+];
+const MODES: &[(&str, usize)] = &[
+    ("nearest", resize::mode::NEAREST),
+    ("linear", resize::mode::LINEAR),
+    ("cubic", resize::mode::CUBIC),
+];
+const NEAREST: &[(&str, usize)] = &[
+    ("round_prefer_floor", resize::nearest::ROUND_PREFER_FLOOR),
+    ("round_prefer_ceil", resize::nearest::ROUND_PREFER_CEIL),
+    ("floor", resize::nearest::FLOOR),
+    ("ceil", resize::nearest::CEIL),
+];
+
+fn code(table: &[(&str, usize)], word: &str) -> Result<usize> {
+    match table.iter().find(|(w, _)| *w == word) {
+        Some((_, c)) => Ok(*c),
+        None => bail!(Unsupported, "`{word}` is not known"),
+    }
+}
+
+static RESIZE: Lowering = Lowering {
+    op: "graph.resize",
+    can: |cx| {
+        elem_is(cx, &[Elem::F32])?;
+        if cx.tensor(0).map_err(|e| e.message)?.rank() > 5 {
+            return Err("more than 5 axes".into());
+        }
+        if cx.operand(1).is_some() || cx.operand(3).is_some() {
+            return Err("scales or a region that only the run decides".into());
+        }
+        if cx.attrs().bool("antialias") { Err("antialiasing".into()) } else { Ok(()) }
+    },
+    lower: |l, op| {
+        let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
+        let t = l.t(x)?;
+        let r = t.rank();
+        if l.b.func.op(op).operand(2).is_some() {
+            let sizes = l.dims_param(op, "sizes", 2)?;
+            for (d, v) in y.dims.iter().zip(sizes) {
+                l.size(d, v)?;
+            }
+        }
+        // Without scales each is the quotient of the lengths: code 0.
+        let scale: Vec<Dim> = match a.floats("scales") {
+            [] => vec![Dim::Const(0); r],
+            s => s.iter().map(|&v| f32_bits(v)).collect(),
+        };
+        let roi: Vec<Dim> = a.floats("roi").iter().map(|&v| f32_bits(v)).collect();
+        let (start, end) = match roi.len() {
+            0 => (vec![f32_bits(0.0); r], vec![f32_bits(1.0); r]),
+            n => (roi[..n / 2].to_vec(), roi[n / 2..].to_vec()),
+        };
+        let one = (1.0f32).to_bits() as i64;
+        let sizes = Sizes::of(Resize::FIELDS)
+            .right("x", &t.dims, 1)
+            .right("y", &y.dims, 1)
+            .right("scale", &scale, one)
+            .right("start", &start, 0)
+            .right("end", &end, one)
+            .code("mode", code(MODES, a.str("mode"))?)
+            .code("coordinate", code(COORDINATES, a.str("coordinates"))?)
+            .code("nearest", code(NEAREST, a.str("nearest"))?)
+            .set("cubic_a", f32_bits(a.float("cubic_a")))
+            .flag("exclude_outside", a.bool("exclude_outside"))
+            .set("extrapolation", f32_bits(a.float("extrapolation")))
+            .done()?;
+        Ok(vec![l.launch1("resize.f32", &[Some(x)], y, sizes)?])
+    },
+};

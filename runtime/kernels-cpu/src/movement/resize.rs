@@ -51,7 +51,7 @@ sizes! {
         pub x: [usize; 5],
         /// Dims of y.
         pub y: [usize; 5],
-        /// Scale of each dim.
+        /// Scale of each dim; 0 for the quotient of its lengths.
         pub scale: [f32; 5],
         /// Region of interest: starts.
         pub start: [f32; 5],
@@ -82,9 +82,15 @@ struct Taps {
 }
 
 impl Resize {
+    /// The scale of a dim, worked out where it is left to the lengths.
+    #[inline(always)]
+    fn scale(&self, d: usize) -> f32 {
+        if self.scale[d] == 0.0 { self.y[d] as f32 / self.x[d] as f32 } else { self.scale[d] }
+    }
+
     fn source(&self, d: usize, o: usize) -> f64 {
         let (len, out) = (self.x[d] as f64, self.y[d] as f64);
-        let (o, scale) = (o as f64, self.scale[d] as f64);
+        let (o, scale) = (o as f64, self.scale(d) as f64);
         let half = (o + 0.5) / scale - 0.5;
         match self.coordinate {
             coordinate::PYTORCH_HALF_PIXEL => {
@@ -122,7 +128,7 @@ impl Resize {
     fn taps(&self, d: usize, o: usize) -> Taps {
         let mut t = Taps { at: [0; 4], weight: [1.0; 4], n: 1 };
         let crop = self.coordinate == coordinate::TF_CROP_AND_RESIZE;
-        if self.x[d] == self.y[d] && self.scale[d] == 1.0 && !crop {
+        if self.x[d] == self.y[d] && self.scale(d) == 1.0 && !crop {
             t.at[0] = o as u32;
             return t;
         }
