@@ -162,7 +162,8 @@ impl<'a> Verifier<'a> {
             }
         }
         if t.rank() > MOST_DIMS {
-            message = Some(format!("a tensor has {} dims, at most {MOST_DIMS} are allowed", t.rank()));
+            message =
+                Some(format!("a tensor has {} dims, at most {MOST_DIMS} are allowed", t.rank()));
         }
         let count = t.count();
         let least = count.bounds(&|s| (range(s).0, range(s).0)).0;

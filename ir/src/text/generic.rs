@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::diag::{Loc, Result, quote};
 use crate::func::{Func, FuncKind, OpId, RegionId, ValueId, Variant};
 use crate::module::{Module, State};
+use crate::op::Traits;
 use crate::types::Type;
 use crate::weight::Weight;
 
@@ -171,7 +172,7 @@ impl Printer<'_> {
                 put!(s, "({})", types(o.results.to_vec()));
             }
         }
-        if o.loc != Loc::Unknown {
+        if o.loc != Loc::Unknown && !o.def.is(Traits::TERMINATOR) {
             put!(s, " loc({})", o.loc);
         }
         s.push('\n');

@@ -15,7 +15,7 @@
 //!
 //! An op is `results = name operands {attributes} do(args) { region } : result types loc(place)`;
 //! an absent optional operand is `_`; attributes equal to their default are left out. Every dump parses
-//! back to the same module, locations included.
+//! back to the same module, locations included; a terminator has none of its own.
 //!
 //! The generic form is MLIR's ([`print_generic`]): what MLIR has no syntax for is wrapped in opaque
 //! attributes and types, `#silure<"…">` and `!silure<"…">`, around the pretty spelling. It is accepted
