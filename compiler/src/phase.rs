@@ -38,7 +38,7 @@ impl Phase {
         match self {
             Phase::Import | Phase::Plan => "",
             Phase::Graph => "canonicalize,shapes,fold,canonicalize,shapes,fold,recognize,cse,dce",
-            Phase::Kernel => "canonicalize,fold,cse,fuse,cse,dce",
+            Phase::Kernel => "canonicalize,fold,weights,cse,fuse,cse,dce",
         }
     }
 }

@@ -54,6 +54,9 @@ pub enum WeightExpr {
     Concat(Vec<WeightExpr>, usize),
     /// Elements converted by the project's rounding rules.
     Cast(Box<WeightExpr>, Elem),
+    /// The product of two weights, the second repeated to the first's shape by the rules of numpy;
+    /// one rounding to the first's element type. Dequantised and scaled weights are this.
+    Mul(Box<WeightExpr>, Box<WeightExpr>),
     /// Rearranged into a physical layout by the target: the layout's name.
     Pack(Box<WeightExpr>, Arc<str>),
 }
@@ -149,6 +152,19 @@ impl WeightExpr {
                 TensorType::fixed(t.elem, &shape)
             }
             WeightExpr::Cast(e, elem) => e.ty()?.with_elem(*elem),
+            WeightExpr::Mul(a, b) => {
+                let (t, s) = (a.ty()?, b.ty()?);
+                let fits = s.rank() <= t.rank()
+                    && s.dims
+                        .iter()
+                        .rev()
+                        .zip(t.dims.iter().rev())
+                        .all(|(x, y)| x == y || *x == crate::dim::Dim::Const(1));
+                if !fits || s.elem != t.elem {
+                    bail!(Invalid, "cannot multiply {t} by {s}");
+                }
+                t
+            }
             WeightExpr::Pack(e, layout) => TensorType { encoding: Some(layout.clone()), ..e.ty()? },
         })
     }
@@ -194,6 +210,22 @@ impl WeightExpr {
             WeightExpr::Cast(e, elem) => {
                 let t = e.eval(src)?;
                 t.map(*elem, |n| n)
+            }
+            WeightExpr::Mul(a, b) => {
+                let (mut t, s) = (a.eval(src)?, b.eval(src)?);
+                let (st, lead) = (strides(s.shape()), t.shape().len() - s.shape().len());
+                crate::tensor::for_each_index(&shape, |i, at| {
+                    let part = at[lead..].iter().zip(s.shape()).zip(&st);
+                    let j = part.map(|((x, n), w)| if *n == 1 { 0 } else { x * w }).sum();
+                    let product = match (t.get(i), s.get(j)) {
+                        (crate::tensor::Num::I(x), crate::tensor::Num::I(y)) => {
+                            crate::tensor::Num::I(x.wrapping_mul(y))
+                        }
+                        (x, y) => crate::tensor::Num::F(x.f() * y.f()),
+                    };
+                    t.set(i, product);
+                });
+                Ok(t)
             }
             WeightExpr::Pack(_, layout) => {
                 bail!(Internal, "a weight in layout `{layout}` has no dense value")
@@ -244,6 +276,7 @@ impl fmt::Display for WeightExpr {
                 write!(f, "{axis})")
             }
             WeightExpr::Cast(e, t) => write!(f, "cast({e}, {t})"),
+            WeightExpr::Mul(a, b) => write!(f, "mul({a}, {b})"),
             WeightExpr::Pack(e, l) => write!(f, "pack({e}, {l})"),
         }
     }

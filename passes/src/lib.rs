@@ -20,6 +20,7 @@ pub mod rewrite;
 pub mod rewrites;
 mod shapes;
 pub mod testing;
+mod weights;
 
 pub use bisect::{Bisected, bisect};
 pub use driver::{Config, Driver, PassRun, Print, Report};
@@ -54,6 +55,7 @@ pub static PASSES: &[&PassDef] = &[
     &fold::PASS,
     &shapes::PASS,
     &fusion::PASS,
+    &weights::PASS,
     &RECOGNIZE,
     &algebra::PASS,
 ];

@@ -505,6 +505,7 @@ pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
                             .ok_or_else(|| c.error(format!("unknown element type `{e}`")))?;
                         WeightExpr::Cast(inner, elem)
                     }
+                    "mul" => WeightExpr::Mul(inner, Box::new(weight_expr(c)?)),
                     "pack" => WeightExpr::Pack(inner, c.ident()?.into()),
                     _ => return Err(c.error(format!("unknown weight expression `{word}`"))),
                 }

@@ -112,7 +112,9 @@ fn read(f: &Func, v: ValueId) -> Read {
     // A chain of broadcasts, and of reshapes that only add size-1 axes in front.
     while let Some(op) = f.def_op(source) {
         let o = f.op(op);
-        let (Some(x), true) = (o.operand(0), o.def.name == graph::BROADCAST.name) else { break };
+        // With a run-time shape it gives sizes their values and has to stay.
+        let plain = o.def.name == graph::BROADCAST.name && o.operand(1).is_none();
+        let (Some(x), true) = (o.operand(0), plain) else { break };
         let Some(from) = f.ty(x).as_tensor() else { break };
         let to = f.ty(source).as_tensor().map_or(0, TensorType::rank);
         let lead = to - from.rank();
@@ -201,4 +203,3 @@ fn build(f: &mut Func, cluster: &[OpId]) -> Result<()> {
     }
     Ok(())
 }
-

@@ -35,12 +35,12 @@ pub static RULES: &[Rewrite] = &[
     exact("reshape_reshape", "Two reshapes are one.", &["graph.reshape"], |m| {
         let inner = m.producer(m.operand(0)?, "graph.reshape")?;
         let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
-        m.replace(move |c| c.reshape(x, &to))
+        (stated(m, inner) && stated(m, m.op)).then(|| m.replace(move |c| c.reshape(x, &to)))?
     }),
     exact("broadcast_broadcast", "Two broadcasts are one.", &["graph.broadcast"], |m| {
         let inner = m.producer(m.operand(0)?, "graph.broadcast")?;
         let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
-        m.replace(move |c| c.broadcast(x, &to))
+        (stated(m, inner) && stated(m, m.op)).then(|| m.replace(move |c| c.broadcast(x, &to)))?
     }),
     exact("broadcast_to_reshape", "A broadcast that repeats nothing.", &["graph.broadcast"], |m| {
         let x = m.operand(0)?;
@@ -56,19 +56,21 @@ pub static RULES: &[Rewrite] = &[
             let inner = m.producer(m.operand(0)?, "graph.reshape")?;
             let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
             let (a, b) = (&m.tensor(x)?.dims, &m.tensor(m.operand(0)?)?.dims);
-            (strip(a) == strip(b) && a.len() <= to.len())
+            (strip(a) == strip(b) && a.len() <= to.len() && stated(m, inner) && stated(m, m.op))
                 .then(|| m.replace(move |c| c.broadcast(x, &to)))?
         },
     ),
     exact("move_one_element", "Moving copies of one element moves nothing.", MOVES, |m| {
         let inner = m.producer(m.operand(0)?, "graph.broadcast")?;
         let (x, to) = (m.operand_of(inner, 0)?, m.tensor(m.result()?)?.dims.clone());
-        (m.tensor(x)?.count() == Dim::Const(1)).then(|| {
-            m.replace(move |c| {
-                let one = c.reshape(x, &[])?;
-                c.broadcast(one, &to)
-            })
-        })?
+        (m.tensor(x)?.count() == Dim::Const(1) && stated(m, inner) && stated(m, m.op)).then(
+            || {
+                m.replace(move |c| {
+                    let one = c.reshape(x, &[])?;
+                    c.broadcast(one, &to)
+                })
+            },
+        )?
     }),
     exact(
         "compute_before_broadcast",
@@ -85,6 +87,12 @@ pub static RULES: &[Rewrite] = &[
 ];
 
 const MOVES: &[&str] = &["graph.reshape", "graph.transpose"];
+
+/// Whether a reshape's or broadcast's shape is in its attribute. With an operand it gives run-time
+/// sizes their values, so it has to stay. (A transpose is always fine.)
+fn stated(m: &Match, op: OpId) -> bool {
+    m.func.op(op).operand(1).is_none()
+}
 
 fn perm(m: &Match, op: OpId) -> Vec<i64> {
     m.func.op(op).attrs.ints("perm").to_vec()
@@ -109,7 +117,10 @@ fn sink_broadcast(m: &Match) -> Option<Patch> {
     let mut shape: Option<&[Dim]> = None;
     let mut sources = Vec::new();
     for v in m.func.op(m.op).operands() {
-        let source = m.producer(v, "graph.broadcast").and_then(|b| m.operand_of(b, 0));
+        let source = m
+            .producer(v, "graph.broadcast")
+            .filter(|b| stated(m, *b))
+            .and_then(|b| m.operand_of(b, 0));
         match (source, m.splat(v)) {
             (_, Some(x)) => sources.push(Err((m.ty(v).elem()?, x))),
             (Some(s), None) => {
