@@ -219,6 +219,8 @@ fn lookup_first(m: &mut Module, i: usize, op: OpId) -> Result<bool> {
     let y = b.one(last.def, operands, last.attrs.clone())?;
     f.replace_uses(o.result(), y);
     f.erase(op);
+    // The table was used by nothing else; its operands must not count it as a user.
+    f.erase(d);
     Ok(true)
 }
 
