@@ -41,7 +41,12 @@ fn constants_that_do_not_fit_are_not_made() {
         ("zero", vec![0, i64::MAX]),
     ] {
         let s = i64s("s", &[2], &dims);
-        add(&format!("const_{what}"), node("ConstantOfShape", &["s"], &["big"]), &[s.clone()], F32);
+        add(
+            &format!("const_{what}"),
+            node("ConstantOfShape", &["s"], &["big"]),
+            std::slice::from_ref(&s),
+            F32,
+        );
         add(
             &format!("expand_{what}"),
             node("Expand", &["w", "s"], &["big"]),
