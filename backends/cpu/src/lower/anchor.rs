@@ -1,8 +1,8 @@
 //! Heavy ops with an epilogue. A chain of scale, bias, residual and activation is one of the kernels'
 //! own epilogues; anything else is generated code that the kernel calls on each finished tile.
 
-use silure_ir::dialects::{core, graph};
-use silure_ir::{Attr, Attrs, Elem, Func, OpId, RegionId, Result, ValueId, bail};
+use silure_ir::dialects::{core, graph, kernel};
+use silure_ir::{Attr, Attrs, Dim, Elem, Func, OpId, RegionId, Result, TensorType, ValueId, bail};
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 
 use super::matmul::{Tail, matmul};
@@ -33,6 +33,7 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let rank = l.out(op, 0)?.rank();
     let feature = if is_matmul { rank - 1 } else { 1 };
     let mut tail = Tail::none(l.out(op, 0)?);
+    let out = tail.out.clone();
     let closed = closed(l.b.func, o.regions[1], &maps, rank, feature, own_bias);
     if let Some(c) = &closed {
         tail.epilogue = c.epilogue;
@@ -41,9 +42,9 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
         }
         tail.bias = c.bias.map(|i| extras[i]);
         tail.residual = c.residual.map(|i| extras[i]);
-    } else {
-        tail.epilogue.callback = true;
     }
+    let called = closed.is_none() && callable(l, &out, is_matmul, extras, &maps)?;
+    tail.epilogue.callback = called;
     let y = match inner.def.name {
         n if n == graph::MATMUL.name => matmul(l, inputs[0], inputs[1], &tail)?,
         n if n == graph::CONV.name => {
@@ -52,10 +53,74 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
         }
         n => bail!(Unsupported, "`{n}` with an epilogue"),
     };
-    if closed.is_none() {
+    if called {
         return callback(l, y, o.regions[1], extras, maps);
     }
+    if closed.is_none() {
+        return apart(l, y, &out, o.regions[1], extras, maps);
+    }
     Ok(y)
+}
+
+/// Whether a kernel can call the epilogue on its tiles: an operand follows the columns of a tile by
+/// one stride. The columns are the last axis of a product, all spatial axes of a convolution.
+fn callable(
+    l: &Lower,
+    out: &TensorType,
+    is_matmul: bool,
+    extras: &[ValueId],
+    maps: &[Vec<i64>],
+) -> Result<bool> {
+    if is_matmul {
+        return Ok(true);
+    }
+    for (&v, map) in extras.iter().zip(maps) {
+        let t = l.t(v)?;
+        let wide: Vec<usize> = (2..out.rank()).filter(|&d| out.dims[d] != Dim::Const(1)).collect();
+        let tail: Vec<i64> = (0..t.rank())
+            .filter(|&d| map[d] >= 2 && t.dims[d] != Dim::Const(1))
+            .map(|d| map[d])
+            .collect();
+        if !tail.is_empty() && !tail.iter().copied().eq(wide.iter().map(|&d| d as i64)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The epilogue as elementwise code of its own behind the kernel.
+fn apart(
+    l: &mut Lower,
+    y: ValueId,
+    out: &TensorType,
+    region: RegionId,
+    extras: &[ValueId],
+    maps: Vec<Vec<i64>>,
+) -> Result<ValueId> {
+    let copy = copied(l, region)?;
+    let mut all = vec![(0..out.rank() as i64).collect::<Vec<_>>()];
+    all.extend(maps);
+    let attrs = Attrs::new().with("shape", out.dims.clone()).with("maps", Attr::Maps(all));
+    let operands: Vec<Option<ValueId>> =
+        std::iter::once(y).chain(extras.iter().copied()).map(Some).collect();
+    let op = l.b.build(&kernel::MAP, &operands, attrs, &[copy], &[])?;
+    Ok(l.b.func.op(op).result())
+}
+
+/// A copy of an epilogue region: the original is erased with its anchor.
+fn copied(l: &mut Lower, region: RegionId) -> Result<RegionId> {
+    let args: Vec<_> =
+        l.b.func.region(region).args.iter().map(|a| l.b.func.ty(*a).clone()).collect();
+    let (old, body) = (l.b.func.region(region).args.clone(), l.b.func.region(region).ops.clone());
+    l.b.nested(&args, |b, args| {
+        let mut map = old.iter().copied().zip(args.iter().copied()).collect();
+        for op in body {
+            let c = b.func.clone_op(None, op, &mut map);
+            let r = b.region();
+            b.func.append(c, r);
+        }
+        Ok(())
+    })
 }
 
 /// Gives a launch the epilogue region as its callback; the callback is buffer slot 4 of both kernels.
@@ -73,19 +138,7 @@ fn callback(
     attrs.set("maps", Attr::Maps(maps));
     let operands: Vec<Option<ValueId>> =
         o.operands().chain(extras.iter().copied()).map(Some).collect();
-    // The region moves to the launch: its op is erased with the anchor, so it is copied.
-    let args: Vec<_> =
-        l.b.func.region(region).args.iter().map(|a| l.b.func.ty(*a).clone()).collect();
-    let (old, body) = (l.b.func.region(region).args.clone(), l.b.func.region(region).ops.clone());
-    let copy = l.b.nested(&args, |b, args| {
-        let mut map = old.iter().copied().zip(args.iter().copied()).collect();
-        for op in body {
-            let c = b.func.clone_op(None, op, &mut map);
-            let r = b.region();
-            b.func.append(c, r);
-        }
-        Ok(())
-    })?;
+    let copy = copied(l, region)?;
     let ty = l.b.func.ty(y).clone();
     let new = l.b.build(o.def, &operands, attrs, &[copy], &[ty])?;
     l.b.func.erase(launch);
@@ -116,8 +169,8 @@ fn closed(
     let mut at = args[0];
     let mut fresh = true;
     loop {
-        match f.uses(at) {
-            &[user] => {
+        match *f.uses(at) {
+            [user] => {
                 let o = f.op(user);
                 let other = o.operands().find(|v| *v != at);
                 let p = |n: &str| o.attrs.float(n) as f32;
@@ -138,6 +191,7 @@ fn closed(
                         let whole = map.iter().enumerate().all(|(d, &a)| a == d as i64);
                         if whole && map.len() == rank && c.residual.is_none() {
                             c.residual = Some(i);
+                            c.epilogue.residual = true;
                         } else if used == [feature as i64] && c.bias.is_none() && !own_bias {
                             c.bias = Some(i);
                         } else {
@@ -170,7 +224,7 @@ fn closed(
                 at = o.result();
             }
             // x · sigmoid(x), x · hard_sigmoid(x): two uses that meet in a product.
-            &[a, b] if c.epilogue.activation == activation::NONE => {
+            [a, b] if c.epilogue.activation == activation::NONE => {
                 let (gate, product) = if f.op(a).def.name == "arith.mul" { (b, a) } else { (a, b) };
                 let (g, m) = (f.op(gate), f.op(product));
                 if m.def.name != "arith.mul" || !m.operands().any(|v| v == g.result()) {

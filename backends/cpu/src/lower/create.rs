@@ -23,7 +23,8 @@ static RANGE: Lowering = Lowering {
             // ceil((limit − start) / delta), at least 0; a falling range counts the same way.
             let (s, e) = (l.read(start, 0, "start")?, l.read(limit, 0, "limit")?);
             let d = l.read(delta, 0, "delta")?;
-            l.size(&y.dims[0], (e - s).ceildiv(&d).maximum(&Dim::Const(0)))?;
+            let count = Dim::Const(0) - (s - e).floordiv(&d);
+            l.size(&y.dims[0], count.maximum(&Dim::Const(0)))?;
         }
         let sizes = Sizes::of(Range::FIELDS).set("n", y.dims[0].clone()).done()?;
         let kernel = format!("range.{}", y.elem);

@@ -65,8 +65,18 @@ pub(super) struct Strided {
     pub strides: Vec<Dim>,
 }
 
-/// Looks through the transposes and broadcasts that make a value.
+/// Looks through the transposes and broadcasts that make a value. One with a run-time shape gives
+/// sizes their values and has to stay.
 pub(super) fn strided(l: &Lower, v: ValueId) -> Result<Strided> {
+    let op = l.b.func.def_op(v);
+    if op.is_some_and(|op| l.b.func.op(op).operand(1).is_some()) {
+        return Ok(Strided { value: v, strides: strides(&l.t(v)?.dims) });
+    }
+    through(l, v)
+}
+
+/// What [`strided`] finds, beginning with the op that makes `v` whatever its shape comes from.
+pub(super) fn through(l: &Lower, v: ValueId) -> Result<Strided> {
     let f = &*l.b.func;
     let t = l.t(v)?;
     let dense = || Strided { value: v, strides: strides(&t.dims) };

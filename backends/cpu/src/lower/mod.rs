@@ -410,7 +410,9 @@ fn weight_expr(f: &Func, weights: &[Weight], v: ValueId) -> Option<WeightExpr> {
         "graph.concat" => {
             let parts =
                 o.tail().iter().map(|p| weight_expr(f, weights, *p)).collect::<Option<_>>()?;
-            Some(WeightExpr::Concat(parts, o.attrs.int("axis") as usize))
+            let rank = f.ty(v).as_tensor()?.rank();
+            let axis = silure_ir::infer::norm_axis(o.attrs.int("axis"), rank).ok()?;
+            Some(WeightExpr::Concat(parts, axis))
         }
         "graph.slice" => {
             let size = shape()?;
@@ -418,11 +420,12 @@ fn weight_expr(f: &Func, weights: &[Weight], v: ValueId) -> Option<WeightExpr> {
             let steps = o.attrs.ints("steps");
             for (i, &a) in o.attrs.ints("axes").iter().enumerate() {
                 let s = o.attrs.dims("starts").get(i)?.as_const()?;
-                let n = f.ty(o.operand(0)?).as_tensor()?.dims[a as usize].as_const()?;
+                let a = silure_ir::infer::norm_axis(a, size.len()).ok()?;
+                let n = f.ty(o.operand(0)?).as_tensor()?.dims[a].as_const()?;
                 if steps.get(i).copied().unwrap_or(1) != 1 {
                     return None;
                 }
-                start[a as usize] = (if s < 0 { s + n } else { s }).clamp(0, n) as usize;
+                start[a] = (if s < 0 { s + n } else { s }).clamp(0, n) as usize;
             }
             Some(WeightExpr::Slice(inner()?, start, size))
         }

@@ -5,7 +5,7 @@ use silure_ir::{Dim, OpId, Result, TensorType, ValueId, bail};
 use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::movement::pad::{self, Pad};
 
-use super::matmul::strided;
+use super::matmul::{strided, through};
 use super::{Lower, Lowering, Sizes, always, strides, width};
 
 /// Lowerings of this file.
@@ -135,7 +135,7 @@ static BROADCAST: Lowering = Lowering {
                 l.size(d, v)?;
             }
         }
-        let s = strided(l, v)?;
+        let s = through(l, v)?;
         let (dims, own) = (y.dims.clone(), strides(&y.dims));
         Ok(vec![copy_to(l, s.value, y, &dims, &s.strides, &own, Dim::Const(0))?])
     },

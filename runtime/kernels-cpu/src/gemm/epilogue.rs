@@ -216,13 +216,8 @@ pub unsafe fn activate<I: Isa>(code: usize, p0: f32, p1: f32, p: *mut f32, n: us
     unsafe {
         match code {
             RELU => map_in_place(p, n, |x: f32| if x < 0.0 { 0.0 } else { x }),
-            GELU_ERF => map_in_place(p, n, |x: f32| {
-                0.5 * x * (1.0 + math::erf::<I>(x * std::f32::consts::FRAC_1_SQRT_2))
-            }),
-            GELU_TANH => map_in_place(p, n, |x: f32| {
-                let u = 0.797_884_6 * I::fma(0.044_715 * x * x, x, x);
-                0.5 * x * (1.0 + math::tanh::<I>(u))
-            }),
+            GELU_ERF => map_in_place(p, n, |x: f32| math::gelu::<I>(x)),
+            GELU_TANH => map_in_place(p, n, |x: f32| math::gelu_tanh::<I>(x)),
             SILU => map_in_place(p, n, |x: f32| x * math::sigmoid::<I>(x)),
             SIGMOID => map_in_place(p, n, |x: f32| math::sigmoid::<I>(x)),
             TANH => map_in_place(p, n, |x: f32| math::tanh::<I>(x)),
