@@ -74,7 +74,7 @@ impl Compiler {
         let mut first = None;
         for level in levels {
             let mut codegen = Codegen::new(level)?;
-            codegen.register(&self.scalars);
+            codegen.register(self.lowerings.scalars());
             let (encoded, object) = encode(&module, codegen, &weight_bytes)?;
             objects.push((level.name().to_string(), object));
             // The plan is the same for every level: only the code differs.

@@ -28,7 +28,6 @@ pub use silure_onnx as onnx;
 pub use silure_passes as passes;
 pub use silure_target as target;
 
-use silure_cpu::codegen::ScalarLowering;
 use silure_cpu::lower::Lowerings;
 use silure_ir::Context;
 use silure_passes::Registry;
@@ -44,10 +43,8 @@ pub struct Compiler {
     pub context: Context,
     /// Passes and rewrites.
     pub registry: Registry,
-    /// Lowerings for the CPU.
+    /// Lowerings for the CPU, of whole ops and of elementwise ones.
     pub lowerings: Lowerings,
-    /// Code generation for elementwise ops of other crates, for the CPU.
-    pub scalars: Vec<ScalarLowering>,
     /// Targets.
     pub targets: Targets,
 }
@@ -59,7 +56,6 @@ impl Compiler {
             context: Context::new(),
             registry: Registry::new(),
             lowerings: Lowerings::default(),
-            scalars: Vec::new(),
             targets: Targets::embedded().map_err(Error::target)?,
         })
     }

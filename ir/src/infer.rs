@@ -143,6 +143,17 @@ impl<'a> InferCx<'a> {
         Ok(out)
     }
 
+    /// The type of operand `i` reduced over the axes that the integer-list attribute names; they stay
+    /// with size 1 if `keep`.
+    pub fn reduced(&self, i: usize, axes: &str, keep: bool) -> Result<Type> {
+        let (t, axes) = (self.tensor(i)?, self.axes(axes, self.tensor(i)?.rank())?);
+        let dims = t.dims.iter().enumerate().filter_map(|(d, n)| match axes.contains(&d) {
+            false => Some(n.clone()),
+            true => keep.then_some(Dim::Const(1)),
+        });
+        Ok(Type::tensor(t.elem, dims.collect::<Vec<_>>()))
+    }
+
     /// The element type attribute.
     pub fn elem(&self, name: &str) -> Result<Elem> {
         match self.attrs().elem(name) {

@@ -226,6 +226,35 @@ impl Tensor {
         Tensor::from_nums(elem, &self.shape, self.nums().map(f))
     }
 
+    /// The tensor of shape `shape`, or of as many elements, in which each element combines, in row-major
+    /// order and from `start`, all elements whose positions agree outside `axes` (negative ones count
+    /// from the end).
+    ///
+    /// ```
+    /// # use silure_ir::{Elem, Tensor};
+    /// let x = Tensor::from_f64s(Elem::F32, &[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    /// let y = x.folded(&[-1], &[2], 0.0, |sum, v| sum + v).unwrap();
+    /// assert_eq!(y.to_f64s(), [3.0, 7.0]);
+    /// ```
+    pub fn folded(
+        &self,
+        axes: &[i64],
+        shape: &[usize],
+        start: f64,
+        f: impl Fn(f64, f64) -> f64,
+    ) -> Result<Tensor> {
+        let mut kept = self.shape.clone();
+        for &a in axes {
+            kept[crate::infer::norm_axis(a, self.shape.len())?] = 1;
+        }
+        let (mut sums, steps) = (vec![start; kept.iter().product()], strides(&kept));
+        for_each_index(&self.shape, |i, at| {
+            let to = at.iter().zip(&kept).zip(&steps).map(|((i, n), s)| i % n * s).sum::<usize>();
+            sums[to] = f(sums[to], self.get(i).f());
+        });
+        Tensor::from_f64s(self.elem, shape, &sums)
+    }
+
     /// A tensor whose element at each multi-index is this one's at `f(index)`; bits are copied.
     /// `f` gets the index by reference and fills in the source's linear position.
     pub fn gathered(

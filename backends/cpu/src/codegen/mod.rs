@@ -32,6 +32,8 @@ use std::collections::HashMap;
 use silure_ir::dialects::{kernel, plan};
 use silure_ir::{Diagnostic, Dim, Elem, Func, OpId, Result, TensorType, math};
 
+/// Cranelift's IR, which a [`ScalarLowering`] writes.
+pub use cranelift_codegen::ir;
 pub use emit::Emit;
 pub use level::IsaLevel;
 pub use object::{Callback, Codegen, MapCode, Object};
@@ -70,7 +72,7 @@ impl Registry {
         self.0.get(op)
     }
 
-    fn add(&mut self, l: &ScalarLowering) {
+    pub(crate) fn add(&mut self, l: &ScalarLowering) {
         self.0.insert(l.op, *l);
     }
 }
@@ -81,7 +83,7 @@ pub fn can(f: &Func, op: OpId) -> Result<()> {
     legal(f, op, &Registry::default())
 }
 
-fn legal(f: &Func, op: OpId, registry: &Registry) -> Result<()> {
+pub(crate) fn legal(f: &Func, op: OpId, registry: &Registry) -> Result<()> {
     let o = f.op(op);
     let check = || -> Result<()> {
         for v in o.operands().chain(o.results.iter().copied()) {

@@ -28,6 +28,8 @@ use silure_ir::{
     Traits, Type, ValueId, Weight, WeightExpr, bail,
 };
 
+use crate::codegen::ScalarLowering;
+
 pub use matmul::{F32_PACKED, I8_PACKED, packed_bytes};
 pub use sizes::{Sizes, f32_bits};
 
@@ -41,12 +43,18 @@ pub struct Lowering {
     pub lower: fn(&mut Lower, OpId) -> Result<Vec<ValueId>>,
 }
 
-/// The table of lowerings.
-pub struct Lowerings(BTreeMap<&'static str, &'static Lowering>);
+/// The table of lowerings: launches for whole ops, code for elementwise ones.
+pub struct Lowerings {
+    ops: BTreeMap<&'static str, &'static Lowering>,
+    scalars: Vec<ScalarLowering>,
+    /// The elementwise ops of this crate and `scalars`.
+    elementwise: crate::codegen::Registry,
+}
 
 impl Default for Lowerings {
     fn default() -> Self {
-        let mut t = Lowerings(BTreeMap::new());
+        let (ops, elementwise) = (BTreeMap::new(), crate::codegen::Registry::default());
+        let mut t = Lowerings { ops, scalars: vec![], elementwise };
         for topic in [
             anchor::TABLE,
             create::TABLE,
@@ -69,17 +77,28 @@ impl Default for Lowerings {
 impl Lowerings {
     /// Adds a lowering; a later one for the same op replaces the earlier.
     pub fn register(&mut self, l: &'static Lowering) {
-        self.0.insert(l.op, l);
+        self.ops.insert(l.op, l);
+    }
+
+    /// Adds code for an elementwise op of another crate, which then fuses like ours.
+    pub fn register_scalar(&mut self, l: &ScalarLowering) {
+        self.elementwise.add(l);
+        self.scalars.push(*l);
+    }
+
+    /// The elementwise ops added, for [`Codegen::register`](crate::codegen::Codegen::register).
+    pub fn scalars(&self) -> &[ScalarLowering] {
+        &self.scalars
     }
 
     /// The lowering of an op.
     pub fn get(&self, op: &str) -> Option<&'static Lowering> {
-        self.0.get(op).copied()
+        self.ops.get(op).copied()
     }
 
     /// Names of all ops with a lowering.
     pub fn ops(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.0.keys().copied()
+        self.ops.keys().copied()
     }
 
     /// Everything in a module that cannot be lowered, with reasons; nothing is generated.
@@ -92,7 +111,7 @@ impl Lowerings {
                     continue;
                 }
                 if o.def.name == kernel::MAP.name
-                    && let Err(e) = crate::codegen::can(f, op)
+                    && let Err(e) = crate::codegen::legal(f, op, &self.elementwise)
                 {
                     out.push(e.at(&o.loc));
                 }
