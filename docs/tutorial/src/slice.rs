@@ -6,8 +6,8 @@ use silure_ir::{AttrKind, Dim, Type, infer::norm_axis, op::*, tensor::strides};
 /// ONNX's Slice with positions known only when running.
 pub static SLICE: OpDef = OpDef {
     name: "tutorial.slice",
-    doc: "Elements `starts`, `starts` + `steps`, … before `ends` of each of `axes`, as numpy slices: \
-          negative positions count from the end, positions outside are clamped, steps may be negative.",
+    doc: "Elements `starts`, `starts` + `steps`, … before `ends` of each of `axes`, as numpy does: \
+          negative positions count from the end, those outside are clamped, steps may be negative.",
     operands: &[one("x", Of::Elem), one("starts", Of::Position), one("ends", Of::Position)],
     results: &["y"],
     attrs: &[required("axes", AttrKind::Ints), required("steps", AttrKind::Ints)],
