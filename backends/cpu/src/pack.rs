@@ -60,4 +60,3 @@ impl WeightSource for Packed<'_> {
         }
     }
 }
-

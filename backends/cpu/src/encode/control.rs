@@ -24,7 +24,9 @@ impl Encoder<'_, '_, '_> {
             Def::Result(op, _) => {
                 let o = self.f.op(op);
                 o.parent() == Some(r)
-                    && (o.def.dialect() == "kernel" || o.def.name == "plan.launch" || o.def.name == "graph.if")
+                    && (o.def.dialect() == "kernel"
+                        || o.def.name == "plan.launch"
+                        || o.def.name == "graph.if")
             }
             Def::Arg(..) => false,
         }
@@ -211,7 +213,10 @@ impl Encoder<'_, '_, '_> {
     /// Binds the run-time dims of a scan output: the count, then the slice's own.
     fn bind_scan(&mut self, v: ValueId, slice: ValueId, count: Val) -> Result<()> {
         let (Type::Tensor(t), Type::Tensor(s)) = (self.f.ty(v), self.f.ty(slice)) else {
-            return Err(Diagnostic::new(Code::Unsupported, "only tensors can be run on this target"));
+            return Err(Diagnostic::new(
+                Code::Unsupported,
+                "only tensors can be run on this target",
+            ));
         };
         let (dims, slice) = (t.dims.clone(), s.clone());
         if let Some(s) = dims[0].as_sym()

@@ -56,7 +56,10 @@ impl Encoder<'_, '_, '_> {
             },
         );
         if let Some(s) = missing.into_inner() {
-            return Err(Diagnostic::new(Code::Internal, format!("size `{d}` uses `{s}`, which nothing binds")));
+            return Err(Diagnostic::new(
+                Code::Internal,
+                format!("size `{d}` uses `{s}`, which nothing binds"),
+            ));
         }
         if overflow.get() {
             return Err(Diagnostic::new(Code::Limit, "a size overflows 64 bits"));

@@ -16,8 +16,8 @@ mod ops;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use silure_engine::{DimSpec, EntryBuilder, Plan, PlanBuilder};
 use silure_engine::plan::{Buf, Reg, Val};
+use silure_engine::{DimSpec, EntryBuilder, Plan, PlanBuilder};
 use silure_ir::{Code, Diagnostic, Func, Module, RegionId, Result, Type, ValueId};
 
 use crate::codegen::{Codegen, Object};
@@ -42,8 +42,11 @@ pub fn encode(
     for s in &m.states {
         let dims: Option<Vec<u64>> = s.ty.shape().map(|d| d.iter().map(|&x| x as u64).collect());
         let Some(dims) = dims else {
-            return Err(Diagnostic::new(Code::Unsupported, format!("state @{} has a symbolic shape", s.name))
-                .need("constant dims", &s.ty));
+            return Err(Diagnostic::new(
+                Code::Unsupported,
+                format!("state @{} has a symbolic shape", s.name),
+            )
+            .need("constant dims", &s.ty));
         };
         states.insert(s.name.clone(), plan.state(&s.name, s.ty.elem, &dims));
     }
@@ -51,9 +54,9 @@ pub fn encode(
         encode_entry(m, f, &mut plan, &mut codegen, &mut weights, &states)?;
     }
     let names = weights.names;
-    let plan = plan.finish().map_err(|e| {
-        Diagnostic::new(Code::Internal, format!("the plan does not validate: {e}"))
-    })?;
+    let plan = plan
+        .finish()
+        .map_err(|e| Diagnostic::new(Code::Internal, format!("the plan does not validate: {e}")))?;
     Ok((Encoded { plan, weights: names }, codegen.finish()?))
 }
 
@@ -77,8 +80,11 @@ fn encode_entry(
     let mut checks = Vec::new();
     for (i, (v, name)) in f.args().iter().zip(&f.arg_names).enumerate() {
         let Type::Tensor(t) = f.ty(*v) else {
-            return Err(Diagnostic::new(Code::Unsupported, format!("argument `{name}` is not a tensor"))
-                .need("a tensor", f.ty(*v)));
+            return Err(Diagnostic::new(
+                Code::Unsupported,
+                format!("argument `{name}` is not a tensor"),
+            )
+            .need("a tensor", f.ty(*v)));
         };
         let specs: Vec<DimSpec> = t.dims.iter().map(|d| dims::spec(f, d)).collect();
         inputs.push(e.input(name, t.elem, &specs));
@@ -96,8 +102,11 @@ fn encode_entry(
     let mut outputs = Vec::new();
     for (t, name) in f.result_types.iter().zip(&f.result_names) {
         let Type::Tensor(t) = t else {
-            return Err(Diagnostic::new(Code::Unsupported, format!("result `{name}` is not a tensor"))
-                .need("a tensor", t));
+            return Err(Diagnostic::new(
+                Code::Unsupported,
+                format!("result `{name}` is not a tensor"),
+            )
+            .need("a tensor", t));
         };
         let dims: Vec<String> = t.dims.iter().map(|d| d.to_string()).collect();
         let dims: Vec<&str> = dims.iter().map(String::as_str).collect();
@@ -114,9 +123,11 @@ fn encode_entry(
     }
     // Variants first, in order; each is a function of the same signature.
     let mut guards_left = Val::Imm(1);
-    for v in &f.variants {
+    // Guards speak of the entry's symbols; a body has its own.
+    let guards: Vec<Val> =
+        f.variants.iter().map(|v| enc.guards(&v.guards)).collect::<Result<_>>()?;
+    for (v, guard) in f.variants.iter().zip(guards) {
         let Some(g) = m.func(&v.func) else { continue };
-        let guard = enc.guards(&v.guards)?;
         let both = enc.e.bin(silure_engine::plan::BinOp::And, guards_left, guard);
         let next = enc.e.label();
         enc.e.variant(Some(both));

@@ -62,7 +62,7 @@ impl Encoder<'_, '_, '_> {
             n if n == plan::DIMS.name => {
                 let v = o.result();
                 let elem = self.tensor(v)?.elem;
-                let values = self.dims(&o.attrs.dims("dims").to_vec())?;
+                let values = self.dims(o.attrs.dims("dims"))?;
                 let b = self.result_buf(v)?;
                 for (i, d) in values.into_iter().enumerate() {
                     self.e.store(b, i as i64, elem, d);
@@ -83,14 +83,14 @@ impl Encoder<'_, '_, '_> {
                 self.bind_symbol(&name, value);
             }
             n if n == plan::CHECK.name => {
-                let d = self.dims(&o.attrs.dims("dims").to_vec())?;
+                let d = self.dims(o.attrs.dims("dims"))?;
                 let ok = self.e.bin(BinOp::Eq, d[0], d[1]);
                 let message = o.attrs.str("message").to_string();
                 self.e.check(ok, &message, d[0], d[1]);
             }
             n if n == kernel::MAP.name => self.map(op)?,
-            n if n == "graph.if" => self.branch(op)?,
-            n if n == "graph.loop" => self.looped(op)?,
+            "graph.if" => self.branch(op)?,
+            "graph.loop" => self.looped(op)?,
             n => bail!(Internal, "`{n}` was not lowered"),
         }
         Ok(())
@@ -187,7 +187,7 @@ impl Encoder<'_, '_, '_> {
         let o = self.f.op(op);
         let operands: Vec<ValueId> = o.operands().collect();
         let results = o.results.clone();
-        let mut sizes = self.dims(&o.attrs.dims("sizes").to_vec())?;
+        let mut sizes = self.dims(o.attrs.dims("sizes"))?;
         for (i, &from) in o.attrs.ints("init").iter().enumerate() {
             if let Ok(from) = usize::try_from(from) {
                 self.init(results[i], operands[from])?;
@@ -314,7 +314,9 @@ impl Encoder<'_, '_, '_> {
     /// In place: the handle is linear, so nothing else can see the old contents.
     fn state_write(&mut self, op: OpId) -> Result<()> {
         let o = self.f.op(op);
-        let (Some(s), Some(x)) = (o.operand(0), o.operand(1)) else { bail!(Internal, "no operand") };
+        let (Some(s), Some(x)) = (o.operand(0), o.operand(1)) else {
+            bail!(Internal, "no operand")
+        };
         let (state, from) = (self.buf(s)?, self.buf(x)?);
         self.scope.bufs.insert(o.result(), state);
         let bytes = self.bytes(x)?;
@@ -388,8 +390,11 @@ impl Encoder<'_, '_, '_> {
     /// Binds the run-time symbols of a result type to the dims of another type of that rank.
     pub(super) fn bind_dims(&mut self, to: &Type, from: &Type) -> Result<()> {
         let (Type::Tensor(to), Type::Tensor(from)) = (to, from) else {
-            return Err(Diagnostic::new(Code::Unsupported, "only tensors can be run on this target")
-                .need("a tensor", to));
+            return Err(Diagnostic::new(
+                Code::Unsupported,
+                "only tensors can be run on this target",
+            )
+            .need("a tensor", to));
         };
         for (t, f) in to.dims.iter().zip(&from.dims) {
             if let Some(s) = t.as_sym()
