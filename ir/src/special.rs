@@ -1,6 +1,6 @@
 //! Special functions in `f64` that the standard library lacks, for the oracle.
 
-/// Error function, to about 1 ulp of `f64` in absolute terms.
+/// Error function, to 1.2e-15 in absolute terms (10 ulp of `f64` near 2.6, fewer below 1).
 ///
 /// Maclaurin series below 3 (Abramowitz and Stegun 7.1.6, all terms positive), continued fraction of
 /// `erfc` above (7.1.14).
@@ -22,7 +22,7 @@ pub fn erf(x: f64) -> f64 {
     }
 }
 
-/// Complementary error function, accurate in relative terms for large arguments.
+/// Complementary error function, to 3e-11 in relative terms (worst just below 3).
 pub fn erfc(x: f64) -> f64 {
     if x >= 3.0 { erfc_tail(x) } else { 1.0 - erf(x) }
 }

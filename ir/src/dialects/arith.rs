@@ -388,13 +388,14 @@ pub static GELU: OpDef = OpDef {
     traits: Traits::ELEMENTWISE,
     scalar: Some(|cx, x| {
         let v = x[0].f();
-        let phi = if cx.attrs.bool("tanh") {
-            let c = (2.0 / std::f64::consts::PI).sqrt();
-            0.5 * (1.0 + (c * (v + 0.044715 * v * v * v)).tanh())
+        let y = if cx.attrs.bool("tanh") {
+            // v/2·(1 + tanh u) = v/(1 + e^(−2u)), which keeps the lower tail.
+            let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+            v / (1.0 + (-c * (v + 0.044715 * v * v * v)).exp())
         } else {
-            0.5 * special::erfc(-v / std::f64::consts::SQRT_2)
+            v * 0.5 * special::erfc(-v / std::f64::consts::SQRT_2)
         };
-        Num::F(if v == f64::NEG_INFINITY { -0.0 } else { v * phi })
+        Num::F(if v == f64::NEG_INFINITY { -0.0 } else { y })
     }),
     tolerance: Tolerance::Elementwise,
     ..OpDef::NEW

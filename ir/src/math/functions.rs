@@ -1,19 +1,17 @@
-//! The functions. Each states its method and where its coefficients come from: minimax fits (Lawson
+//! The functions, but for `gelu` and the inverse ones. Each states its method and where its coefficients come from: minimax fits (Lawson
 //! weighting or Chebyshev interpolation) computed for this file, rounded to f32.
 
 use silure_types::Elem;
 
-use super::{Expand, V};
+use super::{Expand, V, gelu, inverse};
 use crate::attr::Attrs;
 use crate::dialects::arith;
-use crate::tensor::Num;
 
 /// 1.5·2²³: adding and subtracting it rounds to an integer.
 const ROUND: f64 = 12_582_912.0;
 /// ln 2 with nine bits, so that its multiples are exact, and the rest.
 const LN2_HI: f64 = 0.693_359_4;
 const LN2_LO: f64 = -2.121_944_4e-4;
-const LN2: f64 = std::f64::consts::LN_2;
 
 /// Expansions of ops on f32.
 pub(super) fn f32(
@@ -34,19 +32,19 @@ pub(super) fn f32(
             logistic(e, x, one)
         }
         "arith.erf" => erf(e, x),
-        "arith.gelu" if attrs.bool("tanh") => gelu_tanh(e, x),
-        "arith.gelu" => gelu(e, x),
+        "arith.gelu" if attrs.bool("tanh") => gelu::tanh_form(e, x),
+        "arith.gelu" => gelu::erf_form(e, x),
         "arith.sinh" => sinh(e, x),
         "arith.cosh" => {
             let (a, b) = half_exps(e, x);
             e.add(a, b)
         }
-        "arith.asinh" => asinh(e, x),
-        "arith.acosh" => acosh(e, x),
-        "arith.atanh" => atanh(e, x),
-        "arith.atan" => atan(e, x),
-        "arith.asin" => asin(e, x),
-        "arith.acos" => acos(e, x),
+        "arith.asinh" => inverse::asinh(e, x),
+        "arith.acosh" => inverse::acosh(e, x),
+        "arith.atanh" => inverse::atanh(e, x),
+        "arith.atan" => inverse::atan(e, x),
+        "arith.asin" => inverse::asin(e, x),
+        "arith.acos" => inverse::acos(e, x),
         _ => return combined(e, name, x, attrs, power),
     })
 }
@@ -162,34 +160,50 @@ fn pow_constant(e: &mut Expand, x: V, p: f64) -> Option<V> {
     })
 }
 
-/// e^(x + tail) · 2^bias. Reduction to |r| ≤ ln2/2, `1 + r + r²·P₄(r)`, scaled in two steps so that
-/// denormal results round once.
+/// e^x · 2^bias, the bias within ±2. Reduction to |r| ≤ ln2/2, `1 + r + r²·P₄(r)`, scaled in two
+/// steps so that denormal results round once.
 fn exp(e: &mut Expand, x: V, bias: i32) -> V {
-    exp_times(e, x, bias, None)
+    let y = exp_parts(e, x, bias, None);
+    y.times(e, None)
 }
 
-/// factor · e^(x + tail) · 2^bias for `(tail, factor)`: the tail is small, the bias within ±2; the
-/// factor is applied before the scaling, so that a denormal product rounds once.
-fn exp_times(e: &mut Expand, x: V, bias: i32, more: Option<(V, V)>) -> V {
+/// A significand near 1 and two powers of two: their product may be denormal where they are not.
+pub(super) struct Scaled {
+    y: V,
+    powers: (V, V),
+}
+
+impl Scaled {
+    /// factor · value. The factor comes before the scaling, so that a denormal product rounds once.
+    pub(super) fn times(&self, e: &mut Expand, factor: Option<V>) -> V {
+        let y = factor.map_or(self.y, |f| e.mul(self.y, f));
+        let y = e.mul(y, self.powers.0);
+        e.mul(y, self.powers.1)
+    }
+}
+
+/// e^(x + tail) · 2^bias; the tail is small, the bias within ±2.
+pub(super) fn exp_parts(e: &mut Expand, x: V, bias: i32, tail: Option<V>) -> Scaled {
     let c = e.at_most(x, 91.0);
-    let c = e.at_least(c, -105.0);
+    let c = e.at_least(c, -112.0);
     let (log2e, magic) = (e.c(std::f64::consts::LOG2_E), e.c(ROUND));
     let t = e.fma(c, log2e, magic);
     let n = e.sub(t, magic);
     let (hi, lo) = (e.c(-LN2_HI), e.c(-LN2_LO));
     let r = e.fma(n, hi, c);
-    let mut r = e.fma(n, lo, r);
-    if let Some((tail, _)) = more {
-        r = e.add(r, tail);
-    }
+    let r = match tail {
+        // Both small parts first: one rounding beside r.
+        Some(tail) => {
+            let low = e.fma(n, lo, tail);
+            e.add(r, low)
+        }
+        None => e.fma(n, lo, r),
+    };
     let p =
         e.poly(r, &[1.381_314_2e-3, 8.369_419e-3, 4.166_845_7e-2, 1.666_651_5e-1, 4.999_999_3e-1]);
     let pr = e.mul(p, r);
     let y = e.fma(pr, r, r);
-    let mut y = e.plus(y, 1.0);
-    if let Some((_, factor)) = more {
-        y = e.mul(y, factor);
-    }
+    let y = e.plus(y, 1.0);
     // k = n + bias, from the low bits of the shifted sum; 2^k in two halves.
     let bits = e.bits(t);
     let offset = e.i((ROUND as f32).to_bits() as i32 - bias);
@@ -197,9 +211,7 @@ fn exp_times(e: &mut Expand, x: V, bias: i32, more: Option<(V, V)>) -> V {
     let one = e.i(1);
     let h = e.bin(&arith::SHR, k, one);
     let g = e.bin(&arith::SUB, k, h);
-    let (a, b) = (power_of_two(e, h), power_of_two(e, g));
-    let y = e.mul(y, a);
-    e.mul(y, b)
+    Scaled { y, powers: (power_of_two(e, h), power_of_two(e, g)) }
 }
 
 /// 2ᵏ for −126 ≤ k ≤ 127.
@@ -211,7 +223,7 @@ fn power_of_two(e: &mut Expand, k: V) -> V {
 }
 
 /// Natural logarithm: mantissa in [√½, √2), `f − f²/2 + f³·P₈(f)`.
-fn log(e: &mut Expand, x: V) -> V {
+pub(super) fn log(e: &mut Expand, x: V) -> V {
     let small = e.below(x, f32::MIN_POSITIVE as f64);
     let up = e.scale(x, 33_554_432.0);
     let v = e.select(small, up, x);
@@ -261,7 +273,7 @@ fn log(e: &mut Expand, x: V) -> V {
 }
 
 /// ln(1 + x): log of the rounded sum, corrected by what the sum lost.
-fn log1p(e: &mut Expand, x: V) -> V {
+pub(super) fn log1p(e: &mut Expand, x: V) -> V {
     let u = e.plus(x, 1.0);
     let l = log(e, u);
     let back = e.plus(u, -1.0);
@@ -385,65 +397,6 @@ fn erf(e: &mut Expand, x: V) -> V {
     e.select(near, small, large)
 }
 
-/// x·Φ(x) from the lower tail Φ(−a) = e^(−a²/2)·t·P₉(t), t = 4/(4 + a), a = |x|: the fit is of
-/// Mills' ratio on [0, 14.5], beyond which the tail is below the least denormal.
-fn gelu(e: &mut Expand, x: V) -> V {
-    let a = e.abs(x);
-    let a = e.at_most(a, 15.0);
-    let (four, den) = (e.c(4.0), e.plus(a, 4.0));
-    let t = e.div(four, den);
-    let p = e.poly(
-        t,
-        &[
-            0.015_741_843_7,
-            -0.058_370_981_4,
-            0.041_589_286_2,
-            0.041_367_810_2,
-            0.002_400_358_67,
-            0.091_932_095_6,
-            0.070_272_885_3,
-            0.095_863_387,
-            0.099_453_568_5,
-            0.099_749_758_8,
-        ],
-    );
-    let q = e.mul(p, t);
-    // a² in two parts: rounding it once would show in the exponential as up to 64 ulp.
-    let (square, rest) = if e.fma {
-        let s = e.mul(a, a);
-        let n = e.un(&arith::NEG, s);
-        (s, e.fma(a, a, n))
-    } else {
-        let (bits, mask) = (e.bits(a), e.i(!0xFFF));
-        let top = e.bin(&arith::BITAND, bits, mask);
-        let top = e.float(top);
-        let (d, sum) = (e.sub(a, top), e.add(a, top));
-        (e.mul(top, top), e.mul(d, sum))
-    };
-    let main = e.scale(square, -0.5);
-    let tail = e.scale(rest, -0.5);
-    let qa = e.mul(q, a);
-    let low = exp_times(e, main, 0, Some((tail, qa)));
-    let high = e.sub(x, low);
-    let low = e.un(&arith::NEG, low);
-    let neg = e.below(x, 0.0);
-    e.select(neg, low, high)
-}
-
-/// x/2·(1 + tanh u) = x·sigmoid(2u), u = √(2/π)·(x + 0.044715·x³).
-fn gelu_tanh(e: &mut Expand, x: V) -> V {
-    let c = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let s = e.mul(x, x);
-    let (k, one) = (e.c(c * 0.044715), e.c(c));
-    let w = e.fma(k, s, one);
-    let z = e.mul(w, x);
-    let y = logistic(e, z, x);
-    let low = e.c(f64::NEG_INFINITY);
-    let end = e.bin(&arith::EQ, x, low);
-    let zero = e.c(-0.0);
-    e.select(end, zero, y)
-}
-
 /// e^|x|/2 and e^−|x|/2.
 fn half_exps(e: &mut Expand, x: V) -> (V, V) {
     let a = e.abs(x);
@@ -464,156 +417,4 @@ fn sinh(e: &mut Expand, x: V) -> V {
     let a = e.abs(x);
     let near = e.below(a, 1.0);
     e.select(near, small, large)
-}
-
-/// ln(a + √(a² + 1)) as log1p(a + a²/(1 + √(a² + 1))); ln a + ln 2 where a² overflows.
-fn asinh(e: &mut Expand, x: V) -> V {
-    let a = e.abs(x);
-    let s = e.mul(a, a);
-    let r = e.plus(s, 1.0);
-    let r = e.un(&arith::SQRT, r);
-    let r = e.plus(r, 1.0);
-    let q = e.div(s, r);
-    let v = e.add(a, q);
-    let y = log1p(e, v);
-    let far = far_log(e, a);
-    let huge = e.below(a, 1e9);
-    let y = e.select(huge, y, far);
-    let y = e.copysign(y, x);
-    let bits_nan = e.bin(&arith::NE, x, x);
-    e.select(bits_nan, x, y)
-}
-
-/// ln(2a) for large a.
-fn far_log(e: &mut Expand, a: V) -> V {
-    let l = log(e, a);
-    e.plus(l, LN2)
-}
-
-/// log1p(t + √(2t + t²)) with t = x − 1; ln x + ln 2 where t² overflows; NaN below 1.
-fn acosh(e: &mut Expand, x: V) -> V {
-    let t = e.plus(x, -1.0);
-    let two = e.c(2.0);
-    let w = e.add(t, two);
-    let w = e.mul(t, w);
-    let r = e.un(&arith::SQRT, w);
-    let v = e.add(t, r);
-    let y = log1p(e, v);
-    let far = far_log(e, x);
-    let near = e.below(x, 1e9);
-    let y = e.select(near, y, far);
-    let (one, nan) = (e.c(1.0), e.c(f64::NAN));
-    let ok = e.bin(&arith::GE, x, one);
-    e.select(ok, y, nan)
-}
-
-/// ½·log1p(2a/(1 − a)), odd.
-fn atanh(e: &mut Expand, x: V) -> V {
-    let a = e.abs(x);
-    let (one, twice) = (e.c(1.0), e.add(a, a));
-    let d = e.sub(one, a);
-    let q = e.div(twice, d);
-    let y = log1p(e, q);
-    let y = e.scale(y, 0.5);
-    let y = e.copysign(y, x);
-    let tiny = e.below(a, 1e-4);
-    let y = e.select(tiny, x, y);
-    let ok = e.bin(&arith::LE, a, one);
-    let nan = e.c(f64::NAN);
-    e.select(ok, y, nan)
-}
-
-/// Reduction by tan(π/8) and tan(3π/8) to |r| ≤ tan(π/8), then `r + r³·P₄(r²)`.
-fn atan(e: &mut Expand, x: V) -> V {
-    let a = e.abs(x);
-    let (low, high) = (e.c(0.414_213_57), e.c(2.414_213_6));
-    let (mid, big) = (e.lt(low, a), e.lt(high, a));
-    let (one, minus) = (e.c(1.0), e.c(-1.0));
-    let (am, ap) = (e.sub(a, one), e.add(a, one));
-    let num = e.select(mid, am, a);
-    let num = e.select(big, minus, num);
-    let den = e.select(mid, ap, one);
-    let den = e.select(big, a, den);
-    let r = e.div(num, den);
-    let (q, h, zero) =
-        (e.c(std::f64::consts::FRAC_PI_4), e.c(std::f64::consts::FRAC_PI_2), e.c(0.0));
-    let base = e.select(mid, q, zero);
-    let base = e.select(big, h, base);
-    let s = e.mul(r, r);
-    let p = e
-        .poly(s, &[-0.064_519_278_7, 0.107_437_313, -0.142_639_562, 0.199_995_399, -0.333_333_313]);
-    let ps = e.mul(p, s);
-    let y = e.fma(ps, r, r);
-    let y = e.add(base, y);
-    let y = e.copysign(y, x);
-    let nan = e.bin(&arith::NE, x, x);
-    e.select(nan, x, y)
-}
-
-/// asin of s = r² (its root r given) for r ≤ ½: `r + r³·P₅(r²)`.
-fn asin_small(e: &mut Expand, r: V, s: V) -> V {
-    let p = e.poly(
-        s,
-        &[
-            0.033_690_847_5,
-            0.017_149_237_9,
-            0.031_100_662_4,
-            0.044_599_402_7,
-            0.075_000_941_8,
-            0.166_666_657,
-        ],
-    );
-    let ps = e.mul(p, s);
-    e.fma(ps, r, r)
-}
-
-/// For a = |x| > ½: 2·asin(√((1 − a)/2)), which is acos(a).
-fn asin_rest(e: &mut Expand, a: V) -> V {
-    let one = e.c(1.0);
-    let d = e.sub(one, a);
-    let s = e.scale(d, 0.5);
-    let r = e.un(&arith::SQRT, s);
-    let y = asin_small(e, r, s);
-    e.add(y, y)
-}
-
-/// The polynomial up to ½, π/2 − acos above; NaN outside [−1, 1] (from the root).
-fn asin(e: &mut Expand, x: V) -> V {
-    let a = e.abs(x);
-    let s = e.mul(x, x);
-    let small = asin_small(e, x, s);
-    let rest = asin_rest(e, a);
-    let h = e.c(std::f64::consts::FRAC_PI_2);
-    let large = e.sub(h, rest);
-    let sign = e.copysign(large, x);
-    let near = e.below(a, 0.5);
-    let y = e.select(near, small, sign);
-    outside_is_nan(e, a, y)
-}
-
-/// π/2 − asin x up to ½, else 2·asin(√((1 − a)/2)) or π minus it.
-fn acos(e: &mut Expand, x: V) -> V {
-    let a = e.abs(x);
-    let s = e.mul(x, x);
-    let small = asin_small(e, x, s);
-    // π/2 in two parts.
-    let (h, l) = (e.c(std::f64::consts::FRAC_PI_2), e.c(-4.371_139e-8));
-    let small = e.sub(small, l);
-    let mid = e.sub(h, small);
-    let rest = asin_rest(e, a);
-    let (pi, pl) = (e.c(std::f64::consts::PI), e.c(-8.742_278e-8));
-    let other = e.sub(rest, pl);
-    let other = e.sub(pi, other);
-    let neg = e.below(x, 0.0);
-    let large = e.select(neg, other, rest);
-    let near = e.below(a, 0.5);
-    let y = e.select(near, mid, large);
-    outside_is_nan(e, a, y)
-}
-
-fn outside_is_nan(e: &mut Expand, a: V, y: V) -> V {
-    let one = e.c(1.0);
-    let ok = e.bin(&arith::LE, a, one);
-    let nan = e.value(Elem::F32, Num::F(f64::NAN));
-    e.select(ok, y, nan)
 }

@@ -3,8 +3,7 @@
 //! [`expand`] rewrites one transcendental op on f32 (scalars of kernel regions, or tiles) into
 //! `arith` ops: add, mul, fma, div, compare, select, bitcast, shift, cast. The same expansion serves
 //! every target, so they agree to the last bit where their `fma` does. Errors against the exact
-//! value: `exp`, `log` ≤ 2 ulp, all others ≤ 4 ulp, except `gelu` ≤ 6 ulp, and `gelu` with `tanh`,
-//! whose argument's own rounding shows in the far negative tail. NaN gives NaN, infinities give the limits, denormal
+//! value: `exp`, `log` ≤ 2 ulp, all others ≤ 4 ulp. NaN gives NaN, infinities give the limits, denormal
 //! results are kept. On other float types only ops that are combinations of others are rewritten
 //! (`gelu`, `softplus`, `elu`, …).
 //!
@@ -23,6 +22,8 @@
 //! ```
 
 mod functions;
+mod gelu;
+mod inverse;
 
 use silure_types::Elem;
 
