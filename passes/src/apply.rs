@@ -5,12 +5,13 @@
 //! surroundings.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use silure_ir::builder::learn;
 use silure_ir::diag::{Code, Diagnostic, Loc, Result};
 use silure_ir::entity::Entity;
 use silure_ir::op::Traits;
-use silure_ir::{Def, Func, FuncKind, OpId, RegionId, ValueId};
+use silure_ir::{Attr, Def, Func, FuncKind, OpId, RegionId, Type, ValueId};
 
 use crate::pass::{Changed, PassCx};
 use crate::rewrite::{Match, Patch, PatchCx, Rewrite};
@@ -188,7 +189,47 @@ pub fn relearn(f: &mut Func, ops: Vec<OpId>, touched: &mut Vec<OpId>) {
 /// Whether an op may be removed: nothing uses it and nothing in it has an effect.
 pub fn is_dead(f: &Func, op: OpId) -> bool {
     let o = f.op(op);
-    o.parent().is_some() && o.results.iter().all(|v| f.uses(*v).is_empty()) && is_pure(f, op)
+    o.parent().is_some()
+        && o.results.iter().all(|v| f.uses(*v).is_empty())
+        && is_pure(f, op)
+        && !gives_size(f, op)
+}
+
+/// Whether an op is where a run-time symbol gets its value that something else mentions: such an op is
+/// needed although nothing may use its results.
+pub fn gives_size(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let symbols = |t: &Type| -> Vec<Arc<str>> {
+        match t {
+            Type::Tensor(t) => t.dims.iter().flat_map(|d| d.symbols()).collect(),
+            _ => vec![],
+        }
+    };
+    let mut given: Vec<Arc<str>> = o.results.iter().flat_map(|v| symbols(f.ty(*v))).collect();
+    given.retain(|s| f.symbols.iter().any(|d| d.runtime && d.name == *s));
+    if given.is_empty() {
+        return false;
+    }
+    // The first result that has a symbol in its type gives it its value.
+    let walk = f.walk();
+    for &before in walk.iter().take_while(|b| **b != op) {
+        for v in &f.op(before).results {
+            let known = symbols(f.ty(*v));
+            given.retain(|s| !known.contains(s));
+        }
+    }
+    let in_type = |t: &Type| symbols(t).iter().any(|s| given.contains(s));
+    let in_attr = |a: &Attr| match a {
+        Attr::Dims(d) => d.iter().flat_map(|d| d.symbols()).any(|s| given.contains(&s)),
+        Attr::Type(t) => in_type(t),
+        _ => false,
+    };
+    f.result_types.iter().any(in_type)
+        || walk.iter().filter(|other| **other != op).any(|other| {
+            let other = f.op(*other);
+            other.results.iter().any(|v| in_type(f.ty(*v)))
+                || other.attrs.iter().any(|(_, a)| in_attr(a))
+        })
 }
 
 /// Whether an op, with what is inside it, has no effect.

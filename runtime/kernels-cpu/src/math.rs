@@ -199,21 +199,22 @@ pub fn cos<I: Isa>(x: f32) -> f32 {
     }
 }
 
-/// Error function in f64, to about 1e-15: Maclaurin series below 2.5, Lentz continued fraction of
-/// erfc above (Abramowitz & Stegun 7.1.5, 7.1.14).
+/// Error function in f64, to about 1e-15: a series of positive terms below 2.5, Lentz continued
+/// fraction of erfc above (Abramowitz & Stegun 7.1.6, 7.1.14).
 pub fn erf64(x: f64) -> f64 {
     let a = x.abs();
     if a.is_nan() {
         return x;
     }
     if a < 2.5 {
+        // e^(−a²) · Σ 2ⁿ a²ⁿ⁺¹ / (2n+1)!!: no term cancels another.
         let (mut term, mut sum, mut n) = (a, a, 0.0f64);
-        while term.abs() > 1e-18 * sum.abs() {
+        while term > 1e-18 * sum {
             n += 1.0;
-            term *= -a * a / n;
-            sum += term / (2.0 * n + 1.0);
+            term *= 2.0 * a * a / (2.0 * n + 1.0);
+            sum += term;
         }
-        return (sum * std::f64::consts::FRAC_2_SQRT_PI).copysign(x);
+        return (sum * (-a * a).exp() * std::f64::consts::FRAC_2_SQRT_PI).copysign(x);
     }
     if a > 6.0 {
         return 1f64.copysign(x);

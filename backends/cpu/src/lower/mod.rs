@@ -188,7 +188,8 @@ fn lower_func(f: &mut Func, weights: &mut Vec<Weight>, table: &Lowerings) -> Res
             continue;
         }
         let dead = o.results.iter().all(|r| f.uses(*r).is_empty());
-        if dead && !o.def.is(Traits::EFFECT) && !o.def.is(Traits::CONSUMES) {
+        let effect = o.def.is(Traits::EFFECT) || o.def.is(Traits::CONSUMES);
+        if dead && !effect && !silure_passes::apply::gives_size(f, op) {
             f.erase(op);
             continue;
         }

@@ -163,7 +163,7 @@ fn slice_range(start: &Dim, end: &Dim, step: i64, n: &Dim) -> (Dim, Dim) {
         let len = (e - s.clone()).maximum(&zero).ceildiv(&Dim::Const(step));
         (s, len)
     } else {
-        let s = s.maximum(&Dim::Const(-1)).minimum(&(n.clone() - one.clone()));
+        let s = s.maximum(&zero).minimum(&(n.clone() - one.clone()));
         let e = e.maximum(&Dim::Const(-1)).minimum(&(n.clone() - one));
         let len = (s.clone() - e).maximum(&zero).ceildiv(&Dim::Const(-step));
         (s, len)
