@@ -81,7 +81,7 @@ fn tail(g: &mut Grow, y: Seen) -> Result<()> {
         let b = partner(g, &y)?;
         y = g.op("arith.add", &[y.val, b], attrs! {})?;
     }
-    if g.rng.chance(50) && y.ty.elem.is_float() {
+    if g.rng.chance(50) && y.f32() {
         let op = *g.rng.pick(&SMOOTH[..9]);
         g.op(op, &[y.val], attrs! {})?;
     }

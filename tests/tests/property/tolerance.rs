@@ -1,7 +1,7 @@
 //! How far an answer may be from the truth (docs/tolerance.md).
 //!
 //! The truth is the twin of a graph (`recipe`) evaluated in f64. The twin is evaluated again a few
-//! times with every op's result moved by exactly the floor of the op's class, up or down at random:
+//! times with every op's result moved by the floor of the op's class, all up, all down, then at random:
 //! how far the answers spread is what errors of that size do to *this* graph on *these* data, through
 //! cancellation, large slopes and long chains. An answer is right if its error is at most twice the
 //! larger of that spread and the error of the f32 oracle, plus the floor of the last op.
@@ -53,7 +53,7 @@ pub struct Eval<'a> {
     /// Element types in the module under test.
     pub elems: &'a HashMap<ValueId, Elem>,
     /// Moves results by their class floor, if given.
-    pub noise: Option<Rng>,
+    pub noise: Option<Way>,
 }
 
 impl Eval<'_> {
@@ -102,11 +102,11 @@ impl Eval<'_> {
             _ => {}
         }
         if class == Tolerance::Reduction
-            && let Some(rng) = &mut self.noise
+            && let Some(way) = &mut self.noise
         {
             let rel = REDUCTION_C * (length(self.func, op, &inputs) as f64).sqrt() * elem.epsilon();
             for i in inputs.iter_mut().flatten().filter(|i| i.t.elem() == Elem::F64) {
-                i.t = moved(&i.t, rng, |x| rel * x.abs())?;
+                i.t = moved(&i.t, way, |x| rel * x.abs())?;
             }
         }
         let given = inputs.iter().map(|i| i.as_ref().map(|i| Datum::from(i.t.clone()))).collect();
@@ -130,7 +130,7 @@ impl Eval<'_> {
                 };
                 if !same
                     && class != Tolerance::Exact
-                    && let Some(rng) = &mut self.noise
+                    && let Some(way) = &mut self.noise
                 {
                     let k = match class {
                         Tolerance::Reduction => {
@@ -143,7 +143,7 @@ impl Eval<'_> {
                     let log = o.def.name == "graph.log_softmax"
                         || o.attrs.get("kind").is_some() && o.attrs.str("kind").starts_with("log");
                     let at_least = if log { 1.0 } else { 0.0 };
-                    t = moved(&t, rng, |y| {
+                    t = moved(&t, way, |y| {
                         k * (e.epsilon() * y.abs().max(at_least)).max(least(e))
                     })?;
                 }
@@ -176,12 +176,42 @@ impl Eval<'_> {
     }
 }
 
-/// Every finite element moved by what `by` says, up or down.
-fn moved(t: &Tensor, rng: &mut Rng, by: impl Fn(f64) -> f64) -> Result<Tensor> {
+/// Which way results are moved in one evaluation: all up, all down, or each at random by a half to
+/// the whole of its floor, so that two moves neither always add up nor always cancel.
+pub enum Way {
+    /// All by the same part of their floor.
+    Same(f64),
+    /// Each on its own.
+    Random(Rng),
+}
+
+impl Way {
+    /// The way of evaluation `k`.
+    fn of(k: u64, seed: u64) -> Way {
+        match k {
+            0 => Way::Same(1.0),
+            1 => Way::Same(-1.0),
+            _ => Way::Random(Rng::new(seed ^ (k + 1))),
+        }
+    }
+
+    fn take(&mut self) -> f64 {
+        match self {
+            Way::Same(part) => *part,
+            Way::Random(rng) => {
+                let part = 0.5 + rng.unit().abs() / 2.0;
+                if rng.chance(50) { part } else { -part }
+            }
+        }
+    }
+}
+
+/// Every finite element moved by what `by` says.
+fn moved(t: &Tensor, way: &mut Way, by: impl Fn(f64) -> f64) -> Result<Tensor> {
     let mut v = t.to_f64s();
     for x in &mut v {
         if x.is_finite() {
-            *x += if rng.chance(50) { by(*x) } else { -by(*x) };
+            *x += way.take() * by(*x);
         }
     }
     Tensor::from_f64s(Elem::F64, t.shape(), &v)
@@ -233,7 +263,7 @@ pub fn expect(
     seed: u64,
 ) -> Result<Vec<Expected>> {
     let func = &module.funcs[0];
-    let run = |noise: Option<Rng>| {
+    let run = |noise: Option<Way>| {
         let known = args.iter().map(|t| Known { t: t.clone(), exact: true });
         let mut env = func.args().iter().copied().zip(known).collect();
         Eval { module, func, elems, noise }.region(func.body, &mut env)
@@ -252,7 +282,7 @@ pub fn expect(
         return Ok(out);
     }
     for k in 0..SAMPLES {
-        for (o, other) in out.iter_mut().zip(run(Some(Rng::new(seed ^ (k + 1))))?) {
+        for (o, other) in out.iter_mut().zip(run(Some(Way::of(k, seed)))?) {
             if o.truth.exact {
                 continue;
             }
