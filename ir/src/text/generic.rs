@@ -1,6 +1,7 @@
 //! The generic form: MLIR syntax that `mlir-opt --allow-unregistered-dialect` accepts.
 //!
-//! Module, weights, states and functions are ops too. Integers, bools and strings are MLIR's own
+//! Module, weights, states and functions are ops too, and every op is of the dialect `silure`
+//! (`"silure.arith.add"`), which MLIR does not know. Integers, bools and strings are MLIR's own
 //! attributes; everything else is `#silure<"…">` around the pretty spelling, and every type is
 //! `!silure<"…">`. Value names are numbers. Locations may be given in place or as aliases
 //! (`#loc1 = loc(...)`), as `mlir-opt --mlir-print-debuginfo` writes them.
@@ -20,6 +21,9 @@ use crate::module::{Module, State};
 use crate::op::Traits;
 use crate::types::Type;
 use crate::weight::Weight;
+
+/// In front of every op's name: MLIR has an `arith` of its own, with other ops and rules.
+const PREFIX: &str = "silure.";
 
 macro_rules! put {
     ($($arg:tt)*) => { let _ = write!($($arg)*); };
@@ -141,7 +145,7 @@ impl Printer<'_> {
             s.push_str(" = ");
         }
         let base = self.next;
-        put!(s, "{}(", quote(o.def.name));
+        put!(s, "\"{PREFIX}{}\"(", o.def.name);
         for (i, v) in o.operands().enumerate() {
             let name = self.names.get(&v).map_or("undefined", |n| n);
             put!(s, "{}%{name}", if i > 0 { ", " } else { "" });
@@ -172,7 +176,8 @@ impl Printer<'_> {
                 put!(s, "({})", types(o.results.to_vec()));
             }
         }
-        if o.loc != Loc::Unknown && !o.def.is(Traits::TERMINATOR) {
+        // Stated even if unknown: MLIR takes a missing one for the place in its input.
+        if !o.def.is(Traits::TERMINATOR) {
             put!(s, " loc({})", o.loc);
         }
         s.push('\n');
@@ -436,7 +441,7 @@ impl Parser<'_, '_> {
             result = Some(name);
         }
         let name = self.c.string()?;
-        let Some(def) = self.cx.op(&name) else {
+        let Some(def) = name.strip_prefix(PREFIX).and_then(|n| self.cx.op(n)) else {
             return Err(self.c.error(format!("unknown op `{name}`")));
         };
         let names = terms::list(self.c, "(", ")", |c| {
@@ -482,6 +487,7 @@ impl Parser<'_, '_> {
                 operands.insert(i, None);
             }
         }
+        let loc = if def.is(Traits::TERMINATOR) { Loc::Unknown } else { loc };
         let op = make_op(f, def, operands, complete(def, attrs), &regions, &types, loc);
         if let Some(base) = result {
             let results = f.op(op).results.clone();
