@@ -26,7 +26,7 @@ fn the_compiled_classifier_agrees_with_the_oracle_and_knows_digits() {
     let n = labels.len();
     let x = Tensor::from_f64s(Elem::F32, &[n, 1, 8, 8], &pixels).unwrap();
     let e = engine(&compiler, load()).unwrap_or_else(|e| panic!("{e}"));
-    let y = run(&e, "main", &[x.clone()]).remove(0).to_f64s();
+    let y = run(&e, "main", std::slice::from_ref(&x)).remove(0).to_f64s();
     let right = (0..n)
         .filter(|&i| {
             let row = &y[i * 10..(i + 1) * 10];
