@@ -1,8 +1,8 @@
 //! How far an answer may be from the truth (docs/tolerance.md).
 //!
 //! The truth is the twin of a graph (`recipe`) evaluated in f64. The twin is evaluated again a few
-//! times with every op's result moved by the floor of the op's class, all up, all down, then at random:
-//! how far the answers spread is what errors of that size do to *this* graph on *these* data, through
+//! times with every op's result moved by the floor of the op's class, all away from 0, all towards it,
+//! then at random: how far the answers spread is what errors of that size do to *this* graph on *these* data, through
 //! cancellation, large slopes and long chains. An answer is right if its error is at most twice the
 //! larger of that spread and the error of the f32 oracle, plus the floor of the last op.
 //!
@@ -176,8 +176,8 @@ impl Eval<'_> {
     }
 }
 
-/// Which way results are moved in one evaluation: all up, all down, or each at random by a half to
-/// the whole of its floor, so that two moves neither always add up nor always cancel.
+/// Which way results are moved in one evaluation: all away from 0, all towards it, or each at random
+/// by a half to the whole of its floor, so that two moves neither always add up nor always cancel.
 pub enum Way {
     /// All by the same part of their floor.
     Same(f64),
@@ -211,7 +211,7 @@ fn moved(t: &Tensor, way: &mut Way, by: impl Fn(f64) -> f64) -> Result<Tensor> {
     let mut v = t.to_f64s();
     for x in &mut v {
         if x.is_finite() {
-            *x += way.take() * by(*x);
+            *x += way.take() * by(*x).copysign(*x);
         }
     }
     Tensor::from_f64s(Elem::F64, t.shape(), &v)
