@@ -262,8 +262,27 @@ pub fn partner(g: &mut Grow, x: &Seen) -> Result<Val> {
     Ok(g.op("graph.broadcast", &[small.val], attrs! { shape: dims })?.val)
 }
 
+/// What is no change, or a constant, for ordinary numbers: x · 0, x − x, x + 0, x / x, …
+fn identity(g: &mut Grow, x: &Seen) -> Result<()> {
+    let c = *g.rng.pick(&[0.0, 0.0, 1.0, -1.0]);
+    let y = if g.rng.chance(30) {
+        x.val
+    } else {
+        let t = Tensor::scalar(x.ty.elem, Num::F(c));
+        let c = g.op("core.constant", &[], attrs! { value: t })?;
+        g.op("graph.broadcast", &[c.val], attrs! { shape: x.ty.dims.clone() })?.val
+    };
+    let op = *g.rng.pick(&["arith.mul", "arith.mul", "arith.add", "arith.sub", "arith.div"]);
+    let operands = if g.rng.chance(70) { [x.val, y] } else { [y, x.val] };
+    g.op(op, &operands, attrs! {})?;
+    Ok(())
+}
+
 fn binary(g: &mut Grow) -> Result<()> {
     let x = g.any(float)?;
+    if g.rng.chance(if g.special { 50 } else { 5 }) {
+        return identity(g, &x);
+    }
     let y = partner(g, &x)?;
     let op = if g.rng.chance(6) { "arith.pow" } else { *g.rng.pick(&FLOATS) };
     let operands = if g.rng.chance(50) { [x.val, y] } else { [y, x.val] };
