@@ -104,10 +104,10 @@ pub(crate) fn print(
         let comma = if i + 1 < f.args().len() { "," } else { "" };
         let _ = writeln!(out, "  .param {ty} {}{comma} // {}", p.parameter(i), f.arg_names[i]);
     }
-    // Stated, because a target left to itself spills to fit more blocks: three blocks of up to 128 threads,
+    // Stated, because a target left to itself spills to fit more blocks: two blocks of up to 128 threads,
     // else one.
     let most = match launch.threads {
-        ..=128 => (REGISTERS / 384) & !7,
+        ..=128 => (REGISTERS / 256).min(255) & !7,
         n => (REGISTERS / n).min(255),
     };
     let _ = writeln!(out, ")\n.reqntid {}, 1, 1\n.maxnreg {most}\n{{", launch.threads);
