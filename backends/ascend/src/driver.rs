@@ -46,7 +46,7 @@ pub struct Compiled {
 /// How long a compilation may take if the caller has no wish.
 pub const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// Compiles a module that [`crate::emit`] made. `kernel` is its kernel's name.
+/// Compiles a module that [`crate::emit()`] made. `kernel` is its kernel's name.
 pub fn compile(
     mlir: &str,
     kernel: &str,

@@ -1,7 +1,7 @@
 //! What an Ascend target can and cannot run, decided before anything is emitted.
 //!
 //! [`can`] gathers every reason at once: element types by the target's capability table, ops whose form
-//! in the vendor's compiler is absent or wrong, on-chip memory ([`crate::capacity`]), grid and name
+//! in the vendor's compiler is absent or wrong, on-chip memory (`capacity`), grid and name
 //! limits. Rules beside the table, found by compiling one op at a time with the vendor's compiler:
 //!
 //! * unsigned order and division are compiled as signed;

@@ -1,7 +1,7 @@
 //! Tile kernels on Huawei Ascend NPUs: MLIR text in the tile ABI of the vendor's compiler, and that
 //! compiler as a subprocess.
 //!
-//! [`can`] says what a target cannot do, [`emit`] makes the text, [`compile`] runs the vendor's compiler
+//! [`can`] says what a target cannot do, [`emit()`] makes the text, [`compile`] runs the vendor's compiler
 //! on it (package `ascendnpu-ir`, see [`tools`]) and reads what it leaves, [`link`] checks that every
 //! library function the result calls exists. Nothing here needs a device or the vendor's runtime.
 //!
