@@ -79,11 +79,6 @@ impl Op {
         self.operands.get(fixed..).unwrap_or(&[])
     }
 
-    /// The operand of that declared name.
-    pub fn operand_named(&self, name: &str) -> Option<ValueId> {
-        self.operand(self.def.operand(name)?)
-    }
-
     /// The only result.
     ///
     /// # Panics
@@ -400,17 +395,6 @@ impl Func {
         self.remove_use(old, op);
         if let Some(v) = v {
             self.values[v].uses.push(op);
-        }
-    }
-
-    /// Replaces all operands.
-    pub fn set_operands(&mut self, op: OpId, operands: &[Option<ValueId>]) {
-        for v in std::mem::take(&mut self.ops[op].operands) {
-            self.remove_use(v, op);
-        }
-        self.ops[op].operands = operands.iter().map(|v| v.unwrap_or(NONE)).collect();
-        for v in operands.iter().flatten() {
-            self.values[*v].uses.push(op);
         }
     }
 

@@ -52,11 +52,6 @@ impl Module {
         self.funcs.iter().find(|f| *f.name == *name)
     }
 
-    /// The function of that name, to change it.
-    pub fn func_mut(&mut self, name: &str) -> Option<&mut Func> {
-        self.funcs.iter_mut().find(|f| *f.name == *name)
-    }
-
     /// The entry points.
     pub fn entries(&self) -> impl Iterator<Item = &Func> {
         self.funcs.iter().filter(|f| f.kind == FuncKind::Entry)

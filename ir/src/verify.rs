@@ -18,7 +18,6 @@ use std::collections::{HashMap, HashSet};
 
 use crate::attr::Attr;
 use crate::diag::{Code, Diagnostic, Result};
-use crate::dim::Dim;
 use crate::func::{Def, Func, FuncKind, OpId, RegionId, ValueId};
 use crate::infer::{InferCx, elementwise, fits};
 use crate::module::Module;
@@ -382,9 +381,4 @@ fn check_shape_of_op(f: &Func, op: OpId) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a dim is certainly at least 1 for every allowed value of the symbols.
-pub fn certainly_positive(f: &Func, d: &Dim) -> bool {
-    d.bounds(&|s| f.symbol_range(s)).0 >= 1
 }

@@ -11,6 +11,8 @@ use silure_types::Elem;
 
 use crate::bail;
 use crate::diag::{Result, quote};
+use crate::func::{Func, ValueId};
+use crate::infer::norm_axis;
 use crate::tensor::{Tensor, byte_len, strides};
 use crate::types::TensorType;
 
@@ -245,6 +247,66 @@ impl WeightExpr {
             e => Ok(e.eval(src)?.into_bytes()),
         }
     }
+}
+
+/// The expression of a value that can be computed before any run: a weight (`lookup` knows them by
+/// name and type), a constant, and what casts, products, slices, concatenations, reshapes and
+/// transposes make of them. `None` if anything else takes part.
+pub fn expression(
+    f: &Func,
+    v: ValueId,
+    lookup: &dyn Fn(&str, &TensorType) -> Option<WeightExpr>,
+) -> Option<WeightExpr> {
+    let o = f.op(f.def_op(v)?);
+    let ty = f.ty(v).as_tensor()?;
+    let of = |v: ValueId| expression(f, v, lookup);
+    let inner = || of(o.operand(0)?).map(Box::new);
+    Some(match o.def.name {
+        "core.weight" => lookup(o.attrs.str("name"), ty)?,
+        "core.constant" => WeightExpr::Data(o.attrs.tensor("value")?.clone()),
+        "arith.cast" => WeightExpr::Cast(inner()?, o.attrs.elem("to")?),
+        "arith.mul" => {
+            let (x, y) = (of(unrepeated(f, o.operand(0)?))?, of(unrepeated(f, o.operand(1)?))?);
+            let whole = |e: &WeightExpr| e.ty().is_ok_and(|t| t.dims == ty.dims);
+            let (x, y) = if whole(&x) { (x, y) } else { (y, x) };
+            Some(WeightExpr::Mul(Box::new(x), Box::new(y))).filter(whole)?
+        }
+        "graph.reshape" => WeightExpr::Reshape(inner()?, ty.shape()?),
+        "graph.transpose" => {
+            let perm = o.attrs.ints("perm").iter().map(|&p| p as usize).collect();
+            WeightExpr::Transpose(inner()?, perm)
+        }
+        "graph.concat" => {
+            let axis = norm_axis(o.attrs.int("axis"), ty.rank()).ok()?;
+            WeightExpr::Concat(o.tail().iter().map(|p| of(*p)).collect::<Option<_>>()?, axis)
+        }
+        "graph.slice" => {
+            let from = f.ty(o.operand(0)?).as_tensor()?;
+            let (axes, starts) = (o.attrs.ints("axes"), o.attrs.dims("starts"));
+            if o.attrs.ints("steps").iter().any(|s| *s != 1) || starts.len() != axes.len() {
+                return None;
+            }
+            let mut start = vec![0; from.rank()];
+            for (&a, s) in axes.iter().zip(starts) {
+                let a = norm_axis(a, from.rank()).ok()?;
+                let (s, n) = (s.as_const()?, from.dims[a].as_const()?);
+                start[a] = (if s < 0 { s.saturating_add(n) } else { s }).clamp(0, n) as usize;
+            }
+            WeightExpr::Slice(inner()?, start, ty.shape()?)
+        }
+        _ => return None,
+    })
+}
+
+/// The value under broadcasts whose shape is known.
+pub fn unrepeated(f: &Func, mut v: ValueId) -> ValueId {
+    while let Some(op) = f.def_op(v)
+        && f.op(op).def.name == "graph.broadcast"
+        && let (Some(x), None) = (f.op(op).operand(0), f.op(op).operand(1))
+    {
+        v = x;
+    }
+    v
 }
 
 fn shape_of(ty: &TensorType) -> Result<Vec<usize>> {

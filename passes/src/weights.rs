@@ -9,6 +9,7 @@
 use silure_ir::diag::{Loc, Result};
 use silure_ir::dialects::{core, graph};
 use silure_ir::op::Traits;
+use silure_ir::weight::{expression, unrepeated};
 use silure_ir::{Attr, Attrs, Builder, Dim, Func, Module, OpId, Type, ValueId, Weight, WeightExpr};
 
 use crate::pass::{Changed, PassCx, PassDef, Preserves};
@@ -66,40 +67,11 @@ fn sweep(cx: &mut PassCx) -> Result<Changed> {
     Ok(changed)
 }
 
-/// The value under broadcasts.
-fn unrepeated(f: &Func, mut v: ValueId) -> ValueId {
-    while let Some(op) = f.def_op(v)
-        && f.op(op).def.name == graph::BROADCAST.name
-        && let Some(x) = f.op(op).operand(0)
-    {
-        v = x;
-    }
-    v
-}
-
-/// The expression of a value made of weights by casts and products.
+/// The expression of a value made of dense weights.
 fn expr(m: &Module, f: &Func, v: ValueId) -> Option<WeightExpr> {
-    let o = f.op(f.def_op(v)?);
-    match o.def.name {
-        "core.weight" => {
-            let w = m.weight(o.attrs.str("name"))?;
-            w.ty.encoding.is_none().then(|| w.expr.clone())
-        }
-        "core.constant" => Some(WeightExpr::Data(o.attrs.tensor("value")?.clone())),
-        "arith.cast" => {
-            Some(WeightExpr::Cast(Box::new(expr(m, f, o.operand(0)?)?), o.attrs.elem("to")?))
-        }
-        "arith.mul" => {
-            let (a, b) = (o.operand(0)?, o.operand(1)?);
-            let (x, y) = (expr(m, f, unrepeated(f, a))?, expr(m, f, unrepeated(f, b))?);
-            let dims = |e: &WeightExpr| e.ty().ok().map(|t| t.dims);
-            let whole = f.ty(v).as_tensor()?.dims.clone();
-            let (x, y) = if dims(&x)? == whole { (x, y) } else { (y, x) };
-            let e = WeightExpr::Mul(Box::new(x), Box::new(y));
-            (e.ty().ok()?.dims == whole).then_some(e)
-        }
-        _ => None,
-    }
+    expression(f, v, &|name, _| {
+        m.weight(name).filter(|w| w.ty.encoding.is_none()).map(|w| w.expr.clone())
+    })
 }
 
 /// Whether a value is made of weights alone, by anything elementwise.

@@ -34,12 +34,6 @@ impl EntryBuilder<'_> {
         self.buffer(BufKind::Heap, name)
     }
 
-    /// A view, not yet bound.
-    pub fn view_slot(&mut self, name: &str) -> Buf {
-        let name = self.plan.str(name);
-        self.buffer(BufKind::View, name)
-    }
-
     /// A new view of `bytes` bytes of `base` from `offset` on.
     pub fn view(&mut self, base: Buf, offset: impl Into<Val>, bytes: impl Into<Val>) -> Buf {
         let buf = self.buffer(BufKind::View, Str(0));

@@ -124,11 +124,6 @@ impl Error {
         self.inner.needed.as_deref()
     }
 
-    /// What was found, if that can be said.
-    pub fn present_text(&self) -> Option<&str> {
-        self.inner.present.as_deref()
-    }
-
     fn text(&self) -> String {
         let Inner { at, what, needed, present, details, .. } = &*self.inner;
         let mut text = match (needed, present) {

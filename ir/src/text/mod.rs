@@ -65,14 +65,6 @@ pub fn parse_type(text: &str) -> Result<crate::types::Type> {
     Ok(t)
 }
 
-/// A dim from its text, for example `2*s + 1`.
-pub fn parse_dim(text: &str) -> Result<crate::dim::Dim> {
-    let mut c = cursor::Cursor::new("dim", text);
-    let d = terms::dim(&mut c)?;
-    c.end()?;
-    Ok(d)
-}
-
 /// A symbol declaration from its text, for example `s: 1..512 mod 8`.
 pub fn parse_symbol(text: &str) -> Result<crate::dim::SymDecl> {
     let mut c = cursor::Cursor::new("symbol", text);

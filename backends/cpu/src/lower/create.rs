@@ -2,23 +2,28 @@
 
 use silure_ir::infer::norm_axis;
 use silure_ir::{Attrs, Dim, Elem, Num, Result, Tensor, TensorType, bail};
-use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::movement::fill::{Diagonal, OneHot, Range};
 
-use super::{Lower, Lowering, Sizes, always, elem_is, product, width};
+use super::movement::copy_to;
+use super::{Lower, Lowering, Sizes, addressable, always, elem_is, product, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF];
 
 static RANGE: Lowering = Lowering {
     op: "graph.range",
-    can: |cx| elem_is(cx, &[Elem::F32, Elem::F64, Elem::I32, Elem::I64]),
+    can: |cx| {
+        elem_is(cx, &[Elem::F32, Elem::F64, Elem::I32, Elem::I64])?;
+        match cx.results().first().and_then(|t| t.as_tensor()) {
+            Some(y) if !y.elem.is_int() && y.dims[0].as_const().is_none() => {
+                Err(format!("a range of {} whose length is decided when running", y.elem))
+            }
+            _ => Ok(()),
+        }
+    },
     lower: |l, op| {
         let (start, limit, delta) = (l.operand(op, 0)?, l.operand(op, 1)?, l.operand(op, 2)?);
         let y = l.out(op, 0)?;
-        if !y.elem.is_int() && y.dims[0].as_const().is_none() {
-            bail!(Unsupported, "a range of {} whose length is decided when running", y.elem);
-        }
         if y.elem.is_int() {
             // ceil((limit − start) / delta), at least 0; a falling range counts the same way.
             let (s, e) = (l.read(start, 0, "start")?, l.read(limit, 0, "limit")?);
@@ -34,7 +39,7 @@ static RANGE: Lowering = Lowering {
 
 static FULL: Lowering = Lowering {
     op: "graph.full",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let y = l.out(op, 0)?;
         if l.b.func.op(op).operand(0).is_some() {
@@ -46,26 +51,14 @@ static FULL: Lowering = Lowering {
         let Some(value) = l.attrs(op).tensor("value").cloned() else { bail!(Internal, "no value") };
         let one = Tensor::new(value.elem(), &[], value.bytes().to_vec())?;
         let v = l.constant(one)?;
-        let kernel = match width(y.elem)? {
-            1 => "copy.1",
-            2 => "copy.2",
-            4 => "copy.4",
-            _ => "copy.8",
-        };
-        let sizes = Sizes::of(Copy::FIELDS)
-            .right("dims", &[y.count()], 1)
-            .right("src", &[Dim::Const(0)], 0)
-            .right("dst", &[Dim::Const(1)], 0)
-            .set("src_offset", 0i64)
-            .set("dst_offset", 0i64)
-            .done()?;
-        Ok(vec![l.launch1(kernel, &[Some(v)], y, sizes)?])
+        let (n, one) = (y.count(), Dim::Const(1));
+        Ok(vec![copy_to(l, v, y, &[n], &[Dim::Const(0)], &[one], Dim::Const(0))?])
     },
 };
 
 static EYE: Lowering = Lowering {
     op: "graph.eye_like",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (y, k) = (l.out(op, 0)?, l.attrs(op).int("k"));
         let one = l.constant(Tensor::scalar(y.elem, Num::I(1)))?;
@@ -88,7 +81,7 @@ fn diagonal(t: &TensorType, batch: Dim, k: Dim, upper: bool) -> Result<Vec<Dim>>
 
 static TRILU: Lowering = Lowering {
     op: "graph.trilu",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
         let k = match (a.get("k"), l.b.func.op(op).operand(1)) {

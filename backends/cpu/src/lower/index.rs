@@ -8,7 +8,7 @@ use silure_kernels_cpu::movement::select::{NonZero, TopK};
 use silure_kernels_cpu::movement::unique::Unique;
 
 use super::rows::around;
-use super::{Lower, Lowering, Sizes, elem_is, product, strides, width};
+use super::{Lower, Lowering, Sizes, addressable, elem_is, product, strides, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[
@@ -188,13 +188,11 @@ static TOP_K: Lowering = Lowering {
     },
 };
 
-fn addressable(cx: &silure_ir::infer::InferCx) -> Result<(), String> {
-    let t = cx.tensor(0).map_err(|e| e.message)?;
-    match t.elem.bytes() {
-        None => Err(format!("elements of type {} are smaller than a byte", t.elem)),
-        Some(_) if t.rank() > 8 => Err(format!("rank {} is above 8", t.rank())),
-        Some(_) => Ok(()),
-    }
+/// Accepts addressable elements in at most the axes a kernel takes.
+fn few_axes(cx: &silure_ir::infer::InferCx) -> Result<(), String> {
+    addressable(cx)?;
+    let rank = cx.tensor(0).map_err(|e| e.message)?.rank();
+    if rank > 8 { Err(format!("rank {rank} is above 8")) } else { Ok(()) }
 }
 
 /// Counts, binds the run-time size, then fills.
@@ -217,7 +215,7 @@ fn nonzero(l: &mut Lower, x: ValueId, size: &Dim, out: TensorType) -> Result<Val
 
 static NONZERO: Lowering = Lowering {
     op: "graph.nonzero",
-    can: addressable,
+    can: few_axes,
     lower: |l, op| {
         let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
         let size = y.dims[1].clone();
@@ -227,7 +225,7 @@ static NONZERO: Lowering = Lowering {
 
 static COMPRESS: Lowering = Lowering {
     op: "graph.compress",
-    can: addressable,
+    can: few_axes,
     lower: |l, op| {
         let (x, c, y, a) = (l.operand(op, 0)?, l.operand(op, 1)?, l.out(op, 0)?, l.attrs(op));
         let (mut x, mut t) = (x, l.t(x)?);
@@ -290,13 +288,16 @@ static UNIQUE: Lowering = Lowering {
 
 static REVERSE_SEQUENCE: Lowering = Lowering {
     op: "graph.reverse_sequence",
-    can: addressable,
+    can: |cx| {
+        few_axes(cx)?;
+        match cx.tensor(1).map_err(|e| e.message)?.elem {
+            Elem::I64 => Ok(()),
+            e => Err(format!("sequence lengths of type {e}; i64 is supported")),
+        }
+    },
     lower: |l, op| {
         let (x, lens, y, a) = (l.operand(op, 0)?, l.operand(op, 1)?, l.out(op, 0)?, l.attrs(op));
         let t = l.t(x)?;
-        if l.t(lens)?.elem != Elem::I64 {
-            bail!(Unsupported, "sequence lengths of type {}; i64 is supported", l.t(lens)?.elem);
-        }
         let time_first = a.int("time_axis") == 0;
         let sizes = Sizes::of(ReverseSequence::FIELDS)
             .set("first", t.dims[0].clone())

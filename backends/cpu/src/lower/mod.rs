@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use silure_ir::dialects::{core, kernel, plan};
 use silure_ir::infer::InferCx;
+use silure_ir::weight::expression;
 use silure_ir::{
     Attrs, Builder, Code, Diagnostic, Dim, Elem, Func, Module, OpId, Result, Tensor, TensorType,
     Traits, Type, ValueId, Weight, WeightExpr, bail,
@@ -379,7 +380,9 @@ impl Lower<'_, '_> {
 
     /// The weight expression of a value that is a weight, a constant, or pieces of them put together.
     pub fn weight_of(&self, v: ValueId) -> Option<WeightExpr> {
-        weight_expr(self.b.func, self.weights, v)
+        expression(self.b.func, v, &|name, _| {
+            self.weights.iter().find(|w| *w.name == *name).map(|w| w.expr.clone())
+        })
     }
 
     /// A weight made of an expression; equal expressions are one weight.
@@ -410,65 +413,14 @@ impl Lower<'_, '_> {
     }
 }
 
-/// The expression of a value that can be computed while an engine is written: a weight or constant,
-/// seen through slices, concatenations, reshapes and transposes.
-fn weight_expr(f: &Func, weights: &[Weight], v: ValueId) -> Option<WeightExpr> {
-    let o = f.op(f.def_op(v)?);
-    let inner = || weight_expr(f, weights, o.operand(0)?).map(Box::new);
-    let shape = || f.ty(v).as_tensor()?.shape();
-    match o.def.name {
-        "core.weight" => {
-            let name = o.attrs.str("name");
-            weights.iter().find(|w| *w.name == *name).map(|w| w.expr.clone())
-        }
-        "core.constant" => o.attrs.tensor("value").cloned().map(WeightExpr::Data),
-        "graph.reshape" => Some(WeightExpr::Reshape(inner()?, shape()?)),
-        "graph.transpose" => {
-            let perm = o.attrs.ints("perm").iter().map(|&p| p as usize).collect();
-            Some(WeightExpr::Transpose(inner()?, perm))
-        }
-        "graph.concat" => {
-            let parts =
-                o.tail().iter().map(|p| weight_expr(f, weights, *p)).collect::<Option<_>>()?;
-            let rank = f.ty(v).as_tensor()?.rank();
-            let axis = silure_ir::infer::norm_axis(o.attrs.int("axis"), rank).ok()?;
-            Some(WeightExpr::Concat(parts, axis))
-        }
-        "graph.slice" => {
-            let size = shape()?;
-            let mut start = vec![0; size.len()];
-            let steps = o.attrs.ints("steps");
-            for (i, &a) in o.attrs.ints("axes").iter().enumerate() {
-                let s = o.attrs.dims("starts").get(i)?.as_const()?;
-                let a = silure_ir::infer::norm_axis(a, size.len()).ok()?;
-                let n = f.ty(o.operand(0)?).as_tensor()?.dims[a].as_const()?;
-                if steps.get(i).copied().unwrap_or(1) != 1 {
-                    return None;
-                }
-                start[a] = (if s < 0 { s + n } else { s }).clamp(0, n) as usize;
-            }
-            Some(WeightExpr::Slice(inner()?, start, size))
-        }
-        _ => None,
-    }
-}
-
 /// Whether a value can be computed while an engine is written.
 fn is_weight(f: &Func, v: ValueId) -> bool {
-    let Some(op) = f.def_op(v) else { return false };
-    let o = f.op(op);
-    match o.def.name {
-        "core.weight" | "core.constant" => true,
-        "graph.reshape" | "graph.transpose" => o.operand(0).is_some_and(|x| is_weight(f, x)),
-        "graph.slice" => {
-            let fixed = o.slots().skip(1).all(|s| s.is_none())
-                && o.attrs.ints("steps").iter().all(|s| *s == 1)
-                && o.attrs.dims("starts").iter().all(|d| d.as_const().is_some());
-            fixed && o.operand(0).is_some_and(|x| is_weight(f, x))
-        }
-        "graph.concat" => o.tail().iter().all(|x| is_weight(f, *x)),
-        _ => false,
-    }
+    // Any bytes will do: only the shape of the expression is asked for.
+    let stand_in = |_: &str, ty: &TensorType| {
+        let bytes = silure_ir::tensor::byte_len(ty.elem, &ty.shape()?).ok()? as u64;
+        Some(WeightExpr::File { source: "".into(), offset: 0, bytes, ty: ty.clone() })
+    };
+    expression(f, v, &stand_in).is_some()
 }
 
 /// Replaces every op that has no lowering here, but is made of others, by them: before fusion, so
@@ -522,6 +474,17 @@ pub fn strides(dims: &[Dim]) -> Vec<Dim> {
 /// Accepts every instance.
 pub fn always(_: &InferCx) -> Result<(), String> {
     Ok(())
+}
+
+/// Accepts instances on elements that have an address of their own.
+pub fn addressable(cx: &InferCx) -> Result<(), String> {
+    let operand = cx.operand(0).map(|v| cx.func.ty(v));
+    let mut elems =
+        operand.into_iter().chain(cx.results().first().copied()).filter_map(|t| t.elem());
+    match elems.find(|e| e.bytes().is_none()) {
+        Some(e) => Err(format!("elements of type {e} are smaller than a byte")),
+        None => Ok(()),
+    }
 }
 
 /// Accepts instances whose operand 0 has one of these element types.

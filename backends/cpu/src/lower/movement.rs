@@ -1,12 +1,12 @@
 //! Ops that move data: views where the bytes need not move, strided copies otherwise.
 
 use silure_ir::infer::norm_axis;
-use silure_ir::{Dim, OpId, Result, TensorType, ValueId, bail};
+use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId, bail};
 use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::movement::pad::{self, Pad};
 
 use super::matmul::{strided, through};
-use super::{Lower, Lowering, Sizes, always, strides, width};
+use super::{Lower, Lowering, Sizes, addressable, always, strides, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[
@@ -25,8 +25,18 @@ pub(super) static TABLE: &[&Lowering] = &[
 /// The most axes a copy kernel takes.
 const RANK: usize = 8;
 
+/// The copy kernel for an element type.
+pub(super) fn copy_kernel(e: Elem) -> Result<&'static str> {
+    Ok(match width(e)? {
+        1 => "copy.1",
+        2 => "copy.2",
+        4 => "copy.4",
+        _ => "copy.8",
+    })
+}
+
 /// A strided copy of `dims` elements from `x` into a new tensor.
-fn copy_to(
+pub(super) fn copy_to(
     l: &mut Lower,
     x: ValueId,
     out: TensorType,
@@ -48,12 +58,7 @@ fn copy_sizes(
     src_offset: Dim,
     dst_offset: Dim,
 ) -> Result<(&'static str, Vec<Dim>)> {
-    let kernel = match width(ty.elem)? {
-        1 => "copy.1",
-        2 => "copy.2",
-        4 => "copy.4",
-        _ => "copy.8",
-    };
+    let kernel = copy_kernel(ty.elem)?;
     let (mut d, mut s, mut t): (Vec<Dim>, Vec<Dim>, Vec<Dim>) = Default::default();
     for i in 0..dims.len() {
         if dims[i] == Dim::Const(1) {
@@ -109,7 +114,7 @@ static RESHAPE: Lowering = Lowering {
 
 static TRANSPOSE: Lowering = Lowering {
     op: "graph.transpose",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (v, y) = (l.b.func.op(op).result(), l.out(op, 0)?);
         let s = strided(l, v)?;
@@ -126,7 +131,7 @@ static TRANSPOSE: Lowering = Lowering {
 
 static BROADCAST: Lowering = Lowering {
     op: "graph.broadcast",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (v, y) = (l.b.func.op(op).result(), l.out(op, 0)?);
         if l.b.func.op(op).operand(1).is_some() {
@@ -142,7 +147,7 @@ static BROADCAST: Lowering = Lowering {
 };
 
 static SLICE: Lowering =
-    Lowering { op: "graph.slice", can: always, lower: |l, op| Ok(vec![slice(l, op)?]) };
+    Lowering { op: "graph.slice", can: addressable, lower: |l, op| Ok(vec![slice(l, op)?]) };
 
 /// Start clamped into an axis, and the number of elements taken, by ONNX's rules.
 fn slice_range(start: &Dim, end: &Dim, step: i64, n: &Dim) -> (Dim, Dim) {
@@ -212,7 +217,7 @@ fn view_at(l: &mut Lower, x: ValueId, ty: TensorType, offset: Dim) -> Result<Val
 
 static CONCAT: Lowering = Lowering {
     op: "graph.concat",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let xs = l.b.func.op(op).tail().to_vec();
         let y = l.out(op, 0)?;
@@ -239,7 +244,7 @@ static CONCAT: Lowering = Lowering {
 
 static SPLIT: Lowering = Lowering {
     op: "graph.split",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let x = l.operand(op, 0)?;
         let t = l.t(x)?;
@@ -273,7 +278,7 @@ static SPLIT: Lowering = Lowering {
 
 static PAD: Lowering = Lowering {
     op: "graph.pad",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
         let (t, value) = (l.t(x)?, l.b.func.op(op).operand(1));
@@ -301,7 +306,7 @@ static PAD: Lowering = Lowering {
 
 static TILE: Lowering = Lowering {
     op: "graph.tile",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
         let (t, repeats) = (l.t(x)?, l.dims_param(op, "repeats", 1)?);
@@ -327,7 +332,7 @@ static TILE: Lowering = Lowering {
 
 static DEPTH_TO_SPACE: Lowering = Lowering {
     op: "graph.depth_to_space",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
         let (t, b) = (l.t(x)?, Dim::Const(a.int("block")));
@@ -345,7 +350,7 @@ static DEPTH_TO_SPACE: Lowering = Lowering {
 
 static SPACE_TO_DEPTH: Lowering = Lowering {
     op: "graph.space_to_depth",
-    can: always,
+    can: addressable,
     lower: |l, op| {
         let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
         let (t, b) = (l.t(x)?, Dim::Const(a.int("block")));

@@ -2,7 +2,6 @@
 
 use silure_ir::infer::{InferCx, norm_axis};
 use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId, bail};
-use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::rows::arg::Arg;
 use silure_kernels_cpu::rows::norm::{GroupNorm, Norm};
 use silure_kernels_cpu::rows::reduce::Reduce;
@@ -10,6 +9,7 @@ use silure_kernels_cpu::rows::scan::Scan;
 use silure_kernels_cpu::rows::softmax::Softmax;
 
 use super::matmul::strided;
+use super::movement::copy_to;
 use super::{Lower, Lowering, Sizes, elem_is, f32_bits, product, strides};
 
 /// Lowerings of this file.
@@ -44,23 +44,8 @@ pub(super) fn permute(l: &mut Lower, x: ValueId, perm: &[usize]) -> Result<Value
     let s = strided(l, x)?;
     let dims: Vec<Dim> = perm.iter().map(|&p| t.dims[p].clone()).collect();
     let src: Vec<Dim> = perm.iter().map(|&p| s.strides[p].clone()).collect();
-    let kernel = match super::width(t.elem)? {
-        1 => "copy.1",
-        2 => "copy.2",
-        4 => "copy.4",
-        _ => "copy.8",
-    };
-    if dims.len() > 8 {
-        bail!(Unsupported, "rank {} is above 8", dims.len());
-    }
-    let sizes = Sizes::of(Copy::FIELDS)
-        .right("dims", &dims, 1)
-        .right("src", &src, 0)
-        .right("dst", &strides(&dims), 0)
-        .set("src_offset", 0i64)
-        .set("dst_offset", 0i64)
-        .done()?;
-    l.launch1(kernel, &[Some(s.value)], TensorType::new(t.elem, dims), sizes)
+    let (out, dst) = (TensorType::new(t.elem, dims.clone()), strides(&dims));
+    copy_to(l, s.value, out, &dims, &src, &dst, Dim::Const(0))
 }
 
 /// Runs a row kernel along `axis`: the axis is brought to the end and back.
