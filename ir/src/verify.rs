@@ -125,6 +125,14 @@ impl<'a> Verifier<'a> {
                 f.arg_names.len()
             ));
         }
+        if f.result_names.len() != f.result_types.len() {
+            err(format!(
+                "@{} has {} results and {} names",
+                f.name,
+                f.result_types.len(),
+                f.result_names.len()
+            ));
+        }
         for v in &f.variants {
             let Some(g) = self.m.and_then(|m| m.func(&v.func)) else {
                 err(format!("@{}: variant @{} does not exist", f.name, v.func));

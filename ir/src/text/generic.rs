@@ -25,6 +25,18 @@ use crate::weight::Weight;
 /// In front of every op's name: MLIR has an `arith` of its own, with other ops and rules.
 const PREFIX: &str = "silure.";
 
+/// Attributes of a function, in order.
+const FUNC_ATTRIBUTES: [&str; 8] = [
+    "arg_names",
+    "attrs",
+    "kind",
+    "result_names",
+    "result_types",
+    "sym_name",
+    "symbols",
+    "variants",
+];
+
 macro_rules! put {
     ($($arg:tt)*) => { let _ = write!($($arg)*); };
 }
@@ -339,6 +351,7 @@ impl Parser<'_, '_> {
         self.c.need(":")?;
         self.c.need("() -> ()")?;
         self.loc()?;
+        self.attributes_of(&what, &a)?;
         let name: Arc<str> = a.str("sym_name").into();
         let tensor = |a: &Attrs| match a.get("type") {
             Some(Attr::Type(Type::Tensor(t))) => Some(t.clone()),
@@ -367,6 +380,25 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
+    /// Parts of a module carry their attributes, all of them and no others.
+    fn attributes_of(&self, what: &str, a: &Attrs) -> Result<()> {
+        let wanted: &[&str] = match what {
+            "silure.module" => &["attrs", "sym_name"],
+            "silure.weight" => &["expr", "sym_name", "type"],
+            "silure.state" => &["sym_name", "type"],
+            "silure.func" => &FUNC_ATTRIBUTES,
+            _ => return Err(self.c.error(format!("`{what}` is not part of a module"))),
+        };
+        if a.iter().map(|(n, _)| n).eq(wanted.iter().copied()) {
+            return Ok(());
+        }
+        let have: Vec<&str> = a.iter().map(|(n, _)| n).collect();
+        Err(self
+            .c
+            .error(format!("`{what}` has the wrong attributes"))
+            .need(wanted.join(", "), have.join(", ")))
+    }
+
     fn finish_func(&mut self, f: &mut Func, name: Arc<str>, a: &Attrs) -> Result<()> {
         let strs = |n: &str| match a.get(n) {
             Some(Attr::Strs(v)) => v.clone(),
@@ -376,7 +408,8 @@ impl Parser<'_, '_> {
         f.kind = match a.str("kind") {
             "entry" => FuncKind::Entry,
             "kernel" => FuncKind::Kernel,
-            _ => FuncKind::Private,
+            "func" => FuncKind::Private,
+            k => return Err(self.c.error(format!("`{k}` is not a kind of function"))),
         };
         f.arg_names = strs("arg_names");
         f.result_names = strs("result_names");

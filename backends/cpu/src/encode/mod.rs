@@ -50,6 +50,11 @@ pub fn encode(
         };
         states.insert(s.name.clone(), plan.state(&s.name, s.ty.elem, &dims));
     }
+    if m.entries().next().is_none() {
+        let what = format!("the module `{}` has nothing to run", m.name);
+        return Err(Diagnostic::new(Code::Invalid, what)
+            .need("an entry", "functions that only others call"));
+    }
     for f in m.entries() {
         encode_entry(m, f, &mut plan, &mut codegen, &mut weights, &states)?;
     }
