@@ -8,7 +8,7 @@ use super::movement::copy_to;
 use super::{Lower, Lowering, Sizes, addressable, always, elem_is, product, width};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] = &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF];
+pub(super) static TABLE: &[&Lowering] = &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF, &DIM];
 
 static RANGE: Lowering = Lowering {
     op: "graph.range",
@@ -136,3 +136,13 @@ pub(super) fn sizes_tensor(
     let attrs = Attrs::new().with("dims", dims);
     l.b.typed(&silure_ir::dialects::plan::DIMS, [], attrs, silure_ir::Type::Tensor(ty))
 }
+
+static DIM: Lowering = Lowering {
+    op: "graph.dim",
+    can: always,
+    lower: |l, op| {
+        let attrs = Attrs::new().with("dims", l.attrs(op).dims("value").to_vec());
+        let ty = silure_ir::Type::Tensor(l.out(op, 0)?);
+        Ok(vec![l.b.typed(&silure_ir::dialects::plan::DIMS, [], attrs, ty)?])
+    },
+};

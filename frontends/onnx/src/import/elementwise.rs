@@ -96,6 +96,7 @@ pub(super) const TABLE: &[Record] = &[
     record("Gelu", gelu),
     record("Mish", mish),
     record("Swish", swish),
+    record("SwiGLU", swiglu),
     record("Softsign", softsign),
     record("ThresholdedRelu", thresholded_relu),
     record("Shrink", shrink),
@@ -350,12 +351,33 @@ fn mish(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.two(&arith::MUL, x, t)?])
 }
 
+impl Cx<'_, '_> {
+    /// x · sigmoid(alpha · x).
+    pub fn swish(&mut self, x: ValueId, alpha: f64) -> Result<ValueId> {
+        let inner = if alpha == 1.0 { x } else { self.with(&arith::MUL, x, alpha)? };
+        let s = self.one(&arith::SIGMOID, &[inner], attrs! {})?;
+        self.two(&arith::MUL, x, s)
+    }
+}
+
 fn swish(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let alpha = cx.float_or(n, "alpha", 1.0)?;
     let x = cx.input(n, 0)?;
-    let inner = if alpha == 1.0 { x } else { cx.with(&arith::MUL, x, alpha)? };
-    let s = cx.one(&arith::SIGMOID, &[inner], attrs! {})?;
-    Ok(vec![cx.two(&arith::MUL, x, s)?])
+    Ok(vec![cx.swish(x, alpha)?])
+}
+
+fn swiglu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let alpha = cx.float_or(n, "alpha", 1.0)?;
+    let (mut gate, mut x) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let rank = cx.rank(gate)?;
+    if rank != cx.rank(x)? {
+        return Err(cx.wrong("the gate and the value have different shapes"));
+    }
+    for d in 0..rank {
+        cx.same_size(&mut gate, d, &mut x, d, "sizes of the gate and of the value")?;
+    }
+    let gate = cx.swish(gate, alpha)?;
+    Ok(vec![cx.two(&arith::MUL, gate, x)?])
 }
 
 fn softsign(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

@@ -16,6 +16,7 @@
 //! # Ok::<(), silure_onnx::Error>(())
 //! ```
 
+mod attention;
 mod attrs;
 mod body;
 mod constant;
@@ -29,9 +30,11 @@ mod loss;
 mod nn;
 mod norm;
 mod quant;
+mod recurrence;
 mod reduce;
 mod resize;
 mod rnn;
+mod rotary;
 mod sequence;
 mod shape;
 mod signature;
@@ -87,6 +90,7 @@ const fn record(op: &'static str, convert: Convert) -> Record {
 }
 
 static TABLES: &[&[Record]] = &[
+    attention::TABLE,
     elementwise::TABLE,
     constant::TABLE,
     shape::TABLE,
@@ -96,8 +100,10 @@ static TABLES: &[&[Record]] = &[
     nn::TABLE,
     norm::TABLE,
     reduce::TABLE,
+    recurrence::TABLE,
     resize::TABLE,
     rnn::TABLE,
+    rotary::TABLE,
     quant::TABLE,
     control::TABLE,
     loss::TABLE,
