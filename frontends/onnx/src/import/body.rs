@@ -48,6 +48,7 @@ impl Cx<'_, '_> {
         }
         for node in &g.nodes {
             self.enter(node);
+            self.ignore_hints(node);
             let Some(record) = super::find(&node.op) else {
                 return Err(self.unsupported("the operator is not supported"));
             };

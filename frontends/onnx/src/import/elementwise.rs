@@ -2,7 +2,7 @@
 //! broadcast first.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Attrs, Elem, OpDef, ValueId, attrs};
+use silure_ir::{Attrs, Dim, Elem, OpDef, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -140,12 +140,16 @@ fn direct(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let Some((_, def)) = DIRECT.iter().find(|(op, _)| *op == n.op.name) else {
         return Err(cx.unsupported("the operator is not supported"));
     };
-    let operands = cx.inputs(n)?;
+    let mut operands = cx.inputs(n)?;
     if operands.len() != def.operands.len() {
         return Err(cx
             .wrong("the node has the wrong number of operands")
             .needed(def.operands.len().to_string())
             .present(operands.len().to_string()));
+    }
+    if let [a, b] = operands[..] {
+        let (a, b) = cx.pair(n, a, b)?;
+        operands = vec![a, b];
     }
     Ok(vec![cx.elementwise(def, &operands, attrs! {})?])
 }
@@ -162,6 +166,7 @@ fn modulo(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 
 fn pow(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (a, b) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let (a, b) = cx.pair(n, a, b)?;
     let (ea, eb) = (cx.elem(a)?, cx.elem(b)?);
     // The result has the base's type; an integer base to a float power is computed in the power's.
     let at = if eb.is_float() && !ea.is_float() { eb } else { ea };
@@ -238,7 +243,7 @@ fn saturated(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId, to: Elem) -> Result<
 
 fn cast(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     cx.ignore("round_mode");
-    let Some(to) = cx.elem_attr(n, "to")? else {
+    let Some(to) = cx.elem_named(n, "to")? else {
         return Err(cx.wrong("attribute `to` is missing"));
     };
     let x = cx.input(n, 0)?;
@@ -312,8 +317,18 @@ fn celu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 }
 
 fn prelu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let (x, slope) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let (x, mut slope) = (cx.input(n, 0)?, cx.input(n, 1)?);
     let elem = cx.elem(x)?;
+    if n.op.version < 7 && cx.rank(slope)? == 1 && cx.rank(x)? > 1 {
+        // One number for all channels or for each, and the channels are axis 1.
+        if cx.dims(slope)?[0] != Dim::Const(1) {
+            let channels = cx.dims(x)?[1].clone();
+            cx.expect_size(&mut slope, 0, &channels, "the number of channels and of slopes")?;
+        }
+        let mut dims = vec![Dim::Const(1); cx.rank(x)? - 1];
+        dims[0] = cx.dims(slope)?[0].clone();
+        slope = cx.reshape(slope, dims)?;
+    }
     let zero = cx.number(elem, 0.0)?;
     let below = cx.two(&arith::LT, x, zero)?;
     let scaled = cx.two(&arith::MUL, x, slope)?;
@@ -416,8 +431,11 @@ fn shrink(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 
 fn dropout(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     cx.ignore("seed");
-    cx.ignore("ratio");
     let x = cx.input(n, 0)?;
+    let given = cx.float_or(n, "ratio", 0.5)?;
+    if n.op.version < 7 && !cx.flag_or(n, "is_test", false)? && given != 0.0 {
+        return Err(cx.unsupported("dropout in training mode (`is_test` = 0): only inference"));
+    }
     // The ratio says something only in training.
     let ratio = cx.maybe(n, 1)?;
     if let Some(training) = cx.maybe(n, 2)? {

@@ -100,7 +100,14 @@ fn gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         cx.cast(f, elem)
     };
     y = scaled(cx, y, alpha)?;
-    let c = cx.maybe(n, 2)?;
+    let c = match cx.maybe(n, 2)? {
+        Some(c) if n.op.version < 7 => {
+            let pair = cx.pair(n, y, c)?;
+            y = pair.0;
+            Some(pair.1)
+        }
+        c => c,
+    };
     if let Some(c) = c
         && beta != 0.0
     {

@@ -25,6 +25,7 @@ mod cx;
 mod dims;
 mod elementwise;
 mod index;
+mod legacy;
 mod linalg;
 mod loss;
 mod nn;
@@ -54,7 +55,7 @@ pub use signature::{ImportOptions, Size};
 pub use weights::Files;
 
 /// The oldest opset of ONNX's own domain whose operators are read.
-pub const OLDEST_OPSET: i64 = 7;
+pub const OLDEST_OPSET: i64 = 1;
 /// The newest opset of ONNX's own domain whose operators are known here.
 pub const NEWEST_OPSET: i64 = 26;
 

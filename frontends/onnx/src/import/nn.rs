@@ -245,8 +245,19 @@ fn average_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.op("graph.average_pool", &[x], attrs.with("count_include_pad", padding))?])
 }
 
+/// `p` of a norm: in opset 1 a float.
+fn exponent(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<i64> {
+    if n.op.version > 1 {
+        return cx.int_or(n, "p", 2);
+    }
+    match cx.float_or(n, "p", 2.0)? {
+        p if p.fract() == 0.0 && p.abs() < 1e9 => Ok(p as i64),
+        p => Err(cx.unsupported("a norm with a fractional exponent").present(p.to_string())),
+    }
+}
+
 fn lp_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let p = cx.int_or(n, "p", 2)?;
+    let p = exponent(cx, n)?;
     let (x, attrs) = pooled(cx, n)?;
     Ok(vec![cx.op("graph.lp_pool", &[x], attrs.with("p", p))?])
 }
@@ -267,7 +278,7 @@ fn global(cx: &mut Cx<'_, '_>, n: &Node<'_>, kind: &str) -> Result<Vec<ValueId>>
 }
 
 fn global_lp_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let p = cx.int_or(n, "p", 2)?;
+    let p = exponent(cx, n)?;
     let x = cx.input(n, 0)?;
     let axes = spatial(cx, x)?;
     Ok(vec![match p {

@@ -37,11 +37,15 @@ fn batch_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let epsilon = cx.float_or(n, "epsilon", 1e-5)?;
     let momentum = cx.float_or(n, "momentum", 0.9)?;
     let training = cx.flag_or(n, "training_mode", false)?;
-    if n.op.version < 9 && !cx.flag_or(n, "spatial", true)? {
-        return Err(cx.unsupported("normalisation per position (`spatial` = 0)"));
+    if n.op.version < 7 && !cx.flag_or(n, "is_test", false)? {
+        return Err(cx.unsupported("normalisation in training mode (`is_test` = 0, opsets 1 to 6)"));
     }
+    let per_channel = n.op.version >= 9 || cx.flag_or(n, "spatial", true)?;
     let x = cx.input(n, 0)?;
     let p = [cx.input(n, 1)?, cx.input(n, 2)?, cx.input(n, 3)?, cx.input(n, 4)?];
+    if !per_channel {
+        return Ok(vec![positions_norm(cx, x, p, epsilon)?]);
+    }
     let mut p: Vec<ValueId> = p.iter().map(|v| channels(cx, x, *v)).collect::<Result<_>>()?;
     if !training {
         let y =
@@ -69,6 +73,32 @@ fn batch_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     }
     let y = cx.op("graph.batch_norm", &[x, p[0], p[1], p[2], p[3]], attrs! { epsilon: epsilon })?;
     Ok(vec![y, out[0], out[1]])
+}
+
+/// Parameters of the shape of one item of the batch: each position has its own.
+fn positions_norm(
+    cx: &mut Cx<'_, '_>,
+    x: ValueId,
+    p: [ValueId; 4],
+    epsilon: f64,
+) -> Result<ValueId> {
+    let (mut x, mut p) = (x, p);
+    let rank = cx.rank(x)?;
+    for v in &mut p {
+        if cx.rank(*v)? + 1 != rank {
+            return Err(cx.wrong("a parameter does not have the shape of one item of the batch"));
+        }
+        for d in 1..rank {
+            cx.same_size(&mut x, d, v, d - 1, "sizes of the operand and of a parameter")?;
+        }
+    }
+    let [scale, bias, mean, var] = p;
+    let var = cx.with(&arith::ADD, var, epsilon)?;
+    let deviation = cx.one(&arith::SQRT, &[var], attrs! {})?;
+    let y = cx.two(&arith::SUB, x, mean)?;
+    let y = cx.two(&arith::DIV, y, deviation)?;
+    let y = cx.two(&arith::MUL, y, scale)?;
+    cx.two(&arith::ADD, y, bias)
 }
 
 /// A parameter of the normalised axes, repeated to their shape.

@@ -9,7 +9,7 @@ use crate::graph::Node;
 
 pub(super) const TABLE: &[Record] = &[
     record("Resize", resize),
-    Record { domain: "", op: "Upsample", since: (7, 9), convert: upsample },
+    Record { domain: "", op: "Upsample", since: (1, 9), convert: upsample },
     record("GridSample", grid_sample),
 ];
 
@@ -40,7 +40,12 @@ fn upsample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let mode = if mode == "nearest" { "nearest" } else { "linear" };
     let mut attrs = attrs! { mode: mode, coordinates: "asymmetric", nearest: "floor" };
     let mut operands = vec![Some(x), None, None, None];
-    let scales = if n.op.version < 9 {
+    let scales = if n.op.version < 7 {
+        match (cx.float(n, "height_scale")?, cx.float(n, "width_scale")?) {
+            (Some(h), Some(w)) => Some(vec![1.0, 1.0, h, w]),
+            _ => None,
+        }
+    } else if n.op.version < 9 {
         cx.floats(n, "scales")?
     } else {
         let v = cx.input(n, 1)?;

@@ -89,11 +89,18 @@ fn size(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 
 fn reshape(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let zero_is_zero = cx.flag_or(n, "allowzero", false)?;
-    let (x, shape) = (cx.input(n, 0)?, cx.input(n, 1)?);
-    let old = cx.ty(x)?;
-    let Some(wanted) = cx.known(shape) else {
-        return Ok(vec![reshape_at_run(cx, x, shape, zero_is_zero)?]);
+    let x = cx.input(n, 0)?;
+    let wanted = if n.op.version < 5 {
+        let shape = cx.ints(n, "shape")?.unwrap_or_default();
+        shape.into_iter().map(Dim::Const).collect()
+    } else {
+        let shape = cx.input(n, 1)?;
+        match cx.known(shape) {
+            Some(shape) => shape,
+            None => return Ok(vec![reshape_at_run(cx, x, shape, zero_is_zero)?]),
+        }
     };
+    let old = cx.ty(x)?;
     let mut dims = Vec::new();
     let mut free = None;
     for (i, d) in wanted.iter().enumerate() {
@@ -280,11 +287,31 @@ fn expand_at_run(cx: &mut Cx<'_, '_>, x: ValueId, shape: ValueId) -> Result<Valu
 }
 
 fn tile(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    if n.op.version < 6 {
+        return tile_one_axis(cx, n);
+    }
     let (x, repeats) = (cx.input(n, 0)?, cx.input(n, 1)?);
     Ok(vec![match cx.known(repeats) {
         Some(r) => cx.op("graph.tile", &[x], Attrs::new().with("repeats", Attr::Dims(r)))?,
         None => cx.op("graph.tile", &[x, repeats], attrs! {})?,
     }])
+}
+
+/// Up to opset 5: one axis, both numbers of the operand's element type.
+fn tile_one_axis(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let x = cx.input(n, 0)?;
+    let mut numbers = Vec::new();
+    for i in 1..3 {
+        let v = cx.input(n, i)?;
+        match cx.known_floats(v).as_deref() {
+            Some(&[v]) if v.fract() == 0.0 => numbers.push(v as i64),
+            _ => return Err(cx.unsupported("tiles and axis known only at run time")),
+        }
+    }
+    let rank = cx.rank(x)?;
+    let mut repeats = vec![Dim::Const(1); rank];
+    repeats[cx.axis(numbers[1], rank)?] = Dim::Const(numbers[0]);
+    Ok(vec![cx.op("graph.tile", &[x], Attrs::new().with("repeats", Attr::Dims(repeats)))?])
 }
 
 fn depth_to_space(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

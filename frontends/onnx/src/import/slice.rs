@@ -129,8 +129,10 @@ fn slice(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 }
 
 fn concat(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let Some(axis) = cx.int(n, "axis")? else {
-        return Err(cx.wrong("attribute `axis` is missing"));
+    let axis = match cx.int(n, "axis")? {
+        Some(axis) => axis,
+        None if n.op.version < 4 => 1,
+        None => return Err(cx.wrong("attribute `axis` is missing")),
     };
     let v = cx.inputs(n)?;
     let rank = cx.rank(v[0])?;
@@ -146,6 +148,15 @@ fn split(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let rank = cx.rank(x)?;
     let axis = cx.axis(axis, rank)?;
     let mut sizes: Option<Vec<Dim>> = given.map(|v| v.into_iter().map(Dim::Const).collect());
+    if n.op.version < 2
+        && let Some(v) = cx.maybe(n, 1)?
+    {
+        // The sizes have the operand's element type.
+        let Some(s) = cx.known_floats(v) else {
+            return Err(cx.unsupported("sizes of the parts that only the run knows"));
+        };
+        sizes = Some(s.into_iter().map(|s| Dim::Const(s as i64)).collect());
+    }
     if n.op.version >= 13
         && let Some(v) = cx.maybe(n, 1)?
     {
@@ -200,7 +211,8 @@ fn pad(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let rank = cx.rank(x)?;
     let mut attrs = Attrs::new().with("mode", mode.as_str());
     if n.op.version < 11 {
-        let pads = cx.ints_or(n, "pads", 2 * rank, 0)?;
+        let name = if n.op.version < 2 { "paddings" } else { "pads" };
+        let pads = cx.ints_or(n, name, 2 * rank, 0)?;
         let value = cx.float_or(n, "value", 0.0)?;
         attrs.set("pads", Attr::Dims(pads.into_iter().map(Dim::Const).collect()));
         let elem = cx.elem(x)?;
