@@ -8,7 +8,8 @@ use super::movement::copy_to;
 use super::{Lower, Lowering, Sizes, addressable, always, elem_is, product, width};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] = &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF, &DIM];
+pub(super) static TABLE: &[&Lowering] =
+    &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF, &SIZE_OF, &DIM];
 
 static RANGE: Lowering = Lowering {
     op: "graph.range",
@@ -124,6 +125,17 @@ static SHAPE_OF: Lowering = Lowering {
         let end = a.get("end").map_or(t.rank(), |_| a.int("end") as usize);
         let dims = t.dims[a.int("start") as usize..end].to_vec();
         Ok(vec![sizes_tensor(l, y, dims)?])
+    },
+};
+
+/// A number of elements that is computed with at run time.
+static SIZE_OF: Lowering = Lowering {
+    op: "graph.size_of",
+    can: always,
+    lower: |l, op| {
+        let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
+        let count = l.t(x)?.count();
+        Ok(vec![sizes_tensor(l, y, vec![count])?])
     },
 };
 

@@ -175,6 +175,20 @@ fn slice_range(start: &Dim, end: &Dim, step: i64, n: &Dim) -> (Dim, Dim) {
     }
 }
 
+/// [`slice_range`] for a step that the run decides, either way; a step of 0 ends the run.
+fn slice_range_at_run(start: &Dim, end: &Dim, step: &Dim, n: &Dim) -> (Dim, Dim) {
+    let (zero, least) = (Dim::Const(0), Dim::Const(-1));
+    // −1 where a number is negative, else 0.
+    let sign = |v: &Dim| zero.minimum(v).maximum(&least);
+    let wrap = |v: &Dim| v.clone() - sign(v) * n.clone();
+    let back = sign(step);
+    let last = n.clone() + back.clone();
+    let s = wrap(start).maximum(&zero).minimum(&last);
+    let e = wrap(end).maximum(&back).minimum(&last);
+    let len = zero.clone() - (s.clone() - e).floordiv(step);
+    (s, len.maximum(&zero))
+}
+
 fn slice(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
     let t = l.t(x)?;
@@ -189,13 +203,13 @@ fn slice(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let (mut src, mut offset) = (own.clone(), Dim::Const(0));
     for (i, &a) in axes.iter().enumerate() {
         let a = norm_axis(a, t.rank())?;
-        let Some(step) = steps[i].as_const().filter(|&s| s != 0) else {
-            bail!(Unsupported, "a slice whose step is decided when running");
+        let (start, len) = match steps[i].as_const() {
+            Some(step) => slice_range(&starts[i], &ends[i], step, &t.dims[a]),
+            None => slice_range_at_run(&starts[i], &ends[i], &steps[i], &t.dims[a]),
         };
-        let (start, len) = slice_range(&starts[i], &ends[i], step, &t.dims[a]);
         l.size(&y.dims[a], len)?;
         offset = offset + start * own[a].clone();
-        src[a] = own[a].clone() * Dim::Const(step);
+        src[a] = own[a].clone() * steps[i].clone();
     }
     // A run of whole leading slices is a view; so is any slice where only one piece is taken.
     let contiguous = {

@@ -1,7 +1,7 @@
 //! Control flow: `If`, `Loop` and `Scan` become regions that see the values around them. A branch whose
 //! condition is known at import is taken at once, so that branches of other ranks do no harm.
 
-use silure_ir::{Attrs, Elem, Type, ValueId, attrs};
+use silure_ir::{Attrs, Dim, Elem, TensorType, Type, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -34,11 +34,36 @@ fn if_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     }
     let a = cx.region(&[], |cx, _| cx.body(then, &[]))?;
     let b = cx.region(&[], |cx, _| cx.body(other, &[]))?;
-    let ranks = |r| -> Vec<Option<usize>> {
-        let rank = |v: ValueId| cx.f.ty(v).as_tensor().map(|t| t.rank());
-        cx.f.yields(r).into_iter().map(rank).collect()
+    let (mut a, mut b) = (a, b);
+    let types = |cx: &Cx<'_, '_>, r| -> Vec<Option<TensorType>> {
+        cx.f.yields(r).into_iter().map(|v| cx.f.ty(v).as_tensor().cloned()).collect()
     };
-    if ranks(a) != ranks(b) {
+    let ranks = |t: &[Option<TensorType>]| -> Vec<Option<usize>> {
+        t.iter().map(|t| t.as_ref().map(TensorType::rank)).collect()
+    };
+    let (ta, tb) = (types(cx, a), types(cx, b));
+    let raised: Vec<Option<usize>> = ta.iter().zip(&tb).map(|(a, b)| one_element(a, b)).collect();
+    if raised.iter().any(Option::is_some) {
+        // One element either way: as much as a rank that both can have.
+        cx.discard(b);
+        cx.discard(a);
+        let build = |cx: &mut Cx<'_, '_>, g: &Graph<'_>| {
+            cx.region(&[], |cx, _| {
+                let mut out = cx.body(g, &[])?;
+                for (v, rank) in out.iter_mut().zip(&raised) {
+                    if let Some(rank) = rank {
+                        *v = cx.reshape(*v, vec![Dim::Const(1); *rank])?;
+                    }
+                }
+                Ok(out)
+            })
+        };
+        (a, b) = (build(cx, then)?, build(cx, other)?);
+        let at = cx.at.clone();
+        cx.note(format!("{at} gives one element in either branch: the larger rank is taken"));
+    }
+    let (ta, tb) = (types(cx, a), types(cx, b));
+    if ranks(&ta) != ranks(&tb) {
         // "Squeeze the axis if its size is 1, else leave it": only one of them fits what follows. The
         // squeeze checks the size at run time, so taking it is safe.
         let Some(g) = [then, other].into_iter().find(|g| squeezes(g)) else {
@@ -57,6 +82,13 @@ fn if_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let def = cx.def("graph.if")?;
     let op = cx.build(def, &[Some(condition)], attrs! {}, &[a, b], &[])?;
     Ok(cx.f.op(op).results.to_vec())
+}
+
+/// The rank to give to two values of one element each whose ranks differ.
+fn one_element(a: &Option<TensorType>, b: &Option<TensorType>) -> Option<usize> {
+    let (Some(a), Some(b)) = (a, b) else { return None };
+    let single = [a, b].iter().all(|t| t.count() == Dim::Const(1));
+    (single && a.rank() != b.rank()).then_some(a.rank().max(b.rank()))
 }
 
 /// Whether a branch does nothing but squeeze a value.

@@ -191,14 +191,15 @@ fn range(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         // Some exporters write one-element lists.
         v.push(if cx.rank(x)? > 0 { cx.reshape(x, vec![])? } else { x });
     }
+    if !cx.elem(v[0])?.is_float() {
+        return Ok(vec![cx.op("graph.range", &v, attrs! {})?]);
+    }
     // A float range of constants has a known length as well.
     let floats: Option<Vec<f64>> =
         v.iter().map(|x| cx.known_floats(*x).and_then(|f| f.first().copied())).collect();
+    let Some(f) = floats else { return Ok(vec![range_at_run(cx, v)?]) };
     let y = cx.op("graph.range", &v, attrs! {})?;
-    if let Some(f) = floats
-        && cx.elem(y)?.is_float()
-        && cx.dims(y)?[0].as_const().is_none()
-    {
+    if cx.dims(y)?[0].as_const().is_none() {
         let len = ((f[1] - f[0]) / f[2]).ceil().max(0.0);
         if len < 1e15 {
             let mut y = y;
@@ -209,16 +210,44 @@ fn range(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![y])
 }
 
+/// A float range whose length is decided when running: ⌈(limit − start) / delta⌉ positions, counted
+/// in integers, and start + i · delta of each in f64 with one rounding.
+fn range_at_run(cx: &mut Cx<'_, '_>, v: Vec<ValueId>) -> Result<ValueId> {
+    let elem = cx.elem(v[0])?;
+    if v.iter().any(|x| cx.elem(*x).ok() != Some(elem)) {
+        return Err(cx.wrong("the numbers of a range have different types"));
+    }
+    let v: Vec<ValueId> = v.iter().map(|x| cx.cast(*x, Elem::F64)).collect::<Result<_>>()?;
+    let span = cx.two(&arith::SUB, v[1], v[0])?;
+    let count = cx.two(&arith::DIV, span, v[2])?;
+    let count = cx.one(&arith::CEIL, &[count], attrs! {})?;
+    let count = cx.cast(count, Elem::I64)?;
+    let (zero, one) = (cx.number(Elem::I64, 0.0)?, cx.number(Elem::I64, 1.0)?);
+    let i = cx.op("graph.range", &[zero, count, one], attrs! {})?;
+    let i = cx.cast(i, Elem::F64)?;
+    let along = cx.two(&arith::MUL, i, v[2])?;
+    let y = cx.two(&arith::ADD, v[0], along)?;
+    cx.cast(y, elem)
+}
+
 fn cum_sum(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let exclusive = cx.flag_or(n, "exclusive", false)?;
     let reverse = cx.flag_or(n, "reverse", false)?;
     let (x, axis) = (cx.input(n, 0)?, cx.input(n, 1)?);
-    let Some(&[axis]) = cx.known_ints(axis).as_deref() else {
-        return Err(cx.unsupported("the axis is known only at run time"));
+    let along = |cx: &mut Cx<'_, '_>, x: ValueId, axis: usize| {
+        let attrs = attrs! { axis: axis as i64, exclusive: exclusive, reverse: reverse };
+        cx.op("graph.cumsum", &[x], attrs)
     };
-    let axis = cx.axis(axis, cx.rank(x)?)? as i64;
-    let attrs = attrs! { axis: axis, exclusive: exclusive, reverse: reverse };
-    Ok(vec![cx.op("graph.cumsum", &[x], attrs)?])
+    let rank = cx.rank(x)?;
+    if cx.ty(axis)?.count() != Dim::Const(1) {
+        return Err(cx.wrong("the axis is one number").present(cx.ty(axis)?.to_string()));
+    }
+    if let Some(&[axis]) = cx.known_ints(axis).as_deref() {
+        let axis = cx.axis(axis, rank)?;
+        return Ok(vec![along(cx, x, axis)?]);
+    }
+    let marked = cx.marked(axis, rank)?;
+    Ok(vec![cx.along_marked(x, marked, along)?])
 }
 
 fn reverse_sequence(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

@@ -18,6 +18,7 @@
 
 mod attention;
 mod attrs;
+mod axes;
 mod body;
 mod constant;
 mod control;
@@ -33,6 +34,7 @@ mod norm;
 mod quant;
 mod recurrence;
 mod reduce;
+mod reduce_run;
 mod resize;
 mod rnn;
 mod rotary;

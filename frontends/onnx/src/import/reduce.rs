@@ -3,6 +3,7 @@
 use silure_ir::{ValueId, attrs};
 
 use super::cx::Cx;
+use super::shape::Axes;
 use super::{Record, record};
 use crate::error::Result;
 use crate::graph::Node;
@@ -43,8 +44,12 @@ impl Cx<'_, '_> {
 fn reduce(cx: &mut Cx<'_, '_>, n: &Node<'_>, kind: &str, last: i64) -> Result<Vec<ValueId>> {
     let keep = cx.flag_or(n, "keepdims", true)?;
     let noop = cx.flag_or(n, "noop_with_empty_axes", false)?;
-    let axes = cx.axes_of(n, last, 1)?.unwrap_or_default();
     let x = cx.input(n, 0)?;
+    let axes = match cx.axes_of(n, last, 1)? {
+        None => vec![],
+        Some(Axes::Known(axes)) => axes,
+        Some(Axes::AtRun(v)) => return Ok(vec![cx.reduce_at_run(x, kind, v, keep, noop)?]),
+    };
     let rank = cx.rank(x)?;
     let mut axes = cx.axes(&axes, rank)?;
     if axes.is_empty() {

@@ -23,17 +23,26 @@ pub(super) const TABLE: &[Record] = &[
     record("SpaceToDepth", space_to_depth),
 ];
 
+/// The axes a node works on.
+pub(super) enum Axes {
+    /// They are known now.
+    Known(Vec<i64>),
+    /// A value has them when running.
+    AtRun(ValueId),
+}
+
 impl Cx<'_, '_> {
-    /// Axes given as an attribute up to opset `last`, as a constant operand after it.
-    pub fn axes_of(&mut self, n: &Node<'_>, last: i64, operand: usize) -> Result<Option<Vec<i64>>> {
+    /// Axes given as an attribute up to opset `last`, as an operand after it.
+    pub fn axes_of(&mut self, n: &Node<'_>, last: i64, operand: usize) -> Result<Option<Axes>> {
         if n.op.version <= last {
-            return self.ints(n, "axes");
+            return Ok(self.ints(n, "axes")?.map(Axes::Known));
         }
         let Some(v) = self.maybe(n, operand)? else { return Ok(None) };
-        match self.known_ints(v) {
-            Some(axes) => Ok(Some(axes)),
-            None => Err(self.unsupported("the axes are known only at run time")),
-        }
+        Ok(Some(match self.known_ints(v) {
+            Some(axes) => Axes::Known(axes),
+            None if self.ty(v)?.count() == Dim::Const(0) => Axes::Known(vec![]),
+            None => Axes::AtRun(v),
+        }))
     }
 
     /// `v` without the given axes of size 1.
@@ -195,7 +204,15 @@ fn squeeze(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let x = cx.input(n, 0)?;
     let dims = cx.dims(x)?;
     let axes = match axes {
-        Some(a) => cx.axes(&a, dims.len())?,
+        Some(Axes::Known(a)) => cx.axes(&a, dims.len())?,
+        Some(Axes::AtRun(v)) => {
+            let (axes, n) = cx.counted(v)?;
+            let Some(left) = dims.len().checked_sub(n) else {
+                return Err(cx.wrong("there are more axes to remove than the operand has"));
+            };
+            let marked = cx.marked(axes, dims.len())?;
+            return Ok(vec![cx.without_marked(x, marked, left)?]);
+        }
         None => {
             if let Some(d) = dims.iter().find(|d| d.as_const().is_none()) {
                 let at = cx.at.clone();
@@ -212,6 +229,15 @@ fn unsqueeze(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         return Err(cx.wrong("the axes are missing"));
     };
     let x = cx.input(n, 0)?;
+    let axes = match axes {
+        Axes::Known(axes) => axes,
+        Axes::AtRun(v) => {
+            let (axes, count) = cx.counted(v)?;
+            let rank = cx.rank(x)? + count;
+            let marked = cx.marked(axes, rank)?;
+            return Ok(vec![cx.with_marked(x, marked)?]);
+        }
+    };
     let rank = cx.rank(x)? + axes.len();
     let axes = cx.axes(&axes, rank)?;
     Ok(vec![cx.unsqueeze(x, &axes)?])

@@ -87,15 +87,14 @@ fn slice(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         return Ok(vec![cx.op("graph.slice", &[x], attrs)?]);
     }
     let (starts, ends) = (cx.input(n, 1)?, cx.input(n, 2)?);
-    let axes = match cx.maybe(n, 3)? {
-        Some(v) => match cx.known_ints(v) {
-            Some(a) => a,
-            None => return Err(cx.unsupported("the axes are known only at run time")),
-        },
-        None => match cx.dims(starts)?.first().and_then(Dim::as_size) {
-            Some(n) => (0..n as i64).collect(),
-            None => return Err(cx.unsupported("the number of axes is known only at run time")),
-        },
+    let given = cx.maybe(n, 3)?;
+    let known = match given {
+        Some(v) => cx.known_ints(v),
+        None => cx.dims(starts)?.first().and_then(Dim::as_size).map(|n| (0..n as i64).collect()),
+    };
+    let Some(axes) = known else {
+        let steps = cx.maybe(n, 4)?;
+        return Ok(vec![cx.slice_at_run(x, [starts, ends], given, steps)?]);
     };
     let axes: Vec<i64> =
         axes.iter().map(|a| Ok(cx.axis(*a, rank)? as i64)).collect::<Result<_>>()?;
@@ -226,20 +225,18 @@ fn pad(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         Some(v) if cx.rank(v)? == 1 => Some(cx.reshape(v, vec![])?),
         v => v,
     };
-    let axes = match cx.maybe(n, 3)? {
-        Some(v) => match cx.known_ints(v) {
-            Some(a) => Some(a),
-            None => return Err(cx.unsupported("the axes are known only at run time")),
-        },
-        None => None,
+    let given = cx.maybe(n, 3)?;
+    let axes = match given {
+        Some(v) => cx.known_ints(v),
+        None => Some((0..rank as i64).collect()),
     };
-    let Some(known) = cx.known(pads) else {
-        if axes.is_some() {
-            return Err(cx.unsupported("pads of some axes that are known only at run time"));
-        }
+    let (Some(known), Some(axes)) = (cx.known(pads), axes) else {
+        let pads = match given {
+            Some(axes) => cx.pads_at_run(pads, axes, rank)?,
+            None => pads,
+        };
         return cx.ops("graph.pad", &[Some(x), value, Some(pads)], attrs);
     };
-    let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
     if known.len() != 2 * axes.len() {
         return Err(cx
             .wrong("the pads have the wrong length")
@@ -261,19 +258,17 @@ fn center_crop_pad(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (x, shape) = (cx.input(n, 0)?, cx.input(n, 1)?);
     let dims = cx.dims(x)?;
     let rank = dims.len();
-    let Some(to) = cx.known(shape) else {
-        return Err(cx.unsupported("the size is known only at run time"));
-    };
     let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
+    let axes: Vec<usize> = axes.iter().map(|a| cx.axis(*a, rank)).collect::<Result<_>>()?;
+    let from: Option<Vec<i64>> = axes.iter().map(|a| dims[*a].as_const()).collect();
+    let (Some(to), Some(from)) = (cx.known_ints(shape), from) else {
+        return Ok(vec![cx.centred_at_run(x, shape, &axes)?]);
+    };
     if to.len() != axes.len() {
         return Err(cx.wrong("the shape and the axes have different lengths"));
     }
     let mut pads = vec![Dim::Const(0); 2 * rank];
-    for (a, to) in axes.iter().zip(&to) {
-        let a = cx.axis(*a, rank)?;
-        let (Some(from), Some(to)) = (dims[a].as_const(), to.as_const()) else {
-            return Err(cx.unsupported("cropping and padding of a dynamic dim"));
-        };
+    for ((a, to), from) in axes.into_iter().zip(to).zip(from) {
         // Half before (rounded down when padding, so is the cropped part), the rest after.
         let before = (to - from).abs() / 2 * (to - from).signum();
         pads[a] = Dim::Const(before);

@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use prost::Message;
+use silure_onnx::proto::type_proto::{Tensor as TensorInfo, Value};
 use silure_onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, ValueInfoProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as Size,
 };
 use silure_onnx::{Limits, Model, Result};
 
@@ -120,4 +122,49 @@ pub fn tensor(name: &str, data_type: i32, dims: &[i64]) -> TensorProto {
         dims: dims.to_vec(),
         ..Default::default()
     }
+}
+
+/// A typed value: dims are numbers, names, or `?`.
+pub fn typed(name: &str, elem: i32, dims: &[&str]) -> ValueInfoProto {
+    let dim = dims
+        .iter()
+        .map(|d| Dimension {
+            value: match d.parse::<i64>() {
+                Ok(v) => Some(Size::DimValue(v)),
+                Err(_) if *d == "?" => None,
+                Err(_) => Some(Size::DimParam(d.to_string())),
+            },
+            ..Default::default()
+        })
+        .collect();
+    let tensor = TensorInfo { elem_type: Some(elem), shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto {
+        name: Some(name.into()),
+        r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// A model of that opset with typed inputs.
+pub fn versioned(
+    version: i64,
+    inputs: Vec<ValueInfoProto>,
+    constants: Vec<TensorProto>,
+    nodes: Vec<NodeProto>,
+    outputs: &[&str],
+) -> Model {
+    let graph = GraphProto {
+        input: inputs,
+        initializer: constants,
+        node: nodes,
+        output: infos(outputs),
+        ..Default::default()
+    };
+    let m = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![opset("", version)],
+        graph: Some(graph),
+        ..Default::default()
+    };
+    load(m.encode_to_vec()).expect("the file is well formed")
 }
