@@ -42,7 +42,7 @@ fn gather_elements(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.op("graph.gather_elements", &[x, i], attrs! { axis: axis })?])
 }
 
-fn gather_nd(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn gather_nd(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let batch = cx.int_or(n, "batch_dims", 0)?;
     let (mut x, mut i) = (cx.input(n, 0)?, cx.input(n, 1)?);
     for d in 0..usize::try_from(batch).unwrap_or(0).min(cx.rank(x)?).min(cx.rank(i)?) {
@@ -169,7 +169,7 @@ fn eye_like(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.op("graph.eye_like", &[x], attrs! { k: k, elem: elem })?])
 }
 
-fn trilu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn trilu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let upper = cx.flag_or(n, "upper", true)?;
     let x = cx.input(n, 0)?;
     let mut attrs = attrs! { upper: upper };
@@ -191,23 +191,28 @@ fn range(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         // Some exporters write one-element lists.
         v.push(if cx.rank(x)? > 0 { cx.reshape(x, vec![])? } else { x });
     }
+    Ok(vec![range_of(cx, v)?])
+}
+
+/// The range from start to limit by a step, all of rank 0.
+pub(super) fn range_of(cx: &mut Cx<'_, '_>, v: Vec<ValueId>) -> Result<ValueId> {
     if !cx.elem(v[0])?.is_float() {
-        return Ok(vec![cx.op("graph.range", &v, attrs! {})?]);
+        return cx.op("graph.range", &v, attrs! {});
     }
     // A float range of constants has a known length as well.
     let floats: Option<Vec<f64>> =
         v.iter().map(|x| cx.known_floats(*x).and_then(|f| f.first().copied())).collect();
-    let Some(f) = floats else { return Ok(vec![range_at_run(cx, v)?]) };
+    let Some(f) = floats else { return range_at_run(cx, v) };
     let y = cx.op("graph.range", &v, attrs! {})?;
     if cx.dims(y)?[0].as_const().is_none() {
         let len = ((f[1] - f[0]) / f[2]).ceil().max(0.0);
         if len < 1e15 {
             let mut y = y;
             cx.expect_size(&mut y, 0, &Dim::Const(len as i64), "the length of the range")?;
-            return Ok(vec![y]);
+            return Ok(y);
         }
     }
-    Ok(vec![y])
+    Ok(y)
 }
 
 /// A float range whose length is decided when running: ⌈(limit − start) / delta⌉ positions, counted

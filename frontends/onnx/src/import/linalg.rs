@@ -71,7 +71,7 @@ fn matmul(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.matmul(a, b)?])
 }
 
-fn gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let alpha = cx.float_or(n, "alpha", 1.0)?;
     let beta = cx.float_or(n, "beta", 1.0)?;
     let (ta, tb) = (cx.flag_or(n, "transA", false)?, cx.flag_or(n, "transB", false)?);

@@ -21,6 +21,7 @@ mod attrs;
 mod axes;
 mod body;
 mod constant;
+mod contrib;
 mod control;
 mod cx;
 mod dims;
@@ -114,16 +115,20 @@ static TABLES: &[&[Record]] = &[
     window::TABLE,
 ];
 
+fn records() -> impl Iterator<Item = &'static Record> {
+    TABLES.iter().chain(contrib::TABLES).flat_map(|t| t.iter())
+}
+
 /// The operators that are read: domain and name, sorted.
 pub fn operators() -> Vec<(&'static str, &'static str)> {
-    let mut all: Vec<_> = TABLES.iter().flat_map(|t| t.iter()).map(|r| (r.domain, r.op)).collect();
+    let mut all: Vec<_> = records().map(|r| (r.domain, r.op)).collect();
     all.sort_unstable();
     all.dedup();
     all
 }
 
 fn find(op: &crate::graph::Op<'_>) -> Option<&'static Record> {
-    TABLES.iter().flat_map(|t| t.iter()).find(|r| {
+    records().find(|r| {
         r.domain == op.domain && r.op == op.name && (r.since.0..=r.since.1).contains(&op.version)
     })
 }

@@ -121,15 +121,27 @@ fn groups(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<i64> {
     Ok(g)
 }
 
-fn conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let (x, w, bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
+    Ok(vec![conv_of(cx, n, x, w, bias)?])
+}
+
+/// The convolution of a node, whose operands these are.
+pub(super) fn conv_of(
+    cx: &mut Cx<'_, '_>,
+    n: &Node<'_>,
+    x: ValueId,
+    w: ValueId,
+    bias: Option<ValueId>,
+) -> Result<ValueId> {
     let g = groups(cx, n)?;
-    let (mut x, w, bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
+    let mut x = x;
     let kernel = cx.kernel(n, x, w)?;
     let channels = cx.dims(w)?[1].clone() * Dim::Const(g);
     cx.expect_size(&mut x, 1, &channels, "channels of the input and of the filter")?;
     let window = cx.window(n, x, &kernel)?;
     let (x, attrs) = cx.windowed(x, window)?;
-    cx.ops("graph.conv", &[Some(x), Some(w), bias], attrs.with("groups", g))
+    Ok(cx.ops("graph.conv", &[Some(x), Some(w), bias], attrs.with("groups", g))?[0])
 }
 
 fn conv_integer(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

@@ -102,7 +102,7 @@ fn positions_norm(
 }
 
 /// A parameter of the normalised axes, repeated to their shape.
-fn tail(cx: &mut Cx<'_, '_>, x: ValueId, axis: usize, v: ValueId) -> Result<ValueId> {
+pub(super) fn tail(cx: &mut Cx<'_, '_>, x: ValueId, axis: usize, v: ValueId) -> Result<ValueId> {
     let mut v = v;
     let dims = cx.dims(x)?[axis..].to_vec();
     let rank = cx.rank(v)?;

@@ -21,7 +21,7 @@ impl Cx<'_, '_> {
     }
 }
 
-fn causal_conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn causal_conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let swish = match cx.word(n, "activation", "none")?.as_str() {
         "none" => false,
         "silu" | "swish" => true,
@@ -78,7 +78,7 @@ struct Step {
     beta: Option<ValueId>,
 }
 
-fn linear_attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn linear_attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     // A hint about speed.
     cx.ignore("chunk_size");
     let (Some(heads), Some(kv)) = (cx.int(n, "q_num_heads")?, cx.int(n, "kv_num_heads")?) else {

@@ -1,7 +1,7 @@
 //! Rotary position embeddings.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Dim, ValueId, attrs};
+use silure_ir::{Dim, Elem, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -94,6 +94,58 @@ impl Cx<'_, '_> {
         }
         self.rotate(x, angles[0], angles[1], interleaved)
     }
+}
+
+/// The operator of ONNX Runtime: positions come second, one number is where the first token stands.
+pub(super) fn contrib_rotary(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let interleaved = cx.flag_or(n, "interleaved", false)?;
+    let (heads, size) = (cx.int_or(n, "num_heads", 0)?, cx.int_or(n, "rotary_embedding_dim", 0)?);
+    if cx.int_or(n, "is_packed_batching", 0)? != 0 {
+        return Err(cx.unsupported("a batch packed into one sequence"));
+    }
+    let scale = cx.float_or(n, "scale", 1.0)?;
+    if scale != 1.0 {
+        return Err(cx.unsupported("a scale").present(scale.to_string()));
+    }
+    let (x, at) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let mut angles = [cx.input(n, 2)?, cx.input(n, 3)?];
+    let packed = cx.rank(x)? == 3;
+    let x = if packed {
+        // Without a number of heads the angles say how long one is.
+        let hidden = cx.dims(x)?[2].as_const();
+        let pairs = cx.dims(angles[0])?.last().and_then(Dim::as_const);
+        let heads = match (heads, hidden, pairs) {
+            (1.., ..) => heads,
+            (_, Some(hidden), Some(pairs)) if size == 0 && pairs > 0 => hidden / (2 * pairs),
+            _ => return Err(cx.unsupported("an operand of rank 3 without a number of heads")),
+        };
+        cx.split_heads(x, heads)?
+    } else {
+        x
+    };
+    if cx.rank(x)? != 4 {
+        return Err(cx.wrong("the operand needs three or four axes"));
+    }
+    let dims = cx.dims(x)?;
+    let at = if cx.rank(at)? < 2 {
+        let steps = cx.positions(&dims[2])?;
+        let first = cx.reshape(at, vec![Dim::Const(1), Dim::Const(1)])?;
+        let first = cx.cast(first, Elem::I64)?;
+        cx.two(&arith::ADD, first, steps)?
+    } else {
+        at
+    };
+    let pairs = if size > 0 { Dim::Const(size) } else { dims[3].clone() };
+    let pairs = pairs.floordiv(&Dim::Const(2));
+    for v in &mut angles {
+        if cx.rank(*v)? != 2 {
+            return Err(cx.wrong("tables of angles have two axes"));
+        }
+        cx.expect_size(v, 1, &pairs, "the number of angles and of pairs")?;
+        *v = cx.op("graph.gather", &[*v, at], attrs! { axis: 0 })?;
+    }
+    let y = cx.rotate_heads(x, angles[0], angles[1], interleaved)?;
+    Ok(vec![if packed { cx.join_heads(y)? } else { y }])
 }
 
 fn rotary_embedding(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

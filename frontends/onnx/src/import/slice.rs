@@ -218,6 +218,19 @@ fn pad(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         let value = if value == 0.0 { None } else { Some(cx.number(elem, value)?) };
         return cx.ops("graph.pad", &[Some(x), value, None], attrs);
     }
+    padded(cx, n, mode)
+}
+
+/// A `Pad` of any domain that has its pads as an operand.
+pub(super) fn pad_by_operands(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let mode = cx.word(n, "mode", "constant")?;
+    padded(cx, n, mode)
+}
+
+fn padded(cx: &mut Cx<'_, '_>, n: &Node<'_>, mode: String) -> Result<Vec<ValueId>> {
+    let x = cx.input(n, 0)?;
+    let rank = cx.rank(x)?;
+    let mut attrs = Attrs::new().with("mode", mode.as_str());
     let (pads, value) = (cx.input(n, 1)?, cx.maybe(n, 2)?);
     let value = if mode == "constant" { value } else { None };
     // Some exporters give a list of one.
