@@ -1,14 +1,24 @@
 //! Walking graphs: constants first, then the nodes in their order, each by its converter. At the end
 //! ops that became unused (shape arithmetic that turned into attributes) are removed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use silure_ir::{Attr, Traits, Type, ValueId};
+use silure_ir::{Attr, OpId, Traits, Type, ValueId};
 
 use super::cx::Cx;
 use super::signature::ImportOptions;
 use crate::error::{Code, Error, Result};
 use crate::graph::Graph;
+
+/// Symbols in a type.
+fn symbols_of_type(t: &Type) -> Vec<Arc<str>> {
+    match t {
+        Type::Seq(t) | Type::Opt(t) => symbols_of_type(t),
+        Type::Tensor(t) => t.dims.iter().flat_map(|d| d.symbols()).collect(),
+        _ => vec![],
+    }
+}
 
 impl Cx<'_, '_> {
     /// Builds the entry: arguments, body, results.
@@ -68,42 +78,52 @@ impl Cx<'_, '_> {
         g.outputs.iter().map(|v| self.value(*v)).collect()
     }
 
-    /// Removes pure ops whose results nothing uses, and run-time symbols that no longer occur.
+    /// Symbols in an op: of its results' types, its attributes and its regions' arguments.
+    fn symbols_of(&self, op: OpId) -> Vec<Arc<str>> {
+        let o = self.f.op(op);
+        let args = o.regions.iter().flat_map(|r| self.f.region(*r).args.iter());
+        let mut out: Vec<Arc<str>> =
+            o.results.iter().chain(args).flat_map(|v| symbols_of_type(self.f.ty(*v))).collect();
+        for (_, a) in o.attrs.iter() {
+            match a {
+                Attr::Dims(d) => out.extend(d.iter().flat_map(|d| d.symbols())),
+                Attr::Type(t) => out.extend(symbols_of_type(t)),
+                _ => {}
+            }
+        }
+        out
+    }
+
+    /// Removes pure ops whose results nothing uses, and run-time symbols that no longer occur. An op
+    /// that gives a symbol its value stays where the symbol does.
     fn sweep(&mut self) {
-        for op in self.f.walk().into_iter().rev() {
+        let walk = self.f.walk();
+        let mut source: HashMap<Arc<str>, OpId> = HashMap::new();
+        for &op in &walk {
+            for s in self.symbols_of(op) {
+                source.entry(s).or_insert(op);
+            }
+        }
+        let runtime: HashSet<Arc<str>> =
+            self.f.symbols.iter().filter(|s| s.runtime).map(|s| s.name.clone()).collect();
+        let mut used: HashSet<Arc<str>> = HashSet::new();
+        for op in walk.into_iter().rev() {
             let o = self.f.op(op);
-            let kept = o.def.is(Traits::EFFECT) || o.def.is(Traits::TERMINATOR);
-            if !kept && o.results.iter().all(|r| self.f.uses(*r).is_empty()) {
+            let mentions = self.symbols_of(op);
+            let kept = o.def.is(Traits::EFFECT)
+                || o.def.is(Traits::TERMINATOR)
+                || !o.results.iter().all(|r| self.f.uses(*r).is_empty())
+                || mentions
+                    .iter()
+                    .any(|s| runtime.contains(s) && used.contains(s) && source[s] == op);
+            if kept {
+                used.extend(mentions);
+            } else {
                 self.f.erase(op);
             }
         }
-        let mut used = HashSet::new();
-        let mut of_type = |t: &Type| {
-            let mut t = t;
-            while let Type::Seq(inner) | Type::Opt(inner) = t {
-                t = inner;
-            }
-            if let Type::Tensor(t) = t {
-                used.extend(t.dims.iter().flat_map(|d| d.symbols()));
-            }
-        };
-        self.f.args().iter().for_each(|a| of_type(self.f.ty(*a)));
-        let mut dims = Vec::new();
-        for op in self.f.walk() {
-            let o = self.f.op(op);
-            o.results.iter().for_each(|r| of_type(self.f.ty(*r)));
-            for r in &o.regions {
-                self.f.region(*r).args.iter().for_each(|a| of_type(self.f.ty(*a)));
-            }
-            for (_, a) in o.attrs.iter() {
-                match a {
-                    Attr::Dims(d) => dims.extend_from_slice(d),
-                    Attr::Type(t) => of_type(t),
-                    _ => {}
-                }
-            }
-        }
-        used.extend(dims.iter().flat_map(|d| d.symbols()));
+        let args: Vec<Type> = self.f.args().iter().map(|a| self.f.ty(*a).clone()).collect();
+        used.extend(args.iter().flat_map(symbols_of_type));
         self.f.symbols.retain(|s| used.contains(&s.name));
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     };
     y = scaled(cx, y, alpha)?;
     let c = match cx.maybe(n, 2)? {
-        Some(c) if n.op.version < 7 => {
+        Some(c) if n.op.domain.is_empty() && n.op.version < 7 => {
             let pair = cx.pair(n, y, c)?;
             y = pair.0;
             Some(pair.1)

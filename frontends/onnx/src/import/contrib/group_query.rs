@@ -29,14 +29,7 @@ fn updated(
     dims[2] = longest.clone();
     let buffer = match past {
         None => cx.zeros(elem, dims.clone())?,
-        Some(past) => {
-            let mut past = past;
-            if cx.rank(past)? != 4 {
-                return Err(cx.wrong("past keys and values need four axes"));
-            }
-            for i in [0, 1, 3] {
-                cx.expect_size(&mut past, i, &dims[i], "sizes of the past and of what is new")?;
-            }
+        Some(mut past) => {
             let have = cx.dims(past)?[2].clone();
             let mut pads = vec![Dim::Const(0); 8];
             pads[6] = longest.clone() - have.clone();
@@ -125,15 +118,31 @@ fn group_query_attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueI
     let mut a = Heads { q, k, v, scale, softcap, mask: None, causal: None };
     cx.agree(&mut a)?;
     cx.same_size(&mut a.q, 2, &mut a.k, 2, "lengths of the queries and of the new keys")?;
+    let (mut past_k, mut past_v) = (cx.maybe(n, 3)?, cx.maybe(n, 4)?);
+    match (&mut past_k, &mut past_v) {
+        (Some(k), Some(v)) => {
+            for (past, new) in [(&mut *k, &mut a.k), (&mut *v, &mut a.v)] {
+                if cx.rank(*past)? != 4 {
+                    return Err(cx.wrong("past keys and values need four axes"));
+                }
+                for i in [0, 1, 3] {
+                    cx.same_size(past, i, new, i, "sizes of the past and of what is new")?;
+                }
+            }
+            cx.same_size(k, 2, v, 2, "lengths of the past keys and values")?;
+        }
+        (None, None) => {}
+        _ => return Err(cx.wrong("past keys and past values are given together or not at all")),
+    }
+    cx.agree(&mut a)?;
+    let mut last = cx.input(n, 5)?;
+    if cx.rank(last)? == 1 {
+        cx.same_size(&mut last, 0, &mut a.q, 0, "the batch size and the number of lengths")?;
+    }
     let dims = cx.dims(a.q)?;
     let (batch, rows) = (dims[0].clone(), dims[2].clone());
-    let (past_k, past_v) = (cx.maybe(n, 3)?, cx.maybe(n, 4)?);
-    if past_k.is_some() != past_v.is_some() {
-        return Err(cx.wrong("past keys and past values are given together or not at all"));
-    }
     // How many entries came before, for each sequence: all but the new ones, none in a prompt.
     let one = Dim::Const(1);
-    let last = cx.input(n, 5)?;
     let last = cx.reshape(last, vec![batch, one.clone(), one.clone(), one.clone()])?;
     let last = cx.cast(last, Elem::I64)?;
     let new = cx.dim_value(&(rows.clone() - one))?;
