@@ -128,8 +128,13 @@ impl Model {
                     .needed("a version of at least 1")
                     .present(import.version().to_string()));
             }
-            if opsets.insert(domain.to_string(), import.version()).is_some() {
-                return Err(malformed(format!("domain {} is imported twice", quote(domain))));
+            // Some exporters write an import twice.
+            match opsets.insert(domain.to_string(), import.version()) {
+                Some(v) if v != import.version() => {
+                    let what = format!("domain {} is imported in two versions", quote(domain));
+                    return Err(malformed(what).present(format!("{v} and {}", import.version())));
+                }
+                _ => {}
             }
         }
         if opsets.is_empty() && proto.ir_version() < 3 {
