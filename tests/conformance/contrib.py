@@ -100,6 +100,9 @@ def activations():
     case("fast_gelu_bias", "FastGelu", [x, f32(8)], dims=dims)
     case("bias_gelu", "BiasGelu", [x, f32(8)], dims=dims)
     case("bias_split_gelu", "BiasSplitGelu", [x, f32(8)])
+    case("scaled_silu", "ScaledSiLU", [x], alpha=0.6)
+    case("scaled_silu_operand", "ScaledSiLU", [x, np.array(1.7, np.float32)], dims=dims)
+    case("linear_attention_gate", "LinearAttentionGate", [x, f32(8), f32(8), f32(2, 3, 8)], outputs=2)
     case("gated_add", "GatedAdd", [x, f32(2, 3, 8), f32(2, 3, 1)])
 
 
@@ -149,6 +152,12 @@ def norms():
     case("skip_layer_norm_2d", "SkipLayerNormalization", [x[0], skip[0], g, b])
     case("skip_simplified", "SkipSimplifiedLayerNormalization", [x, skip, g], dims=dims)
     case("skip_simplified_sum", "SkipSimplifiedLayerNormalization", [x, skip, g, f32(8)], [True, False, False, True])
+    for act in ("silu", "sigmoid"):
+        case(f"gated_rms_norm_{act}", "GatedRMSNorm", [x, f32(4), f32(2, 3, 8)], activation=act, dims=dims)
+    case("branchwise_rms_norm", "BranchwiseRMSNorm", [x, f32(8)], num_branches=2, dims=dims)
+    case("branchwise_rms_norm_each", "BranchwiseRMSNorm", [f32(2, 3, 4), f32(4)], epsilon=1e-3)
+    case("branchwise_rms_norm_plain", "BranchwiseRMSNorm", [f32(2, 3, 4)])
+    case("group_norm", "GroupNorm", [f32(1, 3, 3, 4), f32(4), f32(4)], groups=2, activation=1)
     ids = RNG.integers(0, 11, (2, 3)).astype(np.int32)
     seg = RNG.integers(0, 2, (2, 3)).astype(np.int32)
     tables = [f32(11, 8), f32(6, 8), f32(2, 8)]
@@ -256,6 +265,9 @@ def group_query():
         case("gqa_part" + name, op, [*part, *past, lengths(7), np.array(7, np.int32), *angles], outputs=3, known=(6,),
              **heads, **extra)
     step = [f32(b, 1, n * h), f32(b, 1, g * h), f32(b, 1, g * h), f32(b, g, 7, h), f32(b, g, 7, h)]
+    late = [np.array([7, 4, 6], np.int32), np.array(8, np.int32)]
+    case("gqa_smooth", op, [*step, *late], outputs=3, known=(6,), num_heads=n, kv_num_heads=g, smooth_softmax=1)
+    case("gqa_sink", op, [*step, *late, None, None, None, None, f32(n)], outputs=3, known=(6,), num_heads=n, kv_num_heads=g)
     case("gqa_bias", op, [*step, np.array([7, 7, 7], np.int32), np.array(8, np.int32), None, None, None, f32(1, n, 1, 8)],
          outputs=3, known=(6,), num_heads=n, kv_num_heads=g)
 

@@ -1,7 +1,7 @@
 //! Activations, and products and convolutions with what follows them.
 
 use silure_ir::dialects::arith;
-use silure_ir::{ValueId, attrs};
+use silure_ir::{Elem, ValueId, attrs};
 
 use super::super::cx::Cx;
 use super::super::{Record, linalg, nn};
@@ -17,12 +17,15 @@ pub(super) const TABLE: &[Record] = &[
     contrib("FusedConv", fused_conv),
     contrib("FusedGemm", fused_gemm),
     contrib("FusedMatMul", fused_matmul),
+    contrib("FusedMatMulActivation", fused_matmul_activation),
     contrib("GatedAdd", gated_add),
     contrib("Gelu", |cx, n| gelu_of_sum(cx, n, false)),
     contrib("GemmFastGelu", gemm_fast_gelu),
+    contrib("LinearAttentionGate", linear_attention_gate),
     contrib("NhwcConv", nhwc_conv),
     contrib("NhwcFusedConv", nhwc_conv),
     contrib("QuickGelu", quick_gelu),
+    contrib("ScaledSiLU", scaled_silu),
     contrib("TransposeMatMul", fused_matmul),
 ];
 
@@ -115,13 +118,55 @@ fn gemm_fast_gelu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.gelu(y, true)?])
 }
 
-fn fused_gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+/// The result `y` of a product with the activation that the node's attributes name.
+fn activated(cx: &mut Cx<'_, '_>, n: &Node<'_>, y: ValueId) -> Result<Vec<ValueId>> {
     let name = cx.word(n, "activation", "")?;
     let p = [cx.float(n, "activation_alpha")?, cx.float(n, "activation_beta")?];
     cx.ignore("activation_gamma");
-    let y = linalg::gemm(cx, n)?[0];
     let p: Vec<f64> = p.into_iter().map_while(|p| p).collect();
     Ok(vec![cx.activation(y, &name, &p)?])
+}
+
+fn fused_gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let y = linalg::gemm(cx, n)?[0];
+    activated(cx, n, y)
+}
+
+fn fused_matmul_activation(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let y = fused_matmul(cx, n)?[0];
+    activated(cx, n, y)
+}
+
+/// silu(scale · x), the scale an attribute or a scalar.
+fn scaled_silu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let alpha = cx.float_or(n, "alpha", 1.0)?;
+    let x = cx.input(n, 0)?;
+    let x = match cx.maybe(n, 1)? {
+        Some(scale) => {
+            let elem = cx.elem(x)?;
+            let scale = cx.reshape(scale, vec![])?;
+            let scale = cx.cast(scale, elem)?;
+            cx.two(&arith::MUL, x, scale)?
+        }
+        None if alpha != 1.0 => cx.with(&arith::MUL, x, alpha)?,
+        None => x,
+    };
+    Ok(vec![cx.swish(x, 1.0)?])
+}
+
+/// scale · softplus(a + bias) in f32, and sigmoid(b).
+fn linear_attention_gate(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let (a, bias, scale) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
+    let elem = cx.elem(a)?;
+    let a = cx.cast(a, Elem::F32)?;
+    let a = cx.two(&arith::ADD, a, bias)?;
+    let a = cx.one(&arith::SOFTPLUS, &[a], attrs! {})?;
+    let decay = cx.two(&arith::MUL, a, scale)?;
+    let mut out = vec![cx.cast(decay, elem)?];
+    if let Some(b) = cx.maybe(n, 3)? {
+        out.push(cx.one(&arith::SIGMOID, &[b], attrs! {})?);
+    }
+    Ok(out)
 }
 
 /// A convolution, what is added to it, and an activation.

@@ -70,13 +70,9 @@ fn group_query_attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueI
     let rotary = cx.flag_or(n, "do_rotary", false)?;
     let interleaved = cx.flag_or(n, "rotary_interleaved", false)?;
     let window = Some(cx.int_or(n, "local_window_size", -1)?).filter(|w| *w > 0);
-    let defaults = [
-        ("smooth_softmax", 0),
-        ("qk_output", 0),
-        ("kv_cache_bit_width", 0),
-        ("sliding_window_cache", 0),
-        ("causal", 1),
-    ];
+    let smooth = cx.flag_or(n, "smooth_softmax", false)?;
+    let defaults =
+        [("qk_output", 0), ("kv_cache_bit_width", 0), ("sliding_window_cache", 0), ("causal", 1)];
     for (name, default) in defaults {
         cx.only(n, name, default)?;
     }
@@ -88,7 +84,6 @@ fn group_query_attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueI
     cx.ignore("qk_norm_epsilon");
     let names = [
         (9, "position ids"),
-        (11, "a sink of the softmax"),
         (12, "a quantised cache"),
         (13, "a quantised cache"),
         (14, "a norm of the queries"),
@@ -182,6 +177,33 @@ fn group_query_attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueI
     let bias = cx.maybe(n, 10)?;
     a.mask = cx.hide(bias, seen, elem)?;
     let (k, v) = (a.k, a.v);
-    let y = cx.attend(a)?;
+    let sink = match cx.maybe(n, 11)? {
+        Some(s) => Some(s),
+        None if smooth => Some(cx.zeros(elem, vec![Dim::Const(heads)])?),
+        None => None,
+    };
+    let y = match sink {
+        Some(sink) => attend_with_sink(cx, a, sink)?,
+        None => cx.attend(a)?,
+    };
     Ok(vec![cx.join_heads(y)?, k, v])
+}
+
+/// An attention whose softmax has one more column in each row: the sink of the head, which takes its
+/// share and gives nothing.
+fn attend_with_sink(cx: &mut Cx<'_, '_>, mut a: Heads, sink: ValueId) -> Result<ValueId> {
+    let x = cx.scores(&mut a)?;
+    let x = cx.softcapped(x, a.softcap)?;
+    let x = cx.masked(x, a.mask)?;
+    let mut dims = cx.dims(x)?;
+    let columns = std::mem::replace(&mut dims[3], Dim::Const(1));
+    let one = Dim::Const(1);
+    let elem = cx.elem(x)?;
+    let sink = cx.cast(sink, elem)?;
+    let sink = cx.reshape(sink, vec![one.clone(), dims[1].clone(), one.clone(), one.clone()])?;
+    let sink = cx.broadcast(sink, &dims)?;
+    let x = cx.concat(&[x, sink], 3)?;
+    let p = cx.op("graph.softmax", &[x], attrs! { axis: 3 })?;
+    let p = cx.parts(p, 3, vec![columns, one])?[0];
+    cx.op("graph.matmul", &[p, a.v], attrs! {})
 }

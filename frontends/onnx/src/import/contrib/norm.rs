@@ -1,7 +1,7 @@
 //! Normalisations of a sum, and of embeddings.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Elem, ValueId, attrs};
+use silure_ir::{Dim, Elem, ValueId, attrs};
 
 use super::super::cx::Cx;
 use super::super::norm::tail;
@@ -11,10 +11,14 @@ use crate::error::Result;
 use crate::graph::Node;
 
 pub(super) const TABLE: &[Record] = &[
+    contrib("BranchwiseRMSNorm", branchwise_rms_norm),
     contrib("EmbedLayerNormalization", embed_layer_norm),
+    contrib("GatedRMSNorm", gated_rms_norm),
+    contrib("GroupNorm", |cx, n| group_norm(cx, n, false)),
     contrib("SimplifiedLayerNormalization", simplified_layer_norm),
     // The runtime writes it under ONNX's own domain, where no opset has it.
     record("SimplifiedLayerNormalization", simplified_layer_norm),
+    contrib("SkipGroupNorm", |cx, n| group_norm(cx, n, true)),
     contrib("SkipLayerNormalization", skip_layer_norm),
     contrib("SkipSimplifiedLayerNormalization", skip_simplified_layer_norm),
 ];
@@ -149,4 +153,107 @@ fn embed_layer_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         None => cx.zeros(Elem::I32, vec![shape[0].clone()])?,
     };
     Ok(vec![y, lengths, sum])
+}
+
+/// `x` with its last axis as groups of `size`.
+fn grouped(cx: &mut Cx<'_, '_>, x: ValueId, size: &Dim) -> Result<ValueId> {
+    let mut dims = cx.dims(x)?;
+    let Some(last) = dims.pop() else { return Err(cx.wrong("the operand has no axes")) };
+    if last.as_const().zip(size.as_const()).is_some_and(|(l, s)| s < 1 || l % s != 0) {
+        return Err(cx
+            .wrong("the last axis does not divide into groups")
+            .needed(format!("a multiple of {size}"))
+            .present(last.to_string()));
+    }
+    dims.extend([last.floordiv(size), size.clone()]);
+    cx.reshape(x, dims)
+}
+
+fn gated_rms_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let epsilon = cx.float_or(n, "epsilon", 1e-5)?;
+    let sigmoid = match cx.word(n, "activation", "silu")?.as_str() {
+        "silu" | "swish" => false,
+        "sigmoid" => true,
+        a => return Err(cx.wrong("attribute `activation` has no such value").present(a)),
+    };
+    let (x, scale, gate) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
+    let (elem, dims) = (cx.elem(x)?, cx.dims(x)?);
+    let Some(size) = cx.dims(scale)?.first().cloned() else {
+        return Err(cx.wrong("the scale has no axes"));
+    };
+    let x = grouped(cx, x, &size)?;
+    let (x, scale) = (cx.cast(x, Elem::F32)?, cx.cast(scale, Elem::F32)?);
+    let (y, _) = cx.rms(x, scale, dims.len(), epsilon, false)?;
+    let y = cx.reshape(y, dims)?;
+    let gate = cx.cast(gate, Elem::F32)?;
+    let gate = match sigmoid {
+        true => cx.one(&arith::SIGMOID, &[gate], attrs! {})?,
+        false => cx.swish(gate, 1.0)?,
+    };
+    let y = cx.two(&arith::MUL, y, gate)?;
+    Ok(vec![cx.cast(y, elem)?])
+}
+
+fn branchwise_rms_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let epsilon = cx.float_or(n, "epsilon", 1e-6)?;
+    let branches = cx.int_or(n, "num_branches", 0)?;
+    let x = cx.input(n, 0)?;
+    let (elem, dims) = (cx.elem(x)?, cx.dims(x)?);
+    let x = match (branches, dims.last()) {
+        (1.., Some(last)) => grouped(cx, x, &last.floordiv(&Dim::Const(branches)))?,
+        _ => x,
+    };
+    let x = cx.cast(x, Elem::F32)?;
+    let inner = cx.dims(x)?;
+    let rank = inner.len();
+    if rank < 2 {
+        return Err(cx.wrong("the operand has no branches"));
+    }
+    let root = cx.inverse_rms(x, rank - 1, epsilon)?;
+    let mut y = cx.two(&arith::MUL, x, root)?;
+    if let Some(scale) = cx.maybe(n, 1)? {
+        let mut scale = cx.cast(scale, Elem::F32)?;
+        let each = inner[rank - 1].clone();
+        if cx.rank(scale)? == 1 && cx.dims(scale)?[0] != each {
+            scale = cx.reshape(scale, vec![inner[rank - 2].clone(), each])?;
+        }
+        y = cx.two(&arith::MUL, y, scale)?;
+    }
+    let y = cx.cast(y, elem)?;
+    Ok(vec![cx.reshape(y, dims)?])
+}
+
+/// A group norm, perhaps of a sum, with channels last unless said otherwise, and SiLU after it if the
+/// attribute asks for it. The second output is the sum.
+fn group_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>, skips: bool) -> Result<Vec<ValueId>> {
+    let epsilon = cx.float_or(n, "epsilon", 1e-5)?;
+    let last = cx.flag_or(n, "channels_last", true)?;
+    let (Some(groups), Some(activation)) = (cx.int(n, "groups")?, cx.int(n, "activation")?) else {
+        return Err(cx.wrong("attributes `groups` and `activation` are needed"));
+    };
+    let (mut x, gamma, beta) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
+    let elem = cx.elem(x)?;
+    if cx.rank(x)? != 4 {
+        return Err(cx.wrong("the operand needs four axes").present(cx.ty(x)?.to_string()));
+    }
+    if skips {
+        if !last {
+            return Err(cx.unsupported("a skip with channels first"));
+        }
+        let (mut skip, bias) = (cx.input(n, 3)?, cx.maybe(n, 4)?);
+        if cx.rank(skip)? == 2 {
+            skip = cx.unsqueeze(skip, &[1, 2])?;
+        }
+        x = cx.two(&arith::ADD, x, skip)?;
+        x = cx.biased(x, bias)?;
+    }
+    let first = if last { cx.transpose(x, &[0, 3, 1, 2])? } else { x };
+    let mut v = [first, gamma, beta];
+    for v in &mut v {
+        *v = cx.cast(*v, Elem::F32)?;
+    }
+    let y = cx.op("graph.group_norm", &v, attrs! { groups: groups, epsilon: epsilon })?;
+    let y = if activation == 1 { cx.swish(y, 1.0)? } else { y };
+    let y = if last { cx.transpose(y, &[0, 2, 3, 1])? } else { y };
+    Ok(vec![cx.cast(y, elem)?, x])
 }
