@@ -178,3 +178,34 @@ fn opsets_one_to_six() {
     let m = one(6, vec![typed("x", F32, &["2"])], node("Dropout", &["x"], &["y"]));
     assert_eq!(m.unwrap_err().code(), Code::Unsupported);
 }
+
+#[test]
+fn resizing_by_numbers_of_the_run() {
+    let resize = |inputs: &[&str]| node("Resize", inputs, &["y"]);
+    let x = || typed("x", F32, &["1", "1", "n", "4"]);
+    let axes = AttributeProto {
+        name: Some("axes".into()),
+        r#type: Some(7),
+        ints: vec![3, 2],
+        ..Default::default()
+    };
+    // Scales of some axes, in their order.
+    let inputs = vec![x(), typed("s", F32, &["2"])];
+    let m = one(19, inputs, with(resize(&["x", "", "s"]), axes.clone())).unwrap();
+    let y = run(&m, vec![counting(&[1, 1, 2, 4]), f32s(&[2], &[0.5, 2.0])]).unwrap();
+    assert_eq!(y.shape(), [1, 1, 4, 2]);
+    assert_eq!(y.to_f64s(), [0.0, 2.0, 0.0, 2.0, 4.0, 6.0, 4.0, 6.0]);
+    // One scale for both axes, of a size known by name.
+    let policy = words("keep_aspect_ratio_policy", "not_larger");
+    let inputs = vec![x(), typed("s", I64, &["2"])];
+    let m = one(19, inputs, with(with(resize(&["x", "", "", "s"]), axes), policy)).unwrap();
+    let y = run(&m, vec![counting(&[1, 1, 2, 4]), i64s(&[2, 8])]).unwrap();
+    assert_eq!((y.shape(), y.to_f64s()), (&[1usize, 1, 1, 2][..], vec![0.0, 2.0]));
+    // Half precision is resampled in single.
+    let inputs = vec![typed("x", 10, &["2"]), typed("s", F32, &["1"])];
+    let linear = words("mode", "linear");
+    let m = one(19, inputs, with(resize(&["x", "", "s"]), linear)).unwrap();
+    let x = Tensor::from_f64s(Elem::F16, &[2], &[0.0, 1.0]).unwrap();
+    let y = run(&m, vec![x.into(), f32s(&[1], &[2.0])]).unwrap();
+    assert_eq!((y.elem(), y.to_f64s()), (Elem::F16, vec![0.0, 0.25, 0.75, 1.0]));
+}

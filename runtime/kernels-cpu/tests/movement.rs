@@ -319,7 +319,7 @@ fn resize(x: [usize; 5], y: [usize; 5]) -> Resize {
     Resize {
         x,
         y,
-        scale: std::array::from_fn(|d| y[d] as f32 / x[d] as f32),
+        scale: std::array::from_fn(|d| y[d] as f64 / x[d] as f64),
         start: [0.0; 5],
         end: [1.0; 5],
         mode: mode::LINEAR,
@@ -328,6 +328,7 @@ fn resize(x: [usize; 5], y: [usize; 5]) -> Resize {
         cubic_a: -0.75,
         exclude_outside: false,
         extrapolation: 0.0,
+        antialias: false,
     }
 }
 

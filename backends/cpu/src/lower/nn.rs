@@ -11,7 +11,7 @@ use silure_kernels_cpu::gemm::int8::{Stage, per};
 use silure_kernels_cpu::movement::resize::{self, Resize};
 
 use super::matmul::Tail;
-use super::{Lower, Lowering, Sizes, elem_is, f32_bits, product};
+use super::{Lower, Lowering, Sizes, elem_is, f32_bits, f64_bits, product};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] =
@@ -246,6 +246,21 @@ fn code(table: &[(&str, usize)], word: &str) -> Result<usize> {
     }
 }
 
+/// Floats as size slots: the attribute, or the bits of an f64 operand read when running.
+fn floats(l: &mut Lower, op: OpId, name: &str, i: usize) -> Result<Option<Vec<Dim>>> {
+    let a = l.attrs(op);
+    if a.get(name).is_some() {
+        return Ok(Some(a.floats(name).iter().map(|&v| f64_bits(v)).collect()));
+    }
+    let Some(v) = l.b.func.op(op).operand(i) else { return Ok(None) };
+    let t = l.t(v)?;
+    let Some(n) = t.count().as_const() else {
+        bail!(Unsupported, "`{name}` has an unknown number of elements");
+    };
+    let bits = l.view(v, TensorType::new(Elem::I64, t.dims))?;
+    (0..n).map(|k| l.read(bits, k, name)).collect::<Result<_>>().map(Some)
+}
+
 static RESIZE: Lowering = Lowering {
     op: "graph.resize",
     can: |cx| {
@@ -253,10 +268,16 @@ static RESIZE: Lowering = Lowering {
         if cx.tensor(0).map_err(|e| e.message)?.rank() > 5 {
             return Err("more than 5 axes".into());
         }
-        if cx.operand(1).is_some() || cx.operand(3).is_some() {
-            return Err("scales or a region that only the run decides".into());
+        let sizes = cx.operand(2).is_some() || cx.attrs().get("sizes").is_some();
+        if cx.operand(1).is_some() && !sizes {
+            return Err("scales that only the run decides, without sizes".into());
         }
-        if cx.attrs().bool("antialias") { Err("antialiasing".into()) } else { Ok(()) }
+        for i in [1, 3] {
+            if cx.maybe_tensor(i).map_err(|e| e.message)?.is_some_and(|t| t.elem != Elem::F64) {
+                return Err("scales or a region of the run in another type than f64".into());
+            }
+        }
+        Ok(())
     },
     lower: |l, op| {
         let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
@@ -269,16 +290,12 @@ static RESIZE: Lowering = Lowering {
             }
         }
         // Without scales each is the quotient of the lengths: code 0.
-        let scale: Vec<Dim> = match a.floats("scales") {
-            [] => vec![Dim::Const(0); r],
-            s => s.iter().map(|&v| f32_bits(v)).collect(),
+        let scale = floats(l, op, "scales", 1)?.unwrap_or(vec![Dim::Const(0); r]);
+        let (start, end) = match floats(l, op, "roi", 3)? {
+            Some(roi) if roi.len() == 2 * r => (roi[..r].to_vec(), roi[r..].to_vec()),
+            _ => (vec![f64_bits(0.0); r], vec![f64_bits(1.0); r]),
         };
-        let roi: Vec<Dim> = a.floats("roi").iter().map(|&v| f32_bits(v)).collect();
-        let (start, end) = match roi.len() {
-            0 => (vec![f32_bits(0.0); r], vec![f32_bits(1.0); r]),
-            n => (roi[..n / 2].to_vec(), roi[n / 2..].to_vec()),
-        };
-        let one = (1.0f32).to_bits() as i64;
+        let one = (1.0f64).to_bits() as i64;
         let sizes = Sizes::of(Resize::FIELDS)
             .right("x", &t.dims, 1)
             .right("y", &y.dims, 1)
@@ -291,6 +308,7 @@ static RESIZE: Lowering = Lowering {
             .set("cubic_a", f32_bits(a.float("cubic_a")))
             .flag("exclude_outside", a.bool("exclude_outside"))
             .set("extrapolation", f32_bits(a.float("extrapolation")))
+            .flag("antialias", a.bool("antialias"))
             .done()?;
         Ok(vec![l.launch1("resize.f32", &[Some(x)], y, sizes)?])
     },

@@ -92,6 +92,11 @@ impl Sizes {
     }
 }
 
+/// An f64 parameter as a size slot; zeros are positive.
+pub fn f64_bits(v: f64) -> Dim {
+    Dim::Const((v + 0.0).to_bits() as i64)
+}
+
 /// An f32 parameter as a size slot.
 pub fn f32_bits(v: f64) -> Dim {
     Dim::Const((v as f32).to_bits() as i64)

@@ -35,12 +35,12 @@ impl Cx<'_, '_> {
         axes: ValueId,
         values: ValueId,
         rank: usize,
-        rest: i64,
+        rest: Num,
     ) -> Result<ValueId> {
         let (mut axes, mut values) = (self.list(axes)?, values);
         self.same_size(&mut axes, 0, &mut values, 0, "the number of axes and of their parameters")?;
         let elem = self.elem(values)?;
-        let all = Tensor::from_nums(elem, &[rank], (0..rank).map(|_| Num::I(rest.into())));
+        let all = Tensor::from_nums(elem, &[rank], (0..rank).map(|_| rest));
         let all = all.map_err(|d| self.diag(d))?;
         let all = self.constant(all)?;
         self.op("graph.scatter_elements", &[all, axes, values], attrs! { axis: 0 })
@@ -52,7 +52,7 @@ impl Cx<'_, '_> {
         let yes = self.number(Elem::Bool, 1.0)?;
         let dims = self.dims(axes)?;
         let yes = self.broadcast(yes, &dims)?;
-        self.placed(axes, yes, rank, 0)
+        self.placed(axes, yes, rank, Num::I(0))
     }
 
     /// For each axis in turn: `f` of the value and the axis if it is marked, else the value.
@@ -134,11 +134,11 @@ impl Cx<'_, '_> {
             None => self.counting(starts)?,
         };
         let mut operands = vec![Some(x)];
-        operands.push(Some(self.placed(axes, starts, rank, 0)?));
-        operands.push(Some(self.placed(axes, ends, rank, i64::MAX)?));
+        operands.push(Some(self.placed(axes, starts, rank, Num::I(0))?));
+        operands.push(Some(self.placed(axes, ends, rank, Num::I(i64::MAX.into()))?));
         if let Some(steps) = steps {
             let steps = self.list(steps)?;
-            operands.push(Some(self.placed(axes, steps, rank, 1)?));
+            operands.push(Some(self.placed(axes, steps, rank, Num::I(1))?));
         }
         let axes: Vec<i64> = (0..rank as i64).collect();
         Ok(self.ops("graph.slice", &operands, Attrs::new().with("axes", axes))?[0])
@@ -164,7 +164,7 @@ impl Cx<'_, '_> {
         let mut parts = Vec::new();
         for (from, to) in [(Dim::Const(0), count.clone()), (count, twice)] {
             let part = self.cut(pads, 0, from, to)?;
-            parts.push(self.placed(axes, part, rank, 0)?);
+            parts.push(self.placed(axes, part, rank, Num::I(0))?);
         }
         self.concat(&parts, 0)
     }

@@ -1,6 +1,7 @@
 //! Resampling.
 
-use silure_ir::{Attr, Attrs, Dim, ValueId, attrs};
+use silure_ir::dialects::arith;
+use silure_ir::{Attr, Attrs, Dim, Elem, Num, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -34,12 +35,116 @@ fn spread<T: Clone>(
     Ok(all)
 }
 
+/// Scales that only the run decides, for `axes`: scales of all axes in f64, and the sizes they give.
+fn scales_at_run(
+    cx: &mut Cx<'_, '_>,
+    x: ValueId,
+    scales: ValueId,
+    axes: &[usize],
+) -> Result<[Option<ValueId>; 2]> {
+    let scales = cx.cast(scales, Elem::F64)?;
+    let places = places(cx, axes)?;
+    let rank = cx.rank(x)?;
+    let scales = cx.placed(places, scales, rank, Num::F(1.0))?;
+    let own = lengths(cx, x)?;
+    let sizes = cx.two(&arith::MUL, own, scales)?;
+    let sizes = cx.one(&arith::FLOOR, &[sizes], attrs! {})?;
+    Ok([Some(scales), Some(cx.cast(sizes, Elem::I64)?)])
+}
+
+/// Sizes of `axes` that only the run decides, or of dims that it decides: by the policy one scale of
+/// all these axes, and the sizes rounded to the nearest.
+fn sizes_at_run(
+    cx: &mut Cx<'_, '_>,
+    x: ValueId,
+    sizes: ValueId,
+    axes: &[usize],
+    policy: &str,
+) -> Result<[Option<ValueId>; 2]> {
+    let places = places(cx, axes)?;
+    let (rank, mut sizes) = (cx.rank(x)?, cx.list(sizes)?);
+    let count = Dim::from(axes.len());
+    cx.expect_size(&mut sizes, 0, &count, "the number of sizes and of axes")?;
+    if policy == "stretch" {
+        let own = cx.op("graph.shape_of", &[x], attrs! {})?;
+        let operands = [own, places, sizes];
+        return Ok([None, Some(cx.op("graph.scatter_elements", &operands, attrs! { axis: 0 })?)]);
+    }
+    let kind = match policy {
+        "not_larger" => "min",
+        "not_smaller" => "max",
+        p => return Err(cx.wrong("no such aspect ratio policy").present(p)),
+    };
+    let all = lengths(cx, x)?;
+    let own = cx.op("graph.gather", &[all, places], attrs! { axis: 0 })?;
+    let wanted = cx.cast(sizes, Elem::F64)?;
+    let ratios = cx.two(&arith::DIV, wanted, own)?;
+    let scale = cx.reduce(ratios, kind, &[0], true)?;
+    let scales = cx.broadcast(scale, &[count])?;
+    let scales = cx.placed(places, scales, rank, Num::F(1.0))?;
+    let sizes = cx.two(&arith::MUL, all, scales)?;
+    let sizes = cx.with(&arith::ADD, sizes, 0.5)?;
+    let sizes = cx.one(&arith::FLOOR, &[sizes], attrs! {})?;
+    Ok([Some(scales), Some(cx.cast(sizes, Elem::I64)?)])
+}
+
+/// Axes as a constant.
+fn places(cx: &mut Cx<'_, '_>, axes: &[usize]) -> Result<ValueId> {
+    let axes: Vec<i64> = axes.iter().map(|a| *a as i64).collect();
+    cx.ints_value(&axes)
+}
+
+/// The sizes of x in f64.
+fn lengths(cx: &mut Cx<'_, '_>, x: ValueId) -> Result<ValueId> {
+    let own = cx.op("graph.shape_of", &[x], attrs! {})?;
+    cx.cast(own, Elem::F64)
+}
+
+/// A region of `axes` that only the run decides, for all axes in f64: starts, then ends.
+fn region_at_run(
+    cx: &mut Cx<'_, '_>,
+    roi: ValueId,
+    axes: &[usize],
+    rank: usize,
+) -> Result<ValueId> {
+    let mut roi = cx.cast(roi, Elem::F64)?;
+    let n = Dim::from(axes.len());
+    let twice = n.clone() + n.clone();
+    cx.expect_size(&mut roi, 0, &twice, "the length of the region and twice the number of axes")?;
+    let places = places(cx, axes)?;
+    let mut parts = Vec::new();
+    for (from, to, rest) in [(Dim::Const(0), n.clone(), 0.0), (n, twice, 1.0)] {
+        let part = cx.cut(roi, 0, from, to)?;
+        parts.push(cx.placed(places, part, rank, Num::F(rest))?);
+    }
+    cx.concat(&parts, 0)
+}
+
+/// Resamples in f32 where that is exact to one rounding, and gives the operand's type.
+fn resampled(
+    cx: &mut Cx<'_, '_>,
+    operands: [Option<ValueId>; 4],
+    attrs: Attrs,
+) -> Result<Vec<ValueId>> {
+    let [x, scales, sizes, roi] = operands;
+    let Some(x) = x else { return Err(cx.wrong("operand 0 is missing")) };
+    let elem = cx.elem(x)?;
+    let narrow = match elem {
+        Elem::F16 | Elem::Bf16 => true,
+        e if e.is_float() => false,
+        e => e.bits() <= 16 && attrs.str("mode") == "nearest",
+    };
+    let x = if narrow { cx.cast(x, Elem::F32)? } else { x };
+    let y = cx.ops("graph.resize", &[Some(x), scales, sizes, roi], attrs)?[0];
+    Ok(vec![if narrow { cx.cast(y, elem)? } else { y }])
+}
+
 fn upsample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let mode = cx.word(n, "mode", "nearest")?;
     let x = cx.input(n, 0)?;
     let mode = if mode == "nearest" { "nearest" } else { "linear" };
     let mut attrs = attrs! { mode: mode, coordinates: "asymmetric", nearest: "floor" };
-    let mut operands = vec![Some(x), None, None, None];
+    let mut operands = [Some(x), None, None, None];
     let scales = if n.op.version < 7 {
         match (cx.float(n, "height_scale")?, cx.float(n, "width_scale")?) {
             (Some(h), Some(w)) => Some(vec![1.0, 1.0, h, w]),
@@ -51,7 +156,8 @@ fn upsample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         let v = cx.input(n, 1)?;
         let known = cx.known_floats(v);
         if known.is_none() {
-            operands[1] = Some(v);
+            let axes: Vec<usize> = (0..cx.rank(x)?).collect();
+            [operands[1], operands[2]] = scales_at_run(cx, x, v, &axes)?;
         }
         known
     };
@@ -60,7 +166,7 @@ fn upsample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         None if operands[1].is_none() => return Err(cx.wrong("the scales are missing")),
         None => {}
     }
-    cx.ops("graph.resize", &operands, attrs)
+    resampled(cx, operands, attrs)
 }
 
 fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
@@ -93,7 +199,7 @@ fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         .with("exclude_outside", outside)
         .with("extrapolation", extrapolation)
         .with("antialias", antialias);
-    let mut operands = vec![Some(x), None, None, None];
+    let mut operands = [Some(x), None, None, None];
     let (roi, scales, sizes) = if old {
         (None, cx.maybe(n, 1)?, None)
     } else {
@@ -113,8 +219,7 @@ fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
                     .wrong("the region has the wrong length")
                     .present(r.len().to_string()));
             }
-            None if axes.len() == rank => operands[3] = Some(roi),
-            None => return Err(cx.unsupported("a region of some axes that only the run knows")),
+            None => operands[3] = Some(region_at_run(cx, roi, &axes, rank)?),
         }
     }
     // An empty list of scales means that there are sizes.
@@ -124,47 +229,37 @@ fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     {
         match cx.known_floats(s) {
             Some(s) => attrs.set("scales", spread(cx, &s, &axes, rank, &vec![1.0; rank])?),
-            None if axes.len() == rank => operands[1] = Some(s),
-            None => return Err(cx.unsupported("scales of some axes that only the run knows")),
+            None => [operands[1], operands[2]] = scales_at_run(cx, x, s, &axes)?,
         }
-        return cx.ops("graph.resize", &operands, attrs);
+        return resampled(cx, operands, attrs);
     }
     let Some(sizes) = sizes else { return Err(cx.wrong("scales or sizes are needed")) };
-    match cx.known(sizes) {
-        Some(s) if policy == "stretch" => {
-            attrs.set("sizes", Attr::Dims(spread(cx, &s, &axes, rank, &dims)?));
-        }
-        Some(s) => {
-            // One scale for all: the smallest or the largest of those that the sizes ask for.
-            let mut scale: Option<f64> = None;
-            for (s, a) in s.iter().zip(&axes) {
-                let (Some(s), Some(n)) = (s.as_const(), dims[*a].as_const()) else {
-                    return Err(cx.unsupported("an aspect ratio kept on dynamic dims"));
-                };
-                let r = s as f64 / n as f64;
-                scale = Some(match (scale, policy.as_str()) {
-                    (None, _) => r,
-                    (Some(o), "not_larger") => o.min(r),
-                    (Some(o), "not_smaller") => o.max(r),
-                    (_, p) => return Err(cx.wrong("no such aspect ratio policy").present(p)),
-                });
-            }
-            let scale = scale.unwrap_or(1.0);
-            let all = spread(cx, &vec![scale; axes.len()], &axes, rank, &vec![1.0; rank])?;
-            let sizes: Vec<Dim> = (0..rank)
-                .map(|i| match (axes.contains(&i), dims[i].as_const()) {
-                    (true, Some(n)) => Dim::Const((n as f64 * scale).round() as i64),
-                    _ => dims[i].clone(),
-                })
-                .collect();
-            attrs.set("sizes", Attr::Dims(sizes));
-            // The scale, not the rounded size, maps positions.
-            attrs.set("scales", all);
-        }
-        None if axes.len() == rank && policy == "stretch" => operands[2] = Some(sizes),
-        None => return Err(cx.unsupported("sizes of some axes that only the run knows")),
+    let known = cx.known(sizes);
+    if let Some(s) = known.as_deref().filter(|_| policy == "stretch") {
+        attrs.set("sizes", Attr::Dims(spread(cx, s, &axes, rank, &dims)?));
+        return resampled(cx, operands, attrs);
     }
-    cx.ops("graph.resize", &operands, attrs)
+    let whole = |d: &[Dim]| d.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>();
+    let own: Vec<Dim> = axes.iter().map(|a| dims[*a].clone()).collect();
+    let (Some(s), Some(own)) = (known.as_deref().and_then(whole), whole(&own)) else {
+        [operands[1], operands[2]] = sizes_at_run(cx, x, sizes, &axes, &policy)?;
+        return resampled(cx, operands, attrs);
+    };
+    // One scale for all: the smallest or the largest of those that the sizes ask for.
+    let ratios = s.iter().zip(&own).map(|(s, n)| *s as f64 / *n as f64);
+    let scale = match policy.as_str() {
+        "not_larger" => ratios.reduce(f64::min),
+        "not_smaller" => ratios.reduce(f64::max),
+        p => return Err(cx.wrong("no such aspect ratio policy").present(p)),
+    };
+    let scale = scale.unwrap_or(1.0);
+    let sizes: Vec<Dim> =
+        own.iter().map(|n| Dim::Const((*n as f64 * scale + 0.5).floor() as i64)).collect();
+    attrs.set("sizes", Attr::Dims(spread(cx, &sizes, &axes, rank, &dims)?));
+    // The scale, not the rounded size, maps positions.
+    let scales = vec![scale; axes.len()];
+    attrs.set("scales", spread(cx, &scales, &axes, rank, &vec![1.0; rank])?);
+    resampled(cx, operands, attrs)
 }
 
 fn grid_sample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

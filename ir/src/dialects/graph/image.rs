@@ -21,7 +21,8 @@ pub static RESIZE: OpDef = OpDef {
     name: "graph.resize",
     doc: "x resampled to `sizes` (or floor(size · scale)) along every axis, with ONNX's coordinate \
           transformations: half_pixel, half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric, \
-          tf_crop_and_resize (with `roi`, starts then ends, and `extrapolation` outside).",
+          tf_crop_and_resize (with `roi`, starts then ends, and `extrapolation` outside). Positions follow from \
+          the scale, or from size / length without one; corners lie at size · scale, rounded or not.",
     operands: &[
         one("x", Of::Num),
         optional("scales", Of::Float),
@@ -109,23 +110,26 @@ struct Axis<'a> {
     n: usize,
     out: usize,
     scale: f64,
+    /// The result's length before it was rounded.
+    target: f64,
     roi: (f64, f64),
 }
 
 impl Axis<'_> {
     /// The position in x of output element `i`.
     fn coordinate(&self, i: usize) -> f64 {
-        let (i, n, out, s) = (i as f64, self.n as f64, self.out as f64, self.scale);
+        let (first, i, n) = (i == 0, i as f64, self.n as f64);
+        let (out, s) = (self.target, self.scale);
         match self.coordinates {
             "asymmetric" => i / s,
-            "align_corners" if self.out == 1 => 0.0,
+            "align_corners" if first => 0.0,
             "align_corners" => i * (n - 1.0) / (out - 1.0),
             "pytorch_half_pixel" if self.out <= 1 => 0.0,
             "half_pixel_symmetric" => {
-                let offset = n / 2.0 * (1.0 - out / (s * n));
+                let offset = n / 2.0 * (1.0 - self.out as f64 / out);
                 offset + (i + 0.5) / s - 0.5
             }
-            "tf_crop_and_resize" if self.out > 1 => {
+            "tf_crop_and_resize" if out != 1.0 => {
                 self.roi.0 * (n - 1.0) + i * (self.roi.1 - self.roi.0) * (n - 1.0) / (out - 1.0)
             }
             "tf_crop_and_resize" => 0.5 * (self.roi.0 + self.roi.1) * (n - 1.0),
@@ -198,6 +202,9 @@ fn eval_resize(cx: &EvalCx) -> Result<Vec<Datum>> {
         }
         _ => bail!(Eval, "one size or positive scale for each of {r} axes is needed"),
     };
+    if scales.as_ref().is_some_and(|s| s.len() != r || !s.iter().all(|s| *s > 0.0)) {
+        bail!(Eval, "a positive scale for each of {r} axes is needed");
+    }
     if roi.as_ref().is_some_and(|v| v.len() != 2 * r) {
         bail!(Eval, "`roi` needs {} values", 2 * r);
     }
@@ -217,9 +224,9 @@ fn eval_resize(cx: &EvalCx) -> Result<Vec<Datum>> {
     // Elements that lie outside along any axis are extrapolated.
     let mut outside: Vec<Vec<bool>> = vec![];
     for d in 0..r {
-        let scale = match (&sizes, &scales) {
-            (None, Some(s)) => s[d],
-            _ => shape[d] as f64 / now[d] as f64,
+        let (scale, target) = match &scales {
+            Some(s) => (s[d], s[d] * now[d] as f64),
+            None => (shape[d] as f64 / now[d] as f64, shape[d] as f64),
         };
         let axis = Axis {
             mode: a.str("mode"),
@@ -231,6 +238,7 @@ fn eval_resize(cx: &EvalCx) -> Result<Vec<Datum>> {
             n: now[d],
             out: shape[d],
             scale,
+            target,
             roi: roi.as_ref().map_or((0.0, 1.0), |v| (v[d], v[d + r])),
         };
         let taps: Vec<Option<Vec<(usize, f64)>>> = (0..shape[d]).map(|i| axis.taps(i)).collect();

@@ -1,7 +1,8 @@
-//! `resize.f32`: nearest, linear (N-D) and cubic, all of ONNX's coordinate and rounding modes.
+//! `resize.f32`: nearest, linear (N-D) and cubic, all of ONNX's coordinate and rounding modes, with
+//! antialiasing.
 //!
-//! Up to five dims, unused ones (in front) 1 with scale 1. Buffers: `x`, `y`. Coordinates are
-//! computed in f64 from the f32 scales. A dim that keeps its length and has scale 1 has one tap.
+//! Up to five dims, unused ones (in front) 1 with scale 1. Buffers: `x`, `y`. Coordinates and weights
+//! are computed in f64. A dim that keeps its length and has scale 1 has one tap.
 
 use crate::abi::OK;
 use crate::isa::{Call, Isa, align64, kernel};
@@ -52,11 +53,11 @@ sizes! {
         /// Dims of y.
         pub y: [usize; 5],
         /// Scale of each dim; 0 for the quotient of its lengths.
-        pub scale: [f32; 5],
+        pub scale: [f64; 5],
         /// Region of interest: starts.
-        pub start: [f32; 5],
+        pub start: [f64; 5],
         /// Region of interest: ends.
-        pub end: [f32; 5],
+        pub end: [f64; 5],
         /// A code of [`mode`].
         pub mode: usize,
         /// A code of [`coordinate`].
@@ -65,119 +66,162 @@ sizes! {
         pub nearest: usize,
         /// The cubic's coefficient, −0.75 by default.
         pub cubic_a: f32,
-        /// Cubic: taps outside the input weigh nothing, the others are rescaled.
+        /// Taps outside the input weigh nothing, the others are rescaled.
         pub exclude_outside: bool,
         /// Value outside the input in crop-and-resize.
         pub extrapolation: f32,
+        /// Linear and cubic: the filter widens by as much as the dim shrinks.
+        pub antialias: bool,
     }
 }
 
-/// The taps of one output coordinate; none if it is extrapolated.
+/// An element that an output coordinate reads, and what it weighs.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Taps {
-    at: [u32; 4],
-    weight: [f32; 4],
-    n: u32,
+struct Tap {
+    at: u32,
+    weight: f32,
+}
+
+/// Cubic convolution kernel at distance `t` (Keys 1981).
+#[inline(always)]
+fn cubic(a: f64, t: f64) -> f64 {
+    if t <= 1.0 {
+        ((a + 2.0) * t - (a + 3.0)) * t * t + 1.0
+    } else if t < 2.0 {
+        ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
+    } else {
+        0.0
+    }
 }
 
 impl Resize {
     /// The scale of a dim, worked out where it is left to the lengths.
     #[inline(always)]
-    fn scale(&self, d: usize) -> f32 {
-        if self.scale[d] == 0.0 { self.y[d] as f32 / self.x[d] as f32 } else { self.scale[d] }
+    fn scale(&self, d: usize) -> f64 {
+        if self.scale[d] == 0.0 { self.y[d] as f64 / self.x[d] as f64 } else { self.scale[d] }
+    }
+
+    /// The output's length as the scale says it, before it is rounded down.
+    #[inline(always)]
+    fn target(&self, d: usize) -> f64 {
+        if self.scale[d] == 0.0 { self.y[d] as f64 } else { self.scale[d] * self.x[d] as f64 }
     }
 
     fn source(&self, d: usize, o: usize) -> f64 {
-        let (len, out) = (self.x[d] as f64, self.y[d] as f64);
-        let (o, scale) = (o as f64, self.scale(d) as f64);
+        let (len, out, scale) = (self.x[d] as f64, self.target(d), self.scale(d));
+        let (first, o) = (o == 0, o as f64);
         let half = (o + 0.5) / scale - 0.5;
         match self.coordinate {
-            coordinate::PYTORCH_HALF_PIXEL => {
-                if self.y[d] > 1 {
-                    half
-                } else {
-                    0.0
-                }
-            }
-            coordinate::ALIGN_CORNERS => {
-                if self.y[d] > 1 {
-                    o * (len - 1.0) / (out - 1.0)
-                } else {
-                    0.0
-                }
-            }
+            coordinate::PYTORCH_HALF_PIXEL if self.y[d] <= 1 => 0.0,
+            coordinate::ALIGN_CORNERS if first => 0.0,
+            coordinate::ALIGN_CORNERS => o * (len - 1.0) / (out - 1.0),
             coordinate::ASYMMETRIC => o / scale,
             coordinate::TF_CROP_AND_RESIZE => {
-                let (s, e) = (self.start[d] as f64, self.end[d] as f64);
-                if self.y[d] > 1 {
-                    s * (len - 1.0) + o * (e - s) * (len - 1.0) / (out - 1.0)
-                } else {
+                let (s, e) = (self.start[d], self.end[d]);
+                if out == 1.0 {
                     0.5 * (s + e) * (len - 1.0)
+                } else {
+                    s * (len - 1.0) + o * (e - s) * (len - 1.0) / (out - 1.0)
                 }
             }
-            coordinate::HALF_PIXEL_SYMMETRIC => {
-                let adjust = out / (scale * len);
-                let offset = len / 2.0 * (1.0 - adjust);
-                offset + half
-            }
+            coordinate::HALF_PIXEL_SYMMETRIC => len / 2.0 * (1.0 - self.y[d] as f64 / out) + half,
             _ => half,
         }
     }
 
-    fn taps(&self, d: usize, o: usize) -> Taps {
-        let mut t = Taps { at: [0; 4], weight: [1.0; 4], n: 1 };
+    /// How far the filter of a dim reaches, and by how much distances shrink in it.
+    #[inline(always)]
+    fn filter(&self, d: usize) -> (f64, f64) {
+        let shrink = if self.antialias { self.scale(d).min(1.0) } else { 1.0 };
+        let reach = if self.mode == mode::LINEAR { 1.0 } else { 2.0 };
+        (reach / shrink, shrink)
+    }
+
+    /// The most taps a coordinate of a dim has.
+    fn most(&self, d: usize) -> usize {
+        if self.mode == mode::NEAREST {
+            return 1;
+        }
+        2 * (self.filter(d).0.ceil().min(1e9) as usize)
+    }
+
+    /// Finds the taps of an output coordinate, at most [`Resize::most`]; gives their number, 0 if it is
+    /// extrapolated. Taps without weight take no part, whatever they would multiply.
+    #[inline(always)]
+    fn taps(&self, d: usize, o: usize, out: &mut [Tap]) -> u32 {
         let crop = self.coordinate == coordinate::TF_CROP_AND_RESIZE;
         if self.x[d] == self.y[d] && self.scale(d) == 1.0 && !crop {
-            t.at[0] = o as u32;
-            return t;
+            out[0] = Tap { at: o as u32, weight: 1.0 };
+            return 1;
         }
         let last = self.x[d] as f64 - 1.0;
         let v = self.source(d, o);
-        if crop && (v < 0.0 || v > last) {
-            t.n = 0;
-            return t;
+        if crop && !(0.0..=last).contains(&v) {
+            return 0;
         }
         let clamp = |i: f64| i.clamp(0.0, last) as u32;
-        match self.mode {
-            mode::NEAREST => {
-                t.at[0] = clamp(match self.nearest {
-                    nearest::ROUND_PREFER_FLOOR => (v - 0.5).ceil(),
-                    nearest::ROUND_PREFER_CEIL => (v + 0.5).floor(),
-                    nearest::FLOOR => v.floor(),
-                    _ => v.ceil(),
-                });
-            }
-            mode::LINEAR => {
-                let v = v.clamp(0.0, last);
-                let f = v - v.floor();
-                t.n = 2;
-                (t.at[0], t.at[1]) = (clamp(v.floor()), clamp(v.floor() + 1.0));
-                (t.weight[0], t.weight[1]) = ((1.0 - f) as f32, f as f32);
-            }
-            _ => {
-                let (base, a) = (v.floor(), self.cubic_a as f64);
-                let f = v - base;
-                let near = |x: f64| ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-                let far = |x: f64| ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a;
-                let mut w = [far(f + 1.0), near(f), near(1.0 - f), far(2.0 - f)];
-                for (j, w) in w.iter_mut().enumerate() {
-                    let i = base + j as f64 - 1.0;
-                    if self.exclude_outside && (i < 0.0 || i > last) {
-                        *w = 0.0;
-                    }
-                    t.at[j] = clamp(i);
-                }
-                let sum: f64 = if self.exclude_outside { w.iter().sum() } else { 1.0 };
-                t.weight = w.map(|w| (w / sum) as f32);
-                t.n = 4;
+        if self.mode == mode::NEAREST {
+            let at = clamp(match self.nearest {
+                nearest::ROUND_PREFER_FLOOR => (v - 0.5).ceil(),
+                nearest::ROUND_PREFER_CEIL => (v + 0.5).floor(),
+                nearest::FLOOR => v.floor(),
+                _ => v.ceil(),
+            });
+            out[0] = Tap { at, weight: 1.0 };
+            return 1;
+        }
+        let ((reach, shrink), base) = (self.filter(d), v.floor());
+        let (f, a) = (v - base, self.cubic_a as f64);
+        let first = 1.0 - reach.ceil();
+        let weigh = |k: usize| {
+            let (k, t) = (first + k as f64, ((first + k as f64 - f) * shrink).abs());
+            let outside = !(0.0..=last).contains(&(base + k));
+            let w = match self.mode {
+                _ if self.exclude_outside && outside => 0.0,
+                mode::LINEAR => (1.0 - t).max(0.0),
+                _ => cubic(a, t),
+            };
+            (base + k, w)
+        };
+        let all = self.most(d).min(out.len());
+        let mut sum = 1.0;
+        if self.exclude_outside || self.antialias {
+            sum = (0..all).map(|k| weigh(k).1).sum();
+            sum = if sum == 0.0 { 1.0 } else { sum };
+        }
+        let mut n = 0;
+        for k in 0..all {
+            let (at, w) = weigh(k);
+            if w != 0.0 {
+                out[n] = Tap { at: clamp(at), weight: (w / sum) as f32 };
+                n += 1;
             }
         }
-        t
+        if n == 0 {
+            out[0] = Tap { at: clamp(base), weight: 0.0 };
+            n = 1;
+        }
+        n as u32
     }
 
-    fn table_len(&self) -> usize {
-        self.y.iter().fold(0, |a, b| a.saturating_add(*b))
+    /// Coordinates and taps that the tables of all dims hold.
+    fn tables(&self) -> (usize, usize) {
+        if self.rows() == 0 {
+            return (0, 0);
+        }
+        let add = |(n, taps): (usize, usize), d: usize| {
+            (
+                n.saturating_add(self.y[d]),
+                taps.saturating_add(self.y[d].saturating_mul(self.most(d))),
+            )
+        };
+        (0..5).fold((0, 0), add)
+    }
+
+    fn scratch(&self) -> usize {
+        let (n, taps) = self.tables();
+        align64(n.saturating_mul(4)).saturating_add(align64(taps.saturating_mul(8)))
     }
 
     fn rows(&self) -> usize {
@@ -190,7 +234,9 @@ impl Resize {
 
     fn valid(&self) -> bool {
         let empty = self.x.contains(&0) && !self.y.contains(&0);
-        self.mode <= 2 && self.coordinate <= 5 && self.nearest <= 3 && !empty
+        let scales = self.scale.iter().all(|s| *s >= 0.0 && s.is_finite());
+        let small = self.x.iter().all(|n| u32::try_from(*n).is_ok());
+        self.mode <= 2 && self.coordinate <= 5 && self.nearest <= 3 && !empty && scales && small
     }
 }
 
@@ -198,54 +244,65 @@ impl Resize {
 unsafe fn body<I: Isa>(s: &Resize, call: &Call) -> i32 {
     let (rows, per) = (s.rows(), s.per_task());
     let (xw, yw) = (s.x[4], s.y[4]);
-    // SAFETY: taps are clamped to the input; scratch holds one table entry per output coordinate.
+    if rows == 0 {
+        return OK;
+    }
+    // SAFETY: taps are clamped to the input; scratch holds the two tables, one after the other.
     unsafe {
-        let table = call.scratch as *mut Taps;
-        let mut starts = [0usize; 5];
-        let mut at = 0;
+        let (total, all) = s.tables();
+        let count = std::slice::from_raw_parts_mut(call.scratch as *mut u32, total);
+        let table = call.scratch.add(align64(total * 4)) as *mut Tap;
+        let table = std::slice::from_raw_parts_mut(table, all);
+        let most: [usize; 5] = std::array::from_fn(|d| s.most(d));
+        // Where each dim begins in the two tables.
+        let mut starts = [(0usize, 0usize); 5];
+        let (mut n, mut t) = (0, 0);
         for d in 0..5 {
-            starts[d] = at;
+            starts[d] = (n, t);
             for o in 0..s.y[d] {
-                *table.add(at) = s.taps(d, o);
-                at += 1;
+                count[n] = s.taps(d, o, &mut table[t..t + most[d]]);
+                (n, t) = (n + 1, t + most[d]);
             }
         }
         let (x, y) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
-        let line = std::slice::from_raw_parts(table.add(starts[4]), yw);
+        let line = &count[starts[4].0..];
         for r in call.begin * per..(call.end * per).min(rows) {
-            let (mut rest, mut t) = (r, [Taps { at: [0; 4], weight: [0.0; 4], n: 0 }; 4]);
+            let (mut rest, mut t): (usize, [&[Tap]; 4]) = (r, [&[]; 4]);
             for d in (0..4).rev() {
-                t[d] = *table.add(starts[d] + rest % s.y[d]);
+                let (o, (n, at)) = (rest % s.y[d], starts[d]);
+                let from = at + o * most[d];
+                t[d] = &table[from..from + count[n + o] as usize];
                 rest /= s.y[d];
             }
             let out = std::slice::from_raw_parts_mut(y.add(r * yw), yw);
-            let outside = t.iter().any(|t| t.n == 0);
+            let outside = t.iter().any(|t| t.is_empty());
             out.fill(if outside { s.extrapolation } else { 0.0 });
             if outside {
                 continue;
             }
-            let combos = t.iter().map(|t| t.n as usize).product::<usize>();
+            let combos = t.iter().map(|t| t.len()).product::<usize>();
             for combo in 0..combos {
                 let (mut rest, mut from, mut w) = (combo, 0usize, 1f32);
                 for d in 0..4 {
-                    let j = rest % t[d].n as usize;
-                    rest /= t[d].n as usize;
-                    from = from * s.x[d] + t[d].at[j] as usize;
-                    w *= t[d].weight[j];
+                    let tap = t[d][rest % t[d].len()];
+                    rest /= t[d].len();
+                    from = from * s.x[d] + tap.at as usize;
+                    w *= tap.weight;
                 }
                 let row = x.add(from * xw);
-                for (v, taps) in out.iter_mut().zip(line) {
-                    let get = |j: usize| *row.add(taps.at[j] as usize);
-                    let along = match taps.n {
-                        1 => get(0),
-                        2 => I::fma(taps.weight[0], get(0), taps.weight[1] * get(1)),
-                        0 => s.extrapolation,
-                        _ => (0..4).map(|j| taps.weight[j] * get(j)).sum(),
+                let lines = table[starts[4].1..].chunks_exact(most[4]);
+                for ((v, taps), n) in out.iter_mut().zip(lines).zip(line) {
+                    let term = |t: &Tap| t.weight * *row.add(t.at as usize);
+                    let along = match &taps[..*n as usize] {
+                        [] => s.extrapolation,
+                        [a] => term(a),
+                        [a, b] => I::fma(a.weight, *row.add(a.at as usize), term(b)),
+                        taps => taps.iter().map(term).sum(),
                     };
                     // One tap of weight one is the element itself, infinities and NaN included.
-                    *v = match (taps.n, combos) {
+                    *v = match (*n, combos) {
                         (0, _) => s.extrapolation,
-                        (_, 1) => along,
+                        (_, 1) => w * along,
                         _ => I::fma(w, along, *v),
                     };
                 }
@@ -258,5 +315,5 @@ unsafe fn body<I: Isa>(s: &Resize, call: &Call) -> i32 {
 kernel!(RESIZE_F32 = "resize.f32", Resize, bufs 2,
     "Resamples up to five dims. Buffers x, y; sizes `Resize`.",
     check |s| s.valid(), tasks |s| s.rows().div_ceil(s.per_task()),
-    scratch |s| align64(s.table_len().saturating_mul(std::mem::size_of::<Taps>())),
+    scratch |s| s.scratch(),
     flops |s| (s.rows() * s.y[4]) as u64, body body);
