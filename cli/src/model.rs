@@ -28,6 +28,9 @@ pub struct CompileArgs {
     /// Sizes of all dims of an input: x=1x3xHxW
     #[arg(long = "shape", value_name = "INPUT=SIZES", value_parser = sizes::shape)]
     pub shapes: Vec<(String, Vec<Size>)>,
+    /// Seed of operators that draw random numbers and state none
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
@@ -45,6 +48,7 @@ impl CompileArgs {
         self.targets.is_empty()
             && self.dims.is_empty()
             && self.shapes.is_empty()
+            && self.seed.is_none()
             && self.passes.is_none()
             && !self.verify_each
             && self.stop_after.is_none()
@@ -52,7 +56,7 @@ impl CompileArgs {
 
     /// The importer's options.
     pub fn import(&self) -> Result<ImportOptions> {
-        let mut o = ImportOptions::default();
+        let mut o = ImportOptions { seed: self.seed, ..ImportOptions::default() };
         for (name, size) in &self.dims {
             if o.dims.insert(name.clone(), size.clone()).is_some() {
                 return Err(Failure::usage(format!("--dim {name} is given twice")));
@@ -120,8 +124,8 @@ pub fn is_text(path: &Path) -> bool {
 
 /// Reads a model or text IR, and says its notes.
 pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> Result<Loaded> {
-    if is_text(path) && !(args.dims.is_empty() && args.shapes.is_empty()) {
-        let m = "--dim and --shape apply to imported models; text IR states its own dims";
+    if is_text(path) && !(args.dims.is_empty() && args.shapes.is_empty() && args.seed.is_none()) {
+        let m = "--dim, --shape and --seed apply to imported models; text IR states its own dims";
         return Err(Failure::usage(format!("{}: {m}", path.display())));
     }
     let mut loaded = c.load(path, &args.import()?)?;

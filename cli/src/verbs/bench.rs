@@ -39,9 +39,6 @@ pub struct Args {
     /// Values of an input: ids=0..30000 (repeat)
     #[arg(long = "range", value_name = "INPUT=LO..HI", value_parser = sizes::range)]
     pub ranges: Vec<(String, (f64, f64))>,
-    /// Seed of the inputs
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
     /// Runs that are timed
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub iterations: u32,
@@ -80,11 +77,16 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             given.insert(name, n as u64);
         }
     }
+    // The seed is that of the inputs as well, of any kind of file.
+    if model::is_engine(&a.file)? || model::is_text(&a.file) {
+        compile.seed = None;
+    }
     let engine = model::engine(&a.file, &compile, report)?;
     let index = engine.entry(a.entry.as_deref())?;
     let plan = engine.plan();
     let entry = &plan.entries[index];
-    let recipe = Recipe { seed: a.seed, ranges: a.ranges.iter().cloned().collect() };
+    let recipe =
+        Recipe { seed: a.compile.seed.unwrap_or(0), ranges: a.ranges.iter().cloned().collect() };
     let names: Vec<&str> = entry.inputs.iter().map(|p| plan.str(p.name)).collect();
     if let Some(n) = recipe.ranges.keys().find(|n| !names.contains(&n.as_str())) {
         return Err(Failure::usage(format!("--range {n}: the inputs are {}", names.join(", "))));

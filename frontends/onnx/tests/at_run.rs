@@ -174,9 +174,6 @@ fn opsets_one_to_six() {
     let m = one(6, two(&["1", "2", "2"], &["2"]), node("PRelu", &["x", "b"], &["y"])).unwrap();
     let y = run(&m, vec![f32s(&[1, 2, 2], &[-1.0; 4]), f32s(&[2], &[2.0, 3.0])]).unwrap();
     assert_eq!(y.to_f64s(), [-2.0, -2.0, -3.0, -3.0]);
-    // Training is refused.
-    let m = one(6, vec![typed("x", F32, &["2"])], node("Dropout", &["x"], &["y"]));
-    assert_eq!(m.unwrap_err().code(), Code::Unsupported);
 }
 
 #[test]
@@ -208,4 +205,86 @@ fn resizing_by_numbers_of_the_run() {
     let x = Tensor::from_f64s(Elem::F16, &[2], &[0.0, 1.0]).unwrap();
     let y = run(&m, vec![x.into(), f32s(&[1], &[2.0])]).unwrap();
     assert_eq!((y.elem(), y.to_f64s()), (Elem::F16, vec![0.0, 0.25, 0.75, 1.0]));
+}
+
+/// SplitMix64 as it is documented: number `i` between 0 and 1 of node `n` (0 if it states its seed).
+fn splitmix(seed: u64, n: u64, i: u64) -> f64 {
+    let mix = |z: u64| {
+        let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    };
+    let step = (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let z = mix(mix(mix(seed).wrapping_add(n)).wrapping_add(step));
+    ((z >> 12) as f64 + 0.5) * (-52f64).exp2()
+}
+
+fn seeded(seed: Option<u64>, inputs: Vec<ValueInfoProto>, node: NodeProto) -> Imported {
+    let options = ImportOptions { seed, ..ImportOptions::default() };
+    let i = import(&versioned(22, inputs, vec![], vec![node], &["y"]), &options).unwrap();
+    verify::verify(&i.module).unwrap();
+    i
+}
+
+#[test]
+fn random_numbers_depend_on_seed_and_place() {
+    let x = || vec![typed("x", 11, &["n", "2"])];
+    let like = || node("RandomUniformLike", &["x"], &["y"]);
+    let m = seeded(Some(7), x(), like());
+    assert!(!m.notes.iter().any(|n| n.contains("no seed")), "{:?}", m.notes);
+    let zeros: Datum = Tensor::zeros(Elem::F64, &[2, 2]).unwrap().into();
+    let y = run(&m, vec![zeros.clone()]).unwrap().to_f64s();
+    assert_eq!(y, (0..4).map(|i| splitmix(7, 1, i)).collect::<Vec<_>>());
+    // Without a seed it is 0, and the user is told.
+    let m = seeded(None, x(), like());
+    assert!(m.notes.iter().any(|n| n.contains("no seed")), "{:?}", m.notes);
+    assert_eq!(run(&m, vec![zeros.clone()]).unwrap().to_f64s()[3], splitmix(0, 1, 3));
+    // A node's own seed comes first.
+    let own = AttributeProto {
+        name: Some("seed".into()),
+        r#type: Some(1),
+        f: Some(2.5),
+        ..Default::default()
+    };
+    let m = seeded(Some(7), x(), with(like(), own));
+    assert_eq!(run(&m, vec![zeros]).unwrap().to_f64s()[1], splitmix(2.5f64.to_bits(), 0, 1));
+}
+
+#[test]
+fn random_numbers_have_their_distribution() {
+    let shape = AttributeProto {
+        name: Some("shape".into()),
+        r#type: Some(7),
+        ints: vec![2000],
+        ..Default::default()
+    };
+    let y = run(&seeded(Some(1), vec![], with(node("RandomNormal", &[], &["y"]), shape)), vec![]);
+    let y = y.unwrap().to_f64s();
+    let mean = y.iter().sum::<f64>() / 2000.0;
+    let var = y.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 2000.0;
+    assert!(mean.abs() < 0.1 && (var - 1.0).abs() < 0.15, "{mean} {var}");
+    // A class of probability 0 is never drawn, the others by their odds.
+    let m = with(node("Multinomial", &["x"], &["y"]), int("sample_size", 1000));
+    let m = seeded(Some(1), vec![typed("x", F32, &["1", "3"])], m);
+    let odds = [f64::NEG_INFINITY, 0.25f64.ln(), 0.75f64.ln()];
+    let y = run(&m, vec![f32s(&[1, 3], &odds)]).unwrap();
+    let count = |c: f64| y.to_f64s().iter().filter(|v| **v == c).count();
+    assert_eq!((y.shape(), count(0.0)), (&[1usize, 1000][..], 0));
+    assert!((690..810).contains(&count(2.0)), "{}", count(2.0));
+}
+
+#[test]
+fn dropout_by_a_mode_of_the_run() {
+    let inputs = vec![typed("x", F32, &["n"]), typed("r", F32, &[]), typed("t", 9, &[])];
+    let m = seeded(Some(3), inputs, node("Dropout", &["x", "r", "t"], &["y"]));
+    let go = |ratio: f64, training: bool| {
+        let t = Tensor::scalar(Elem::Bool, Num::bool(training));
+        let x = f32s(&[400], &[f64::INFINITY; 400]);
+        run(&m, vec![x, f32s(&[], &[ratio]), t.into()]).unwrap().to_f64s()
+    };
+    assert_eq!(go(0.5, false), [f64::INFINITY; 400]);
+    assert_eq!(go(0.0, true), [f64::INFINITY; 400]);
+    let some = go(0.25, true);
+    let zeros = some.iter().filter(|v| **v == 0.0).count();
+    assert!((60..140).contains(&zeros), "{zeros}");
 }

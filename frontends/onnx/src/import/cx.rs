@@ -42,6 +42,10 @@ pub(super) struct Cx<'p, 'm> {
     pub anonymous: HashSet<Arc<str>>,
     /// Weight names of initializers.
     pub weights: HashMap<usize, Arc<str>>,
+    /// Seed of random nodes that state none.
+    pub seed: Option<u64>,
+    /// Random nodes so far that state no seed.
+    pub draws: u64,
     notes: Vec<String>,
 }
 
@@ -66,6 +70,8 @@ impl<'p, 'm> Cx<'p, 'm> {
             frozen: HashSet::new(),
             anonymous: HashSet::new(),
             weights: HashMap::new(),
+            seed: options.seed,
+            draws: 0,
             notes: Vec::new(),
         }
     }

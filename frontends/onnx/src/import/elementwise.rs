@@ -100,7 +100,6 @@ pub(super) const TABLE: &[Record] = &[
     record("Softsign", softsign),
     record("ThresholdedRelu", thresholded_relu),
     record("Shrink", shrink),
-    record("Dropout", dropout),
 ];
 
 impl Cx<'_, '_> {
@@ -427,37 +426,4 @@ fn shrink(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let y = cx.elementwise(&arith::SELECT, &[high, down, zero], attrs! {})?;
     let y = cx.elementwise(&arith::SELECT, &[low, up, y], attrs! {})?;
     Ok(vec![cx.cast(y, elem)?])
-}
-
-fn dropout(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    cx.ignore("seed");
-    let x = cx.input(n, 0)?;
-    let given = cx.float_or(n, "ratio", 0.5)?;
-    if n.op.version < 7 && !cx.flag_or(n, "is_test", false)? && given != 0.0 {
-        return Err(cx.unsupported("dropout in training mode (`is_test` = 0): only inference"));
-    }
-    // The ratio says something only in training.
-    let ratio = cx.maybe(n, 1)?;
-    if let Some(training) = cx.maybe(n, 2)? {
-        match cx.known_ints(training).as_deref() {
-            Some([0]) => {}
-            Some([_]) => {
-                let ratio = match ratio {
-                    Some(r) => cx.known_floats(r),
-                    None => Some(vec![0.5]),
-                };
-                if ratio.as_deref() != Some(&[0.0]) {
-                    return Err(cx.unsupported("dropout in training mode: only inference is read"));
-                }
-            }
-            _ => return Err(cx.unsupported("dropout whose mode is known only at run time")),
-        }
-    }
-    if !cx.wants(n, 1) {
-        return Ok(vec![x]);
-    }
-    let yes = cx.number(if n.op.version < 10 { cx.elem(x)? } else { Elem::Bool }, 1.0)?;
-    let dims = cx.dims(x)?;
-    let mask = cx.broadcast(yes, &dims)?;
-    Ok(vec![x, mask])
 }

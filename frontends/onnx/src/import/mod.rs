@@ -33,6 +33,7 @@ mod loss;
 mod nn;
 mod norm;
 mod quant;
+mod random;
 mod recurrence;
 mod reduce;
 mod reduce_run;
@@ -109,6 +110,7 @@ static TABLES: &[&[Record]] = &[
     rnn::TABLE,
     rotary::TABLE,
     quant::TABLE,
+    random::TABLE,
     control::TABLE,
     loss::TABLE,
     sequence::TABLE,

@@ -39,6 +39,8 @@ pub struct ImportOptions {
     pub shapes: BTreeMap<String, Vec<Size>>,
     /// Inputs that always have this value, by name: they are compiled in.
     pub constants: BTreeMap<String, Tensor>,
+    /// Seed of the random nodes that state none (0 if absent, with a note).
+    pub seed: Option<u64>,
 }
 
 impl Default for ImportOptions {
@@ -48,6 +50,7 @@ impl Default for ImportOptions {
             dims: BTreeMap::new(),
             shapes: BTreeMap::new(),
             constants: BTreeMap::new(),
+            seed: None,
         }
     }
 }
