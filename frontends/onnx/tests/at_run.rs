@@ -159,8 +159,10 @@ fn opsets_one_to_six() {
     let m = one(6, two(&["2", "3"], &["2"]), sub(&along)).unwrap();
     let y = run(&m, vec![counting(&[2, 3]), f32s(&[2], &[0.0, 10.0])]).unwrap();
     assert_eq!(y.to_f64s(), [0.0, 1.0, 2.0, -7.0, -6.0, -5.0]);
-    // Without `broadcast` shapes are equal; the left operand is never repeated.
-    assert_eq!(one(6, two(&["2", "3"], &["3"]), sub(&[])).unwrap_err().code(), Code::Type);
+    // Without `broadcast` shapes are equal, or the user is told; the left operand is never repeated.
+    let m = one(6, two(&["2", "3"], &["3"]), sub(&[])).unwrap();
+    assert!(m.notes.iter().any(|n| n.contains("`broadcast`")), "{:?}", m.notes);
+    assert!(one(6, two(&["3"], &["3"]), sub(&[])).unwrap().notes.is_empty());
     let m = one(6, two(&["1", "3"], &["2", "3"]), sub(&[int("broadcast", 1)]));
     assert_eq!(m.unwrap_err().code(), Code::Type);
     // Names of types, and hints.

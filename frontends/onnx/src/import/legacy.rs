@@ -15,43 +15,50 @@ const LAST: i64 = 6;
 impl Cx<'_, '_> {
     /// Operands `a` and `b` of an operator of two, ready for numpy's rules. Up to opset 6 their shapes
     /// are equal unless `broadcast` is set; then `b` is one element, or its axes are those of `a` from
-    /// `axis` on (the last ones if it is not given).
+    /// `axis` on (the last ones if it is not given). Shapes that differ without it are read by the rules
+    /// of later opsets, with a note: function bodies of ONNX itself are written so.
     pub fn pair(&mut self, n: &Node<'_>, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId)> {
         if n.op.version > LAST {
             return Ok((a, b));
         }
         let broadcast = self.flag_or(n, "broadcast", false)?;
         let axis = self.int(n, "axis")?;
+        if !broadcast {
+            if self.dims(a)? != self.dims(b)? {
+                let at = self.at.clone();
+                self.note(format!(
+                    "{at} has operands of different shapes and does not set `broadcast`: they are \
+                     broadcast by the rules of opset 7"
+                ));
+            }
+            return Ok((a, b));
+        }
         let (mut a, mut b) = (a, b);
         let (ra, rb) = (self.rank(a)?, self.rank(b)?);
-        if broadcast && self.ty(b)?.count() == Dim::Const(1) {
+        if self.ty(b)?.count() == Dim::Const(1) {
             return Ok((a, self.reshape(b, vec![])?));
         }
         let start = match axis {
-            _ if !broadcast => 0,
             None => ra as i64 - rb as i64,
             Some(axis) if axis == ra as i64 => axis,
             Some(axis) => self.axis(axis, ra)? as i64,
         };
-        let fits = if broadcast { start >= 0 && start as usize + rb <= ra } else { ra == rb };
-        if !fits {
+        if start < 0 || start as usize + rb > ra {
             return Err(self
                 .wrong("the shapes do not fit by the rules of opsets 1 to 6")
-                .needed("equal shapes, or with `broadcast` the right one as a part of the left one")
+                .needed("the right one's as a part of the left one's")
                 .present(format!("{} and {}", self.ty(a)?, self.ty(b)?)));
         }
         let start = start as usize;
         for i in 0..rb {
             // A size 1 of the right operand is repeated as well: later opsets say so.
-            if !broadcast || self.dims(b)?[i] != Dim::Const(1) {
+            if self.dims(b)?[i] != Dim::Const(1) {
                 self.same_size(&mut a, start + i, &mut b, i, "sizes of the operands")?;
             }
         }
-        if broadcast {
-            let mut dims = self.dims(b)?;
-            dims.resize(ra - start, Dim::Const(1));
-            b = self.reshape(b, dims)?;
-        }
+        let mut dims = self.dims(b)?;
+        dims.resize(ra - start, Dim::Const(1));
+        b = self.reshape(b, dims)?;
         Ok((a, b))
     }
 
