@@ -2,8 +2,8 @@
 
     python zoo.py DIR [--only TEXT]
 
-Needs torch (its TorchScript and dynamo exporters are both tried, with fixed and with dynamic sizes) and
-scikit-learn with skl2onnx; what is not installed is said and left out. Weights are random; nothing is
+Needs torch (its TorchScript and dynamo exporters are both tried, with fixed and with dynamic sizes; tiny
+models of transformers if that is there) and scikit-learn with skl2onnx; what is not installed is said and left out. Weights are random; nothing is
 downloaded.
 """
 import argparse
@@ -17,6 +17,9 @@ import onnx
 from onnx import TensorProto, helper
 
 warnings.simplefilter("ignore")
+
+
+WAYS = ["script", "script_dynamic", "dynamo", "dynamo_dynamic"]
 
 
 class Zoo:
@@ -234,6 +237,68 @@ def torch_models(torch):
     }
 
 
+def transformer_models(torch):
+    """Tiny random models of the `transformers` package, if it is installed: name -> as torch_models."""
+    try:
+        import transformers as tf
+    except ImportError:
+        print("transformers is not installed")
+        return {}
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "vocab_size": 40, "max_position_embeddings": 32}
+    grouped = small | {"num_key_value_heads": 2, "head_dim": 4}
+
+    class First(torch.nn.Module):
+        """The first output of a model, whose inputs go by position."""
+
+        def __init__(self, model, names, **options):
+            super().__init__()
+            self.model, self.names, self.options = model, names, options
+
+        def forward(self, a, b=None):
+            given = dict(zip(self.names, (a, b)))
+            return self.model(**given, **self.options, return_dict=False)[0]
+
+    ids, mask = torch.randint(0, 40, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+    mask[1, 4:] = 0
+    text = [{0: "batch", 1: "seq"}] * 2
+    both = ["input_ids", "attention_mask"]
+    eager = {"attn_implementation": "eager"}
+    pixels = torch.randn(2, 3, 16, 16)
+    t5 = tf.T5Config(vocab_size=40, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4, decoder_start_token_id=0)
+    gpt2 = tf.GPT2Config(vocab_size=40, n_positions=32, n_embd=16, n_layer=2, n_head=4)
+    whisper = tf.WhisperConfig(vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+                               decoder_attention_heads=4, encoder_ffn_dim=24, decoder_ffn_dim=24, num_mel_bins=8,
+                               max_source_positions=8, max_target_positions=8, pad_token_id=0, bos_token_id=0,
+                               eos_token_id=0, decoder_start_token_id=0)
+    vit = {"image_size": 16, "patch_size": 4} | {k: v for k, v in small.items() if k not in ("vocab_size",)}
+    makers = {
+        "bert": lambda a: First(tf.BertModel(tf.BertConfig(**small, **a)), both),
+        "distilbert": lambda a: First(tf.DistilBertModel(tf.DistilBertConfig(vocab_size=40, dim=16, hidden_dim=24, n_layers=2,
+                                                                             n_heads=4, max_position_embeddings=32, **a)), both),
+        "roberta": lambda a: First(tf.RobertaModel(tf.RobertaConfig(**small, pad_token_id=1, **a)), both),
+        "gpt2": lambda a: First(tf.GPT2LMHeadModel(gpt2), both, use_cache=False),
+        "llama": lambda a: First(tf.LlamaForCausalLM(tf.LlamaConfig(**grouped, **a)), both, use_cache=False),
+        "qwen2": lambda a: First(tf.Qwen2ForCausalLM(tf.Qwen2Config(**grouped, **a)), both, use_cache=False),
+        "qwen3": lambda a: First(tf.Qwen3ForCausalLM(tf.Qwen3Config(**grouped, **a)), both, use_cache=False),
+        "gemma2": lambda a: First(tf.Gemma2ForCausalLM(tf.Gemma2Config(**grouped, sliding_window=4, **a)), both,
+                                  use_cache=False),
+        "t5_encoder": lambda a: First(tf.T5EncoderModel(t5), both),
+    }
+    out = {}
+    for name, make in makers.items():
+        try:
+            out[name] = (make(eager), (ids, mask), text)
+        except AttributeError as e:
+            print(f"transformers {tf.__version__}: {e}")
+    out["llama_sdpa"] = (makers["llama"]({"attn_implementation": "sdpa"}), (ids, mask), text)
+    out["vit"] = (First(tf.ViTModel(tf.ViTConfig(**vit, **eager)), ["pixel_values"]), (pixels,), [{0: "batch"}])
+    out["whisper_encoder"] = (First(tf.WhisperModel(whisper).encoder, ["input_features"]), (torch.randn(2, 8, 16),),
+                              [{0: "batch"}])
+    return out
+
+
 def scripted_models(torch):
     """Modules whose control flow depends on values: only torch.jit.script keeps it."""
     nn = torch.nn
@@ -301,8 +366,11 @@ def add_torch(zoo):
         print("torch is not installed")
         return
     torch.set_num_threads(1)
-    for scripted, models in [(False, torch_models(torch)), (True, scripted_models(torch))]:
+    plain = torch_models(torch) | transformer_models(torch)
+    for scripted, models in [(False, plain), (True, scripted_models(torch))]:
         for name, (module, inputs, dynamic) in models.items():
+            if zoo.only and not any(zoo.only in f"torch_{way}_{name}" for way in WAYS):
+                continue
             module.eval()
             names = [f"in{i}" for i in range(len(inputs))]
             with torch.no_grad():
@@ -318,7 +386,7 @@ def add_torch(zoo):
                     options = {"input_names": names, "opset_version": 17}
                     target = torch.jit.script(module) if scripted else module
                     if way.startswith("script"):
-                        options["dynamo"] = False
+                        options |= {"dynamo": False, "do_constant_folding": True}
                         if dyn:
                             options["dynamic_axes"] = axes
                     else:
