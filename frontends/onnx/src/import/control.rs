@@ -195,15 +195,25 @@ fn loop_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(cx.f.op(op).results.to_vec())
 }
 
+/// Attributes of a scan, all counted from the front.
+struct ScanAttrs {
+    input_axes: Vec<i64>,
+    output_axes: Vec<i64>,
+    input_reverse: Vec<i64>,
+    output_reverse: Vec<i64>,
+}
+
 fn scan(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let body = graph(cx, n, "body")?;
     let Some(count) = cx.int(n, "num_scan_inputs")? else {
         return Err(cx.wrong("attribute `num_scan_inputs` is missing"));
     };
-    if n.op.version < 9 {
-        return Err(cx.unsupported("a scan with a batch axis (opset 8)"));
+    let batched = n.op.version < 9;
+    if batched && cx.maybe(n, 0)?.is_some() {
+        return Err(cx.unsupported("a scan over sequences of different lengths (opset 8)"));
     }
-    let mut v = cx.inputs(n)?;
+    let v: Vec<ValueId> =
+        (usize::from(batched)..n.inputs.len()).map(|i| cx.input(n, i)).collect::<Result<_>>()?;
     let states = usize::try_from(count).ok().and_then(|c| v.len().checked_sub(c));
     let Some(states) = states.filter(|s| *s < v.len()) else {
         return Err(cx
@@ -214,36 +224,70 @@ fn scan(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let Some(outputs) = body.outputs.len().checked_sub(states) else {
         return Err(cx.wrong("the body has too few outputs"));
     };
-    let mut axes = cx.ints_or(n, "scan_input_axes", inputs, 0)?;
-    let out_axes = cx.ints_or(n, "scan_output_axes", outputs, 0)?;
-    let reverse = cx.ints_or(n, "scan_input_directions", inputs, 0)?;
-    let out_reverse = cx.ints_or(n, "scan_output_directions", outputs, 0)?;
-    let mut at = 0;
-    for (i, a) in axes.iter_mut().enumerate() {
-        let rank = cx.rank(v[states + i])?;
-        *a = cx.axis(*a, rank)? as i64;
-        if i == 0 {
-            at = *a as usize;
-        } else {
-            let (mut first, mut this) = (v[states], v[states + i]);
-            cx.same_size(&mut first, at, &mut this, *a as usize, "scanned sizes")?;
-            (v[states], v[states + i]) = (first, this);
-        }
+    if !batched {
+        let attrs = ScanAttrs {
+            input_axes: cx.ints_or(n, "scan_input_axes", inputs, 0)?,
+            output_axes: cx.ints_or(n, "scan_output_axes", outputs, 0)?,
+            input_reverse: cx.ints_or(n, "scan_input_directions", inputs, 0)?,
+            output_reverse: cx.ints_or(n, "scan_output_directions", outputs, 0)?,
+        };
+        return scan_op(cx, body, v, states, attrs);
+    }
+    // A scan over the batch, which carries nothing, of scans over the sequences.
+    let input_reverse = cx.ints_or(n, "directions", inputs, 0)?;
+    let mut v = v;
+    let slices = scanned(cx, &mut v, &vec![0; states + inputs])?;
+    let region = cx.region(&slices, |cx, args| {
+        let (input_axes, output_axes) = (vec![0; inputs], vec![0; outputs]);
+        let output_reverse = vec![0; outputs];
+        let attrs = ScanAttrs { input_axes, output_axes, input_reverse, output_reverse };
+        scan_op(cx, body, args.to_vec(), states, attrs)
+    })?;
+    let operands: Vec<Option<ValueId>> = v.into_iter().map(Some).collect();
+    let def = cx.def("graph.scan")?;
+    let op = cx.build(def, &operands, attrs! { states: 0 }, &[region], &[])?;
+    Ok(cx.f.op(op).results.to_vec())
+}
+
+/// Makes the sizes along the scanned axes one; gives the types of the slices.
+fn scanned(cx: &mut Cx<'_, '_>, v: &mut [ValueId], axes: &[i64]) -> Result<Vec<Type>> {
+    for i in 1..v.len() {
+        let (mut first, mut this) = (v[0], v[i]);
+        let (at, axis) = (axes[0] as usize, axes[i] as usize);
+        cx.same_size(&mut first, at, &mut this, axis, "scanned sizes")?;
+        (v[0], v[i]) = (first, this);
     }
     let mut slices = Vec::new();
-    for (i, a) in axes.iter().enumerate() {
-        let mut t = cx.ty(v[states + i])?;
+    for (v, a) in v.iter().zip(axes) {
+        let mut t = cx.ty(*v)?;
+        if *a as usize >= t.rank() {
+            return Err(cx.wrong("a scalar is scanned").present(t.to_string()));
+        }
         t.dims.remove(*a as usize);
         slices.push(Type::Tensor(t));
     }
+    Ok(slices)
+}
+
+fn scan_op(
+    cx: &mut Cx<'_, '_>,
+    body: &Graph<'_>,
+    mut v: Vec<ValueId>,
+    states: usize,
+    mut a: ScanAttrs,
+) -> Result<Vec<ValueId>> {
+    for (v, axis) in v[states..].iter().zip(&mut a.input_axes) {
+        *axis = cx.axis(*axis, cx.rank(*v)?)? as i64;
+    }
+    let slices = scanned(cx, &mut v[states..], &a.input_axes)?;
     let init = v[..states].to_vec();
     let region = cx.carried_body(body, &[], &init, &slices, 0)?;
     let attrs = Attrs::new()
         .with("states", states as i64)
-        .with("input_axes", axes)
-        .with("output_axes", out_axes)
-        .with("input_reverse", reverse)
-        .with("output_reverse", out_reverse);
+        .with("input_axes", a.input_axes)
+        .with("output_axes", a.output_axes)
+        .with("input_reverse", a.input_reverse)
+        .with("output_reverse", a.output_reverse);
     let operands: Vec<Option<ValueId>> = v.into_iter().map(Some).collect();
     let def = cx.def("graph.scan")?;
     let op = cx.build(def, &operands, attrs, &[region], &[])?;

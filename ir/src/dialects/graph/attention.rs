@@ -216,7 +216,7 @@ fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
 }
 
 /// first, first + 1, … as `i64[n]`, of dims that may hold symbols.
-fn positions(b: &mut Builder, n: &Dim, first: &Dim) -> Result<ValueId> {
+pub(super) fn positions(b: &mut Builder, n: &Dim, first: &Dim) -> Result<ValueId> {
     let scalar = |b: &mut Builder, d: &Dim| -> Result<ValueId> {
         b.one(&super::DIM, [], attrs! { value: vec![d.clone()] })
     };

@@ -5,29 +5,26 @@
 //! * `if(condition) do { then } do { else }`
 //! * `loop(trip?, condition?, carried…) do(%i: i64[], %condition: bool[], carried…) { yield condition,
 //!   carried…, scans… }` → carried…, stacked scans…
-//! * `scan(states…, inputs…) {states, input_axes, output_axes, input_reverse, output_reverse}
-//!   do(states…, slices…) { yield states…, scans… }` → states…, stacked scans…
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use silure_types::Elem;
 
-use super::slice::{concat, part};
-use crate::attr::AttrKind;
+use super::slice::concat;
 use crate::bail;
 use crate::diag::{Code, Diagnostic, Result};
 use crate::dim::Dim;
 use crate::eval::EvalCx;
 use crate::func::{RegionId, ValueId};
-use crate::infer::{InferCx, norm_axis};
+use crate::infer::InferCx;
 use crate::op::*;
 use crate::tensor::{Datum, Num, Tensor};
 use crate::types::{TensorType, Type};
 
 /// Symbols bound inside a region, which mean nothing outside: all that its values use, but those that
 /// the values from outside use.
-fn inner_symbols(cx: &InferCx, r: RegionId) -> HashSet<Arc<str>> {
+pub(super) fn inner_symbols(cx: &InferCx, r: RegionId) -> HashSet<Arc<str>> {
     let f = cx.func;
     let mut inside: HashSet<ValueId> = f.region(r).args.iter().copied().collect();
     let ops = f.walk_region(r);
@@ -193,7 +190,7 @@ fn infer_loop(cx: &InferCx) -> Result<Vec<Type>> {
 
 /// Checks that a value fits the region argument it becomes: equal, but for the argument's own run-time
 /// symbols, which are any size.
-fn carried(cx: &InferCx, i: usize, arg: &Type, value: &Type) -> Result<()> {
+pub(super) fn carried(cx: &InferCx, i: usize, arg: &Type, value: &Type) -> Result<()> {
     let any = |d: &Dim| {
         d.as_sym().is_some_and(|s| cx.func.symbols.iter().any(|x| *x.name == *s && x.runtime))
     };
@@ -227,7 +224,7 @@ fn trip_count(cx: &InferCx, body: RegionId) -> Option<Dim> {
     (first && stays && at_least_zero).then(|| trip.clone())
 }
 
-fn stacked(
+pub(super) fn stacked(
     cx: &InferCx,
     t: &TensorType,
     axis: usize,
@@ -242,7 +239,7 @@ fn stacked(
 }
 
 /// The values stacked along a new axis; `like` gives the type where there are none.
-fn stack(values: &[Datum], axis: usize, like: &Type) -> Result<Datum> {
+pub(super) fn stack(values: &[Datum], axis: usize, like: &Type) -> Result<Datum> {
     let Type::Tensor(like) = like else { bail!(Eval, "only tensors are stacked") };
     if values.is_empty() {
         let mut shape: Vec<usize> = like.dims.iter().map(|d| d.as_size().unwrap_or(0)).collect();
@@ -301,120 +298,4 @@ fn eval_loop(cx: &EvalCx) -> Result<Vec<Datum>> {
         carried.push(stack(s, 0, &cx.result_type(n + k))?);
     }
     Ok(carried)
-}
-
-/// A loop over slices.
-pub static SCAN: OpDef = OpDef {
-    name: "graph.scan",
-    doc: "Runs the region for each slice of the inputs along their `input_axes` (0 if absent), the first `states` \
-          operands being carried; what it yields beyond the states is stacked along `output_axes`. \
-          `input_reverse` and `output_reverse` say (1) which inputs are read, and outputs stacked, from the end.",
-    operands: &[many("values", Of::Any)],
-    results: &["y*"],
-    attrs: &[
-        required("states", AttrKind::Int),
-        ints("input_axes", &[]),
-        ints("output_axes", &[]),
-        ints("input_reverse", &[]),
-        ints("output_reverse", &[]),
-    ],
-    regions: &["body"],
-    infer: Some(infer_scan),
-    eval: Some(eval_scan),
-    ..OpDef::NEW
-};
-
-/// Entry `i` of a list where an empty list is zeros.
-fn entry(list: &[i64], i: usize, n: usize) -> Result<i64> {
-    match list {
-        [] => Ok(0),
-        l if l.len() == n => Ok(l[i]),
-        l => bail!(Type, "{n} entries are needed, {} are present", l.len()),
-    }
-}
-
-fn infer_scan(cx: &InferCx) -> Result<Vec<Type>> {
-    let values: Vec<&Type> = cx.func.op(cx.op).tail().iter().map(|v| cx.func.ty(*v)).collect();
-    let a = cx.attrs();
-    let n = usize::try_from(a.int("states")).unwrap_or(usize::MAX);
-    let Some(body) = cx.region(0) else { bail!(Type, "a region is needed") };
-    if n >= values.len() {
-        bail!(Type, "{n} states of {} operands leave no input to scan", values.len());
-    }
-    let (states, inputs) = values.split_at(n);
-    let args: Vec<&Type> = cx.func.region(body).args.iter().map(|v| cx.func.ty(*v)).collect();
-    let yields = cx.yields(0);
-    if args.len() != values.len() || yields.len() < n {
-        bail!(Type, "the region has {} arguments and yields {n} values or more", values.len());
-    }
-    let mut length: Option<Dim> = None;
-    for (i, t) in inputs.iter().enumerate() {
-        let Type::Tensor(t) = t else { bail!(Type, "a {t} cannot be scanned") };
-        let axis = norm_axis(entry(a.ints("input_axes"), i, inputs.len())?, t.rank())?;
-        entry(a.ints("input_reverse"), i, inputs.len())?;
-        let mut slice = t.clone();
-        let len = slice.dims.remove(axis);
-        carried(cx, n + i, args[n + i], &Type::Tensor(slice))?;
-        match &length {
-            Some(l) => cx.same("scanned sizes", l, &len)?,
-            None => length = Some(len),
-        }
-    }
-    let hidden = inner_symbols(cx, body);
-    let mut out = vec![];
-    for i in 0..n {
-        carried(cx, i, args[i], states[i])?;
-        carried(cx, i, args[i], yields[i])?;
-        out.push(join(cx, &[states[i], args[i], yields[i]], &hidden)?);
-    }
-    let scans = &yields[n..];
-    for (i, t) in scans.iter().enumerate() {
-        let Type::Tensor(t) = t else { bail!(Type, "a {t} cannot be stacked") };
-        let axis = norm_axis(entry(a.ints("output_axes"), i, scans.len())?, t.rank() + 1)?;
-        entry(a.ints("output_reverse"), i, scans.len())?;
-        out.push(stacked(cx, t, axis, length.clone().unwrap_or(Dim::Const(0)), &hidden)?);
-    }
-    Ok(out)
-}
-
-fn eval_scan(cx: &EvalCx) -> Result<Vec<Datum>> {
-    let (a, total) = (cx.attrs(), cx.len());
-    let n = usize::try_from(a.int("states")).unwrap_or(usize::MAX);
-    if n >= total {
-        bail!(Eval, "{n} states of {total} operands");
-    }
-    let inputs = total - n;
-    let mut states: Vec<Datum> = (0..n).map(|i| cx.datum(i).cloned()).collect::<Result<_>>()?;
-    let mut axes = vec![];
-    for i in 0..inputs {
-        let t = cx.tensor(n + i)?;
-        axes.push(norm_axis(entry(a.ints("input_axes"), i, inputs)?, t.shape().len())?);
-    }
-    let len = cx.tensor(n)?.shape()[axes[0]];
-    let mut stacks: Vec<Vec<Datum>> = vec![vec![]; cx.results() - n];
-    for step in 0..len {
-        let mut args = states;
-        for (i, &axis) in axes.iter().enumerate() {
-            let t = cx.tensor(n + i)?;
-            let back = entry(a.ints("input_reverse"), i, inputs)? != 0;
-            let slice = part(t, axis, if back { len - 1 - step } else { step }, 1)?;
-            let mut shape = slice.shape().to_vec();
-            shape.remove(axis);
-            args.push(slice.reshaped(&shape)?.into());
-        }
-        let mut out = cx.run(0, args)?.into_iter();
-        states = out.by_ref().take(n).collect();
-        out.zip(&mut stacks).for_each(|(v, s)| s.push(v));
-    }
-    let scans = stacks.len();
-    for (i, mut s) in stacks.into_iter().enumerate() {
-        if entry(a.ints("output_reverse"), i, scans)? != 0 {
-            s.reverse();
-        }
-        let ty = cx.result_type(n + i);
-        let rank = ty.as_tensor().map_or(0, TensorType::rank);
-        let axis = norm_axis(entry(a.ints("output_axes"), i, scans)?, rank)?;
-        states.push(stack(&s, axis, &ty)?);
-    }
-    Ok(states)
 }
