@@ -262,7 +262,8 @@ impl EntryBuilder<'_> {
                 multiple: d.multiple,
             })
             .collect();
-        self.entry.inputs.push(Port { name, elem, dims });
+        let (kind, any_shape) = (PortKind::Tensor, false);
+        self.entry.inputs.push(Port { name, kind, elem, dims, any_shape });
         self.buffer(BufKind::Input(self.entry.inputs.len() as u32 - 1), name)
     }
 
@@ -282,8 +283,39 @@ impl EntryBuilder<'_> {
                 }
             })
             .collect();
-        self.entry.outputs.push(Port { name, elem, dims });
+        let (kind, any_shape) = (PortKind::Tensor, false);
+        self.entry.outputs.push(Port { name, kind, elem, dims, any_shape });
         self.buffer(BufKind::Output(self.entry.outputs.len() as u32 - 1), name)
+    }
+
+    /// Adds an input that is a list of tensors of that type; `None` if of any shape.
+    pub fn input_list(
+        &mut self,
+        kind: PortKind,
+        name: &str,
+        elem: Elem,
+        dims: Option<&[DimSpec]>,
+    ) -> Buf {
+        let b = self.input(name, elem, dims.unwrap_or_default());
+        if let Some(p) = self.entry.inputs.last_mut() {
+            (p.kind, p.any_shape) = (kind, dims.is_none());
+        }
+        b
+    }
+
+    /// Adds an output that is a list of tensors of that type; `None` if of any shape.
+    pub fn output_list(
+        &mut self,
+        kind: PortKind,
+        name: &str,
+        elem: Elem,
+        dims: Option<&[&str]>,
+    ) -> Buf {
+        let b = self.output(name, elem, dims.unwrap_or_default());
+        if let Some(p) = self.entry.outputs.last_mut() {
+            (p.kind, p.any_shape) = (kind, dims.is_none());
+        }
+        b
     }
 
     fn buffer(&mut self, kind: BufKind, name: Str) -> Buf {
@@ -429,15 +461,8 @@ fn renumber(entry: &mut Entry) -> u32 {
     };
     for op in &mut entry.code {
         op.inst.vals_mut(&mut |v| fix_val(v));
-        match &mut op.inst {
-            Inst::Set { dst, .. }
-            | Inst::Bin { dst, .. }
-            | Inst::Neg { dst, .. }
-            | Inst::Not { dst, .. }
-            | Inst::Select { dst, .. }
-            | Inst::Dim { dst, .. }
-            | Inst::Load { dst, .. } => fix(dst),
-            _ => {}
+        if let Some(dst) = op.inst.dst_mut() {
+            fix(dst);
         }
     }
     for b in &mut entry.buffers {

@@ -7,6 +7,9 @@ use crate::error::{FormatError, Result};
 use crate::plan::*;
 use silure_types::Elem;
 
+/// Mark of a port that is a list, in front of its element type; kind and `any_shape` are added.
+const LIST_PORT: u8 = 0xF0;
+
 struct Out(Vec<u8>);
 
 impl Out {
@@ -36,6 +39,10 @@ impl Out {
     }
     fn port(&mut self, p: &Port) {
         self.u(p.name.0 as u64);
+        if p.kind != PortKind::Tensor {
+            // Element codes are far below: readers without lists see an unknown element.
+            self.0.push(LIST_PORT | p.kind as u8 | if p.any_shape { 4 } else { 0 });
+        }
         self.0.push(p.elem as u8);
         self.list(&p.dims, |o, d| {
             o.u(d.expr.0 as u64);
@@ -68,6 +75,7 @@ impl Out {
             Inst::Jump { .. } => 18,
             Inst::SetShape { .. } => 19,
             Inst::Return => 20,
+            Inst::List(_) => 21,
         };
         self.0.push(code);
         self.0.push(op.device);
@@ -105,6 +113,7 @@ impl Out {
                 });
                 self.u(l.sizes.len() as u64);
             }
+            Inst::List(l) => self.list_op(l),
             _ => {}
         }
         if let Some(r) = op.inst.dst() {
@@ -114,6 +123,33 @@ impl Out {
             op.inst.bufs(&mut |b, _| self.u(b.0 as u64));
         }
         op.inst.vals(&mut |v| self.val(v));
+    }
+    /// What is not a register, buffer or value.
+    fn list_op(&mut self, l: &ListOp) {
+        match l {
+            ListOp::New { present, .. } => self.0.extend([0, *present as u8]),
+            ListOp::Copy { take, .. } => self.0.extend([1, *take as u8]),
+            ListOp::Insert { elem, dims, .. } => {
+                self.0.extend([2, *elem as u8]);
+                self.u(dims.len() as u64);
+            }
+            ListOp::Part(p) => {
+                self.0.extend([3, p.elem as u8, p.squeeze as u8]);
+                self.u(p.dims.len() as u64);
+                self.u(p.axis as u64);
+            }
+            ListOp::Erase { .. } => self.0.push(4),
+            ListOp::Len { .. } => self.0.push(5),
+            ListOp::Dim { axis, .. } => {
+                self.0.push(6);
+                self.u(*axis as u64);
+            }
+            ListOp::Read { .. } => self.0.push(7),
+            ListOp::Join { elem, axis, new_axis, .. } => {
+                self.0.extend([8, *elem as u8, *new_axis as u8]);
+                self.u(*axis as u64);
+            }
+        }
     }
     fn entry(&mut self, e: &Entry) {
         self.u(e.name.0 as u64);
@@ -132,6 +168,7 @@ impl Out {
                 BufKind::Arena { .. } => (5, 0),
                 BufKind::Heap => (6, 0),
                 BufKind::View => (7, 0),
+                BufKind::List => (8, 0),
             };
             o.0.push(tag);
             o.u(b.name.0 as u64);
@@ -141,7 +178,7 @@ impl Out {
                     o.u(first as u64);
                     o.u(last as u64);
                 }
-                BufKind::Heap | BufKind::View => {}
+                BufKind::Heap | BufKind::View | BufKind::List => {}
                 _ => o.u(id as u64),
             }
         });
@@ -256,8 +293,19 @@ impl<'a> In<'a> {
         Ok(b)
     }
     fn port(&mut self) -> Result<Port> {
+        let name = self.str("name")?;
+        let (mut kind, mut any_shape) = (PortKind::Tensor, false);
+        if let Some(&mark) = self.bytes.get(self.at)
+            && (LIST_PORT + 1..LIST_PORT + 8).contains(&mark)
+        {
+            self.at += 1;
+            kind = PortKind::ALL[mark as usize & 3];
+            any_shape = mark & 4 != 0;
+        }
         Ok(Port {
-            name: self.str("name")?,
+            name,
+            kind,
+            any_shape,
             elem: self.elem()?,
             dims: self.list("dim", |r| {
                 Ok(Dim {
@@ -331,20 +379,11 @@ impl<'a> In<'a> {
                 Inst::SetShape { output: self.u32("output")?, dims: vec![v0; self.count("dims")?] }
             }
             20 => Inst::Return,
-            c => return Err(bad("opcode", "0 to 20", c)),
+            21 => Inst::List(Box::new(self.list_op()?)),
+            c => return Err(bad("opcode", "0 to 21", c)),
         };
-        if inst.dst().is_some() {
-            let r = Reg(self.u32("register")?);
-            match &mut inst {
-                Inst::Set { dst, .. }
-                | Inst::Bin { dst, .. }
-                | Inst::Neg { dst, .. }
-                | Inst::Not { dst, .. }
-                | Inst::Select { dst, .. }
-                | Inst::Dim { dst, .. }
-                | Inst::Load { dst, .. } => *dst = r,
-                _ => {}
-            }
+        if let Some(dst) = inst.dst_mut() {
+            *dst = Reg(self.u32("register")?);
         }
         match &mut inst {
             Inst::Load { buf, .. }
@@ -358,6 +397,14 @@ impl<'a> In<'a> {
                 *a = Buf(self.u32("buffer")?);
                 *b = Buf(self.u32("buffer")?);
             }
+            Inst::List(l) => {
+                let mut error = None;
+                l.bufs_mut(&mut |b, _| match self.u32("buffer") {
+                    Ok(x) => *b = Buf(x),
+                    Err(e) => error = error.take().or(Some(e)),
+                });
+                error.map_or(Ok(()), Err)?;
+            }
             _ => {}
         }
         let mut error = None;
@@ -366,6 +413,41 @@ impl<'a> In<'a> {
             Err(e) => error = error.take().or(Some(e)),
         });
         error.map_or(Ok(Op { inst, device, loc }), Err)
+    }
+    fn flag(&mut self, field: &str) -> Result<bool> {
+        match self.byte(field)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            b => Err(bad(field, "0 or 1", b)),
+        }
+    }
+    /// An instruction on lists, its registers, buffers and values still to come.
+    fn list_op(&mut self) -> Result<ListOp> {
+        let (list, at, v0) = (Buf(0), Val::Imm(0), Val::Imm(0));
+        Ok(match self.byte("list operation")? {
+            0 => ListOp::New { list, present: self.flag("present")? },
+            1 => ListOp::Copy { dst: list, src: list, take: self.flag("take")? },
+            2 => {
+                let elem = self.elem()?;
+                ListOp::Insert { list, at, src: list, elem, dims: vec![v0; self.count("dims")?] }
+            }
+            3 => {
+                let (elem, squeeze) = (self.elem()?, self.flag("squeeze")?);
+                let (dims, axis) = (vec![v0; self.count("dims")?], self.u32("axis")?);
+                let (from, count) = (v0, v0);
+                let src = list;
+                ListOp::Part(Box::new(Part { list, src, elem, dims, axis, from, count, squeeze }))
+            }
+            4 => ListOp::Erase { list, at },
+            5 => ListOp::Len { dst: Reg(0), list },
+            6 => ListOp::Dim { dst: Reg(0), list, at, axis: self.u32("axis")? },
+            7 => ListOp::Read { buf: list, list, at },
+            8 => {
+                let (elem, new_axis) = (self.elem()?, self.flag("new axis")?);
+                ListOp::Join { buf: list, list, elem, axis: self.u32("axis")?, new_axis }
+            }
+            c => return Err(bad("list operation", "0 to 8", c)),
+        })
     }
     fn entry(&mut self) -> Result<Entry> {
         Ok(Entry {
@@ -391,7 +473,8 @@ impl<'a> In<'a> {
                     },
                     6 => BufKind::Heap,
                     7 => BufKind::View,
-                    t => return Err(bad("kind", "0 to 7", t)),
+                    8 => BufKind::List,
+                    t => return Err(bad("kind", "0 to 8", t)),
                 };
                 Ok(BufDecl { kind, name })
             })?,

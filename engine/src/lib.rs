@@ -12,19 +12,21 @@ mod builder;
 mod codec;
 mod error;
 mod file;
+mod list;
 mod live;
 mod manifest;
 pub mod plan;
 mod text;
 mod validate;
+mod visit;
 mod writer;
 
 pub use builder::{DimSpec, EntryBuilder, Label, PlanBuilder};
 pub use error::{FormatError, Result};
 pub use file::{CodeObject, EngineFile, HEADER, MAGIC, PAGE, WeightsAt, is_plain_name};
 pub use manifest::{
-    FORMAT_VERSION, MIN_READER, Manifest, PortInfo, Section, SectionKind, Signature, hex,
-    signatures,
+    FORMAT_VERSION, Manifest, PortInfo, Section, SectionKind, Signature, hex, signatures,
+    version_of,
 };
 pub use plan::Plan;
 pub use validate::MAX_RANK;

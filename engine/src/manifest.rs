@@ -7,10 +7,14 @@ use crate::plan::{Plan, Port};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Version of the file format that this crate writes.
-pub const FORMAT_VERSION: u32 = 1;
-/// Oldest reader that understands what this crate writes.
-pub const MIN_READER: u32 = 1;
+/// Newest version of the file format that this crate reads and writes: 2 added sequences and
+/// optionals. An engine is written in the oldest version that has all it uses.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The version an engine with this plan is written in, and the oldest reader that understands it.
+pub fn version_of(plan: &Plan) -> u32 {
+    if plan.has_lists() { 2 } else { 1 }
+}
 
 /// What an engine file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +61,11 @@ pub struct PortInfo {
     pub name: String,
     /// Name of the element type.
     pub elem: String,
-    /// Extents as text: numbers, symbols, expressions.
+    /// Extents as text: numbers, symbols, expressions; `…` alone for tensors of any shape.
     pub dims: Vec<String>,
+    /// `sequence`, `optional`, `optional sequence`; empty for a tensor.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
 }
 
 /// What a section holds.
@@ -101,7 +108,11 @@ pub fn signatures(plan: &Plan) -> Vec<Signature> {
         let info = |p: &Port| PortInfo {
             name: plan.str(p.name).into(),
             elem: p.elem.name().into(),
-            dims: p.dims.iter().map(|d| plan.str(d.expr).into()).collect(),
+            dims: match p.any_shape {
+                true => vec!["…".into()],
+                false => p.dims.iter().map(|d| plan.str(d.expr).into()).collect(),
+            },
+            kind: p.kind.name().into(),
         };
         list.iter().map(info).collect()
     };

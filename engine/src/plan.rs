@@ -16,7 +16,7 @@
 //! branches so that only the chosen variant's arena sizes are computed (registers start as 0, so
 //! the others take no room), and the body begins with the same branches, first match first.
 //!
-//! Buffer kind codes 8 and 9 of the encoding are reserved for sequences and optionals.
+//! **Sequences and optionals** are buffers of kind `list`; instructions on them are [`ListOp`]s.
 //!
 //! ```
 //! use silure_engine::{PlanBuilder, DimSpec};
@@ -34,6 +34,7 @@
 //! assert_eq!(silure_engine::Plan::decode(&plan.encode()).unwrap(), plan);
 //! ```
 
+pub use crate::list::{ListOp, Part};
 use silure_types::Elem;
 
 /// A size register of an entry. Registers are `i64` and start a run as 0.
@@ -264,6 +265,8 @@ pub enum Inst {
     SetShape { output: u32, dims: Vec<Val> },
     /// Ends the run.
     Return,
+    /// Something on sequences and optionals.
+    List(Box<ListOp>),
 }
 
 /// An instruction with where it runs and which of the user's nodes it serves.
@@ -293,15 +296,52 @@ pub struct Dim {
     pub multiple: u64,
 }
 
+/// What kind of value an input or output is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum PortKind {
+    /// A tensor.
+    #[default]
+    Tensor,
+    /// A sequence of tensors.
+    Sequence,
+    /// A tensor or nothing.
+    Optional,
+    /// A sequence or nothing.
+    OptionalSequence,
+}
+
+impl PortKind {
+    /// Every kind, in the order of its code.
+    pub const ALL: [PortKind; 4] = {
+        use PortKind::*;
+        [Tensor, Sequence, Optional, OptionalSequence]
+    };
+
+    /// Its name in dumps and manifests; empty for a tensor.
+    pub fn name(self) -> &'static str {
+        match self {
+            PortKind::Tensor => "",
+            PortKind::Sequence => "sequence",
+            PortKind::Optional => "optional",
+            PortKind::OptionalSequence => "optional sequence",
+        }
+    }
+}
+
 /// An input or output of an entry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Port {
     /// The user's name.
     pub name: Str,
+    /// A tensor, or a list of them.
+    pub kind: PortKind,
     /// Element type; elements are packed, sub-byte types lowest bits first.
     pub elem: Elem,
-    /// Axes, outermost first; dense row-major.
+    /// Axes, outermost first; dense row-major. Those of each tensor of a list.
     pub dims: Vec<Dim>,
+    /// Of a list: its tensors may have any shape, and `dims` is empty.
+    pub any_shape: bool,
 }
 
 /// Where a buffer's bytes are.
@@ -331,6 +371,8 @@ pub enum BufKind {
     Heap,
     /// A range of another buffer; unbound at the start.
     View,
+    /// A sequence or optional; empty at the start.
+    List,
 }
 
 /// A buffer of an entry.
@@ -421,6 +463,16 @@ impl Plan {
         self.entries.iter().position(|e| self.str(e.name) == name)
     }
 
+    /// Whether anything in it is a sequence or an optional.
+    pub fn has_lists(&self) -> bool {
+        let ports = |p: &[Port]| p.iter().any(|p| p.kind != PortKind::Tensor);
+        self.entries.iter().any(|e| {
+            ports(&e.inputs)
+                || ports(&e.outputs)
+                || e.buffers.iter().any(|b| b.kind == BufKind::List)
+        })
+    }
+
     /// Bytes of the weights section (the end of the last weight).
     pub fn weight_bytes(&self) -> u64 {
         self.weights.iter().map(|w| w.offset.saturating_add(w.bytes)).max().unwrap_or(0)
@@ -439,127 +491,5 @@ impl Launch {
     /// All buffers named.
     pub fn buffers(&self) -> impl Iterator<Item = Buf> + '_ {
         self.args.iter().filter_map(|a| a.buf())
-    }
-}
-
-impl Inst {
-    /// The register written.
-    pub fn dst(&self) -> Option<Reg> {
-        match self {
-            Inst::Set { dst, .. }
-            | Inst::Bin { dst, .. }
-            | Inst::Neg { dst, .. }
-            | Inst::Not { dst, .. }
-            | Inst::Select { dst, .. }
-            | Inst::Dim { dst, .. }
-            | Inst::Load { dst, .. } => Some(*dst),
-            _ => None,
-        }
-    }
-
-    /// Calls `f` on every value read (registers and immediates), so that it may change them.
-    pub fn vals_mut(&mut self, f: &mut dyn FnMut(&mut Val)) {
-        match self {
-            Inst::Set { src: a, .. }
-            | Inst::Neg { a, .. }
-            | Inst::Not { a, .. }
-            | Inst::Load { index: a, .. }
-            | Inst::Alloc { bytes: a, .. }
-            | Inst::Fill { bytes: a, .. }
-            | Inst::BrZero { cond: a, .. } => f(a),
-            Inst::Bin { a, b, .. }
-            | Inst::Store { index: a, src: b, .. }
-            | Inst::View { offset: a, bytes: b, .. } => {
-                f(a);
-                f(b);
-            }
-            Inst::Select { cond: a, a: b, b: c, .. }
-            | Inst::Check { cond: a, needed: b, present: c, .. }
-            | Inst::Copy { dst_offset: a, src_offset: b, bytes: c, .. } => {
-                f(a);
-                f(b);
-                f(c);
-            }
-            Inst::Launch(l) => {
-                l.sizes.iter_mut().for_each(&mut *f);
-                if let Tasks::Count(v) = &mut l.tasks {
-                    f(v);
-                }
-                f(&mut l.work);
-                f(&mut l.scratch);
-            }
-            Inst::SetShape { dims, .. } => dims.iter_mut().for_each(f),
-            Inst::Dim { .. }
-            | Inst::Error { .. }
-            | Inst::Free { .. }
-            | Inst::Swap { .. }
-            | Inst::Jump { .. }
-            | Inst::Return => {}
-        }
-    }
-
-    /// Calls `f` on every value read.
-    pub fn vals(&self, f: &mut dyn FnMut(Val)) {
-        // Launches and shapes are the only heap-owning forms; walking a clone keeps one traversal.
-        self.clone().vals_mut(&mut |v| f(*v));
-    }
-
-    /// Calls `f(buffer, written)` on every buffer named.
-    pub fn bufs(&self, f: &mut dyn FnMut(Buf, bool)) {
-        match self {
-            Inst::Load { buf, .. } => f(*buf, false),
-            Inst::Store { buf, .. }
-            | Inst::Alloc { buf, .. }
-            | Inst::Free { buf }
-            | Inst::Fill { buf, .. } => f(*buf, true),
-            Inst::View { buf, base, .. } => {
-                f(*base, false);
-                f(*buf, false);
-            }
-            Inst::Swap { a, b } => {
-                f(*a, true);
-                f(*b, true);
-            }
-            Inst::Launch(l) => {
-                for arg in &l.args {
-                    match *arg {
-                        Arg::In(b) => f(b, false),
-                        Arg::Out(b) => f(b, true),
-                        Arg::None | Arg::Code(_) => {}
-                    }
-                }
-            }
-            Inst::Copy { dst, src, .. } => {
-                f(*src, false);
-                f(*dst, true);
-            }
-            _ => {}
-        }
-    }
-
-    /// The op it may continue at, other than the next.
-    pub fn target(&self) -> Option<u32> {
-        match self {
-            Inst::BrZero { target, .. } | Inst::Jump { target } => Some(*target),
-            _ => None,
-        }
-    }
-
-    /// Whether the next op can never be reached from it directly.
-    pub fn ends(&self) -> bool {
-        matches!(self, Inst::Return | Inst::Jump { .. } | Inst::Error { .. })
-    }
-
-    /// Whether it computes a register from registers and dims alone.
-    pub fn is_size(&self) -> bool {
-        matches!(
-            self,
-            Inst::Set { .. }
-                | Inst::Bin { .. }
-                | Inst::Neg { .. }
-                | Inst::Not { .. }
-                | Inst::Select { .. }
-                | Inst::Dim { .. }
-        )
     }
 }

@@ -28,7 +28,18 @@ fn arg(a: &Arg) -> String {
 impl Plan {
     /// An input or output as text, for example `x: f32[n, 3]`.
     pub fn port_text(&self, p: &Port) -> String {
-        format!("{}: {}[{}]", self.str(p.name), p.elem, join(&p.dims, |d| self.str(d.expr).into()))
+        let dims = match p.any_shape {
+            true => "…".into(),
+            false => join(&p.dims, |d| self.str(d.expr).into()),
+        };
+        let tensor = format!("{}[{dims}]", p.elem);
+        let ty = match p.kind {
+            PortKind::Tensor => tensor,
+            PortKind::Sequence => format!("seq<{tensor}>"),
+            PortKind::Optional => format!("opt<{tensor}>"),
+            PortKind::OptionalSequence => format!("opt<seq<{tensor}>>"),
+        };
+        format!("{}: {ty}", self.str(p.name))
     }
 
     /// An entry's signature as text, for example `main(x: f32[n]) -> (y: f32[n])`.
@@ -90,6 +101,7 @@ impl Plan {
                 format!("shape {output} = [{}]", join(dims, Val::to_string))
             }
             Inst::Return => "return".into(),
+            Inst::List(l) => l.text(),
         }
     }
 }
@@ -122,6 +134,7 @@ impl Display for Plan {
                     }
                     BufKind::Heap => "heap".into(),
                     BufKind::View => "view".into(),
+                    BufKind::List => "list".into(),
                 };
                 writeln!(f, "  %{i} = {kind} {:?}", self.str(b.name))?;
             }

@@ -110,6 +110,8 @@ impl Plan {
                 format_args!("rank ≤ {MAX_RANK}"),
                 p.dims.len(),
             )?;
+            let any = p.any_shape && (p.kind == PortKind::Tensor || !p.dims.is_empty());
+            check(!any, &field, "a shape", "any shape")?;
             for d in &p.dims {
                 self.check_str(d.expr, &field)?;
                 if let Some(s) = d.symbol {
@@ -173,7 +175,7 @@ impl Plan {
                         below(&field, r.0, e.regs as usize)?;
                     }
                 }
-                BufKind::Heap | BufKind::View => {}
+                BufKind::Heap | BufKind::View | BufKind::List => {}
             }
         }
         for (i, op) in e.code.iter().enumerate() {
@@ -253,8 +255,22 @@ impl Plan {
         result?;
         let kind = |b: Buf| e.buffers[b.0 as usize].kind;
         match &op.inst {
+            Inst::List(l) => list_op(e, l),
+            other => {
+                let mut result = Ok(());
+                other.bufs(&mut |b, _| {
+                    if result.is_ok() && is_list(e, b) {
+                        result = check(false, "buffer", "bytes", format_args!("list %{}", b.0));
+                    }
+                });
+                result
+            }
+        }?;
+        match &op.inst {
             Inst::Dim { input, axis, .. } => {
                 below("input", *input, e.inputs.len())?;
+                let tensor = e.inputs[*input as usize].kind == PortKind::Tensor;
+                check(tensor, "input", "a tensor", "a list")?;
                 below("axis", *axis, e.inputs[*input as usize].dims.len())
             }
             Inst::Check { message, .. } | Inst::Error { message } => {
@@ -278,6 +294,8 @@ impl Plan {
             }
             Inst::SetShape { output, dims } => {
                 below("output", *output, e.outputs.len())?;
+                let tensor = e.outputs[*output as usize].kind == PortKind::Tensor;
+                check(tensor, "output", "a tensor", "a list")?;
                 let rank = e.outputs[*output as usize].dims.len();
                 check(dims.len() == rank, "dims", rank, dims.len())
             }
@@ -297,5 +315,38 @@ impl Plan {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a buffer is a sequence or an optional.
+fn is_list(e: &Entry, b: Buf) -> bool {
+    match e.buffers[b.0 as usize].kind {
+        BufKind::List => true,
+        BufKind::Input(i) => e.inputs[i as usize].kind != PortKind::Tensor,
+        BufKind::Output(i) => e.outputs[i as usize].kind != PortKind::Tensor,
+        _ => false,
+    }
+}
+
+fn list_op(e: &Entry, l: &ListOp) -> Result<()> {
+    let mut result = Ok(());
+    l.clone().bufs_mut(&mut |b, u| {
+        if result.is_ok() && is_list(e, *b) != u.list {
+            let needed = if u.list { "a list" } else { "bytes" };
+            result = check(false, "buffer", needed, format_args!("%{}", b.0));
+        }
+    });
+    result?;
+    match l {
+        ListOp::Copy { dst, src, .. } => check(dst != src, "lists", "two", "one twice"),
+        ListOp::Insert { dims, .. } => {
+            check(dims.len() <= MAX_RANK, "dims", format_args!("≤ {MAX_RANK}"), dims.len())
+        }
+        ListOp::Part(p) => {
+            check(p.dims.len() <= MAX_RANK, "dims", format_args!("≤ {MAX_RANK}"), p.dims.len())?;
+            below("axis", p.axis, p.dims.len())
+        }
+        ListOp::Dim { axis, .. } | ListOp::Join { axis, .. } => below("axis", *axis, MAX_RANK),
+        _ => Ok(()),
     }
 }

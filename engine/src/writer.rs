@@ -100,8 +100,8 @@ impl EngineWriter {
     /// A writer of a plan's engine; `tool` is the version of the tool that writes.
     pub fn new(plan: Plan, tool: &str) -> EngineWriter {
         let manifest = Manifest {
-            format_version: FORMAT_VERSION,
-            min_reader: MIN_READER,
+            format_version: version_of(&plan),
+            min_reader: version_of(&plan),
             tool: tool.into(),
             targets: vec![],
             source: String::new(),
@@ -276,8 +276,8 @@ impl EngineWriter {
         // JSON ignores the spaces that bring the text to the size the offsets were computed for.
         text.resize(size as usize, b' ');
         let mut header = MAGIC.to_vec();
-        header.extend(FORMAT_VERSION.to_le_bytes());
-        header.extend(MIN_READER.to_le_bytes());
+        header.extend(manifest.format_version.to_le_bytes());
+        header.extend(manifest.min_reader.to_le_bytes());
         header.extend(size.to_le_bytes());
         header.extend(0u64.to_le_bytes());
         header.extend_from_slice(&Sha256::digest(&text));

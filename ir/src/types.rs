@@ -12,6 +12,7 @@
 //! | `ptr<f32, global>` | address of elements in a memory space |
 //! | `view<f16, 2>` | a tensor of rank 2 in memory: base, sizes and strides, for tile code |
 //! | `seq<T>`, `opt<T>` | sequence and optional |
+//! | `seq<f32>`, `opt<f32>` | sequence of tensors of any shape, optional tensor of any shape |
 //! | `!dialect.name<...>` | a type of another dialect, opaque here |
 
 use std::fmt;

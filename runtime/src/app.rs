@@ -1,16 +1,18 @@
 //! What `silure-run` and `silure run` do: load an engine, read arrays, run, write arrays.
 //!
 //! Inputs are `.npy` files in the types [`npy`] describes; outputs are written as `out_0.npy`, … in
-//! output order, each to a temporary name first.
+//! output order, each to a temporary name first. A sequence is an `.npz` archive with keys `0`, `1`,
+//! …; an optional is what it holds, or an archive without keys if it holds nothing.
 
 use crate::Engine;
 use crate::error::{Error, Result};
-use crate::npy;
 use crate::options::{CancelToken, ProfileRow, RunOptions};
 use crate::pool::Pool;
 use crate::session::{Session, SessionOptions};
 use crate::tensor::{Tensor, TensorRef};
-use silure_engine::plan::{Entry, Plan};
+use crate::value::{Value, ValueRef};
+use crate::{npy, npz};
+use silure_engine::plan::{Entry, Plan, Port, PortKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,8 +54,8 @@ pub struct Request {
 pub struct Report {
     /// The entry's name.
     pub entry: String,
-    /// Names and tensors of the outputs.
-    pub outputs: Vec<(String, Tensor)>,
+    /// Names and values of the outputs.
+    pub outputs: Vec<(String, Value)>,
     /// Files written, in output order.
     pub files: Vec<PathBuf>,
     /// Wall time of each run, in seconds.
@@ -116,21 +118,51 @@ fn order(plan: &Plan, entry: &Entry, inputs: &Inputs) -> Result<Vec<PathBuf>> {
 }
 
 /// Reads the entry's inputs from their files.
-pub fn read_inputs(plan: &Plan, entry: &Entry, inputs: &Inputs) -> Result<Vec<Tensor>> {
+pub fn read_inputs(plan: &Plan, entry: &Entry, inputs: &Inputs) -> Result<Vec<Value>> {
     let files = order(plan, entry, inputs)?;
-    let ports = entry.inputs.iter().zip(&files);
-    ports.map(|(p, file)| npy::read(file)?.into_tensor(p.elem)).collect()
+    entry.inputs.iter().zip(&files).map(|(p, file)| read_input(p, file)).collect()
 }
 
-/// Writes tensors as `out_0.npy`, … and gives the paths.
-pub fn write_outputs(dir: &Path, outputs: &[(String, Tensor)]) -> Result<Vec<PathBuf>> {
+fn read_input(p: &Port, file: &Path) -> Result<Value> {
+    let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+    let path = file.display().to_string();
+    if !bytes.starts_with(b"PK") {
+        return Ok(Value::Tensor(npy::decode(&path, &bytes)?.into_tensor(p.elem)?));
+    }
+    let mut parts: Vec<(usize, npy::Array)> = Vec::new();
+    for (key, array) in npz::decode(&path, &bytes)? {
+        let Some(at) = key.parse().ok().filter(|at| !parts.iter().any(|(k, _)| k == at)) else {
+            let needed = "keys 0, 1, …".into();
+            return Err(Error::Array { path, field: "key", needed, present: key });
+        };
+        parts.push((at, array));
+    }
+    parts.sort_by_key(|(at, _)| *at);
+    let mut tensors =
+        parts.into_iter().map(|(_, a)| a.into_tensor(p.elem)).collect::<Result<Vec<_>>>()?;
+    Ok(match (p.kind, tensors.len()) {
+        (PortKind::Optional | PortKind::OptionalSequence, 0) => Value::Absent,
+        (PortKind::Optional, 1) => Value::Tensor(tensors.remove(0)),
+        _ => Value::Sequence(tensors),
+    })
+}
+
+/// Writes values as `out_0.npy`, … (tensors) and `out_0.npz`, … (sequences, and optionals that hold
+/// nothing) and gives the paths.
+pub fn write_outputs(dir: &Path, outputs: &[(String, Value)]) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let mut files = Vec::new();
-    for (i, (_, t)) in outputs.iter().enumerate() {
-        let path = dir.join(format!("out_{i}.npy"));
-        let temp = dir.join(format!(".out_{i}.npy.{}.tmp", std::process::id()));
-        let written = npy::write(&temp, t)
-            .and_then(|()| std::fs::rename(&temp, &path).map_err(|e| Error::io(&path, e)));
+    for (i, (_, v)) in outputs.iter().enumerate() {
+        let ext = if v.tensor().is_some() { "npy" } else { "npz" };
+        let path = dir.join(format!("out_{i}.{ext}"));
+        let temp = dir.join(format!(".out_{i}.{ext}.{}.tmp", std::process::id()));
+        let written = match v {
+            Value::Tensor(t) => npy::write(&temp, t),
+            Value::Sequence(s) => write_npz(&temp, s),
+            Value::Absent => write_npz(&temp, &[]),
+        };
+        let written =
+            written.and_then(|()| std::fs::rename(&temp, &path).map_err(|e| Error::io(&path, e)));
         if let Err(e) = written {
             // The first error is the one to report.
             let _ = std::fs::remove_file(&temp);
@@ -141,13 +173,35 @@ pub fn write_outputs(dir: &Path, outputs: &[(String, Tensor)]) -> Result<Vec<Pat
     Ok(files)
 }
 
+fn write_npz(path: &Path, tensors: &[Tensor]) -> Result<()> {
+    let members: Vec<(String, Tensor)> =
+        tensors.iter().enumerate().map(|(i, t)| (i.to_string(), t.clone())).collect();
+    let bytes = npz::encode(&members)?;
+    std::fs::write(path, bytes).map_err(|e| Error::io(path, e))
+}
+
 /// Runs an engine as asked.
 pub fn run(engine: &Arc<Engine>, request: &Request) -> Result<Report> {
     let index = engine.entry(request.entry.as_deref())?;
     let plan = engine.plan();
     let entry = &plan.entries[index];
     let inputs = read_inputs(plan, entry, &request.inputs)?;
-    let inputs: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
+    let lists: Vec<Vec<TensorRef<'_>>> = inputs
+        .iter()
+        .map(|v| match v {
+            Value::Sequence(s) => s.iter().map(Tensor::view).collect(),
+            Value::Tensor(_) | Value::Absent => vec![],
+        })
+        .collect();
+    let inputs: Vec<ValueRef<'_>> = inputs
+        .iter()
+        .zip(&lists)
+        .map(|(v, list)| match v {
+            Value::Tensor(t) => ValueRef::Tensor(t.view()),
+            Value::Sequence(_) => ValueRef::Sequence(list),
+            Value::Absent => ValueRef::Absent,
+        })
+        .collect();
     let mut session = Session::with(
         engine,
         SessionOptions {
@@ -166,7 +220,7 @@ pub fn run(engine: &Arc<Engine>, request: &Request) -> Result<Report> {
         let options =
             RunOptions { timeout: left, cancel: request.cancel.clone(), profile: request.profile };
         let begin = Instant::now();
-        outputs = session.run_with(index, &inputs, &options).map_err(|e| match e {
+        outputs = session.run_values(index, &inputs, &options).map_err(|e| match e {
             // The time allowed is that of all runs.
             Error::Timeout { .. } => Error::Timeout { after: request.timeout.unwrap_or_default() },
             e => e,
@@ -195,13 +249,20 @@ impl Report {
     /// The report as JSON (one object).
     pub fn json(&self) -> serde_json::Value {
         use serde_json::json;
-        let output = |(i, (name, t)): (usize, &(String, Tensor))| {
-            json!({
-                "name": name,
-                "elem": t.elem.name(),
-                "shape": t.shape,
-                "file": self.files.get(i).map(|f| f.display().to_string()),
-            })
+        let output = |(i, (name, v)): (usize, &(String, Value))| {
+            let file = self.files.get(i).map(|f| f.display().to_string());
+            match v {
+                Value::Tensor(t) => json!({
+                    "name": name, "elem": t.elem.name(), "shape": t.shape, "file": file,
+                }),
+                Value::Sequence(s) => json!({
+                    "name": name,
+                    "elem": s.first().map(|t| t.elem.name()),
+                    "shapes": s.iter().map(|t| &t.shape).collect::<Vec<_>>(),
+                    "file": file,
+                }),
+                Value::Absent => json!({ "name": name, "absent": true, "file": file }),
+            }
         };
         let row = |r: &ProfileRow| {
             json!({
@@ -224,8 +285,16 @@ impl Report {
     pub fn text(&self) -> String {
         use std::fmt::Write;
         let mut s = String::new();
-        for (i, (name, t)) in self.outputs.iter().enumerate() {
-            let _ = write!(s, "{name}: {}{:?}", t.elem, t.shape);
+        for (i, (name, v)) in self.outputs.iter().enumerate() {
+            let shape = |t: &Tensor| format!("{}{:?}", t.elem, t.shape);
+            let _ = match v {
+                Value::Tensor(t) => write!(s, "{name}: {}", shape(t)),
+                Value::Sequence(l) => {
+                    let all: Vec<String> = l.iter().map(shape).collect();
+                    write!(s, "{name}: [{}]", all.join(", "))
+                }
+                Value::Absent => write!(s, "{name}: absent"),
+            };
             if let Some(f) = self.files.get(i) {
                 let _ = write!(s, " → {}", f.display());
             }

@@ -106,6 +106,24 @@ pub enum Error {
         /// The extent given.
         present: i64,
     },
+    /// A tensor, a sequence or nothing where something else was needed.
+    #[error("'{name}': needed {needed}, present {present}")]
+    Kind {
+        /// The input or output.
+        name: String,
+        /// What the entry has.
+        needed: String,
+        /// What was given or asked for.
+        present: String,
+    },
+    /// A position outside a sequence.
+    #[error("position {position} is outside a sequence of {length}")]
+    Position {
+        /// The position; negative ones count from the end.
+        position: i64,
+        /// The number of elements.
+        length: usize,
+    },
     /// A buffer of another size than its shape says, or too small for an output.
     #[error("{what} '{name}': needed {needed} bytes, present {present}")]
     Bytes {

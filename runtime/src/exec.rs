@@ -5,8 +5,10 @@
 //! checked against it at every use, so that a stale view is an error and never a stray pointer.
 
 mod launch;
+mod list;
 mod sink;
 
+pub(crate) use list::List;
 pub(crate) use sink::Sink;
 
 use crate::engine::Engine;
@@ -16,6 +18,7 @@ use crate::options::RunOptions;
 use crate::pool::Pool;
 use crate::session::{Binding, Work, check_dims};
 use crate::tensor::TensorRef;
+use crate::value::ValueRef;
 use silure_engine::MAX_RANK;
 use silure_engine::plan::*;
 use std::time::Instant;
@@ -118,8 +121,10 @@ impl<'e, 'w> Exec<'e, 'w> {
         &mut self,
         binding: &Binding,
         inputs: &[TensorRef<'_>],
+        values: &[ValueRef<'_>],
         states: &mut [Block],
     ) -> Result<()> {
+        let mut lists = false;
         let w = &mut *self.work;
         w.regs.clear();
         w.regs.extend_from_slice(&binding.regs);
@@ -136,6 +141,9 @@ impl<'e, 'w> Exec<'e, 'w> {
         for (i, b) in self.entry.buffers.iter().enumerate() {
             let mut slot = Slot::empty();
             match b.kind {
+                BufKind::Input(x) if self.entry.inputs[x as usize].kind != PortKind::Tensor => {
+                    lists = true;
+                }
                 BufKind::Input(x) => {
                     let bytes = inputs[x as usize].bytes;
                     (slot.ptr, slot.len) = (bytes.as_ptr().cast_mut(), bytes.len() as u64);
@@ -167,9 +175,13 @@ impl<'e, 'w> Exec<'e, 'w> {
                     slot.len = len;
                     slot.bound = true;
                 }
+                BufKind::List => lists = true,
                 BufKind::Output(_) | BufKind::Heap | BufKind::View => {}
             }
             w.slots.push(slot);
+        }
+        if lists {
+            self.prepare_lists(values);
         }
         Ok(())
     }
@@ -183,6 +195,7 @@ impl<'e, 'w> Exec<'e, 'w> {
             }
         }
         w.ptrs.clear();
+        self.release_lists();
     }
 
     fn at(&self, op: &Op, e: Error) -> Error {
@@ -329,6 +342,7 @@ impl<'e, 'w> Exec<'e, 'w> {
                 | Inst::Free { .. }
                 | Inst::View { .. }
                 | Inst::Swap { .. } => self.buffer_op(&op.inst).map(|()| pc + 1),
+                Inst::List(l) => self.interrupted().and_then(|()| self.list_op(l)).map(|()| pc + 1),
                 _ => self.step_size(pc, op, inputs).and_then(|next| {
                     if next <= pc {
                         self.interrupted()?;
@@ -340,12 +354,13 @@ impl<'e, 'w> Exec<'e, 'w> {
         }
         if shaped < entry.outputs.len() {
             let missing = |o: &u32| {
-                !self
-                    .entry
-                    .buffers
-                    .iter()
-                    .zip(&self.work.slots)
-                    .any(|(b, s)| b.kind == BufKind::Output(*o) && s.bound)
+                self.entry.outputs[*o as usize].kind == PortKind::Tensor
+                    && !self
+                        .entry
+                        .buffers
+                        .iter()
+                        .zip(&self.work.slots)
+                        .any(|(b, s)| b.kind == BufKind::Output(*o) && s.bound)
             };
             if let Some(o) = (0..entry.outputs.len() as u32).find(missing) {
                 return Err(Error::Plan {

@@ -38,6 +38,7 @@ mod options;
 mod pool;
 mod session;
 mod tensor;
+mod value;
 
 pub use device::{Device, Host};
 pub use engine::{Engine, LoadOptions};
@@ -49,3 +50,4 @@ pub use pool::{Job, Pool};
 pub use session::{Session, SessionOptions};
 pub use silure_kernels_cpu::abi;
 pub use tensor::{Tensor, TensorMut, TensorRef};
+pub use value::{Value, ValueRef};

@@ -5,13 +5,15 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::exec::{Exec, Sink, Slot};
+use crate::exec::{Exec, List, Sink, Slot};
 use crate::mem::{Block, Budget, HeapPool};
 use crate::options::{ProfileRow, RunOptions};
 use crate::pool::Pool;
 use crate::tensor::{Tensor, TensorMut, TensorRef, tensor_bytes};
-use silure_engine::plan::{BufKind, Entry, Inst, Port, Val};
+use crate::value::{self, Value, ValueRef};
+use silure_engine::plan::{BufKind, Entry, Inst, Port, PortKind, Val};
 use silure_types::Elem;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Bindings of dims remembered per entry.
@@ -39,6 +41,8 @@ pub(crate) struct Binding {
 pub(crate) struct Work {
     pub regs: Vec<i64>,
     pub slots: Vec<Slot>,
+    /// Sequences and optionals, by buffer.
+    pub lists: HashMap<u32, List>,
     pub ptrs: Vec<*mut u8>,
     pub sizes: Vec<i64>,
     pub arena: Block,
@@ -94,6 +98,7 @@ impl Session {
             work: Work {
                 regs: vec![],
                 slots: vec![],
+                lists: HashMap::new(),
                 ptrs: vec![],
                 sizes: vec![],
                 arena: Block::zeroed(0, "the arena")?,
@@ -127,11 +132,55 @@ impl Session {
         inputs: &[TensorRef<'_>],
         options: &RunOptions,
     ) -> Result<Vec<Tensor>> {
-        let n = self.engine.plan.entries.get(entry).map_or(0, |e| e.outputs.len());
+        let n = self.only_tensors(entry)?;
         let mut owned: Vec<Option<Tensor>> = vec![None; n];
-        self.run_sink(entry, inputs, Sink::Owned(&mut owned), options)?;
+        self.run_sink(entry, inputs, &[], Sink::Owned(&mut owned), options)?;
         // The executor returns only when every output has its shape.
         Ok(owned.into_iter().flatten().collect())
+    }
+
+    /// Runs an entry whose inputs and outputs may be sequences and optionals.
+    pub fn run_values(
+        &mut self,
+        entry: usize,
+        inputs: &[ValueRef<'_>],
+        options: &RunOptions,
+    ) -> Result<Vec<Value>> {
+        let engine = self.engine.clone();
+        let e = entry_of(&engine, entry)?;
+        let mut tensors = Vec::with_capacity(inputs.len());
+        for (i, v) in inputs.iter().enumerate() {
+            if let Some(p) = e.inputs.get(i) {
+                v.check(engine.plan.str(p.name), p)?;
+            }
+            // A list has no extents of its own: a scalar without bytes stands in its place.
+            let none = TensorRef { elem: Elem::U8, shape: &[], bytes: &[] };
+            tensors.push(match (v, e.inputs.get(i).map(|p| p.kind)) {
+                (ValueRef::Tensor(t), Some(PortKind::Tensor) | None) => *t,
+                _ => none,
+            });
+        }
+        let mut owned: Vec<Option<Tensor>> = vec![None; e.outputs.len()];
+        let lists = self.run_sink(entry, &tensors, inputs, Sink::Owned(&mut owned), options)?;
+        let mut out: Vec<Option<Value>> = owned.into_iter().map(|t| t.map(Value::Tensor)).collect();
+        for (i, v) in lists {
+            out[i] = Some(v);
+        }
+        Ok(out.into_iter().flatten().collect())
+    }
+
+    /// The number of outputs of an entry whose inputs and outputs are tensors.
+    fn only_tensors(&self, entry: usize) -> Result<usize> {
+        let plan = &self.engine.plan;
+        let e = entry_of(&self.engine, entry)?;
+        match e.inputs.iter().chain(&e.outputs).find(|p| p.kind != PortKind::Tensor) {
+            None => Ok(e.outputs.len()),
+            Some(p) => Err(Error::Kind {
+                name: plan.str(p.name).into(),
+                needed: value::kind(p.kind).into(),
+                present: "a tensor".into(),
+            }),
+        }
     }
 
     /// Runs an entry into the caller's buffers; each output's extents are written to its shape.
@@ -142,16 +191,18 @@ impl Session {
         outputs: &mut [TensorMut<'_>],
         options: &RunOptions,
     ) -> Result<()> {
-        self.run_sink(entry, inputs, Sink::Caller(outputs), options)
+        self.only_tensors(entry)?;
+        self.run_sink(entry, inputs, &[], Sink::Caller(outputs), options).map(drop)
     }
 
     fn run_sink(
         &mut self,
         index: usize,
         inputs: &[TensorRef<'_>],
+        values: &[ValueRef<'_>],
         mut sink: Sink<'_, '_>,
         options: &RunOptions,
-    ) -> Result<()> {
+    ) -> Result<Vec<(usize, Value)>> {
         let engine = self.engine.clone();
         let entry = entry_of(&engine, index)?;
         check_inputs(&engine, entry, inputs, &mut self.key, true)?;
@@ -162,12 +213,12 @@ impl Session {
         let mut exec = Exec::new(&engine, entry, &self.pool, &mut self.work, options);
         exec.interrupted()?;
         let binding = bind(&mut exec, &mut self.bindings[index], inputs, &self.key)?;
-        exec.prepare(binding, inputs, &mut self.states)?;
+        exec.prepare(binding, inputs, values, &mut self.states)?;
         if options.profile {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
             exec.work.profile.resize(entry.code.len(), [0; 4]);
         }
-        let result = exec.run(inputs, &mut sink);
+        let result = exec.run(inputs, &mut sink).and_then(|()| exec.list_outputs());
         if options.profile {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
         }
@@ -318,7 +369,12 @@ fn bind<'b>(
     Ok(&bindings[0])
 }
 
-fn check_bytes(what: &'static str, name: &str, needed: u64, present: usize) -> Result<()> {
+pub(crate) fn check_bytes(
+    what: &'static str,
+    name: &str,
+    needed: u64,
+    present: usize,
+) -> Result<()> {
     if needed == present as u64 {
         return Ok(());
     }
@@ -351,6 +407,9 @@ fn check_inputs(
     key.clear();
     for (p, t) in entry.inputs.iter().zip(inputs) {
         let name = plan.str(p.name);
+        if p.kind != PortKind::Tensor {
+            continue;
+        }
         if t.elem != p.elem {
             return Err(Error::Elem {
                 what: "input",

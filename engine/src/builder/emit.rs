@@ -34,6 +34,31 @@ impl EntryBuilder<'_> {
         self.buffer(BufKind::Heap, name)
     }
 
+    /// A sequence or optional.
+    pub fn list(&mut self, name: &str) -> Buf {
+        let name = self.plan.str(name);
+        self.buffer(BufKind::List, name)
+    }
+
+    /// Emits an instruction on lists.
+    pub fn list_op(&mut self, op: ListOp) {
+        self.emit(Inst::List(Box::new(op)));
+    }
+
+    /// The number of elements of a list; −1 if it is absent.
+    pub fn list_len(&mut self, list: Buf) -> Val {
+        let dst = self.fresh(Level::Body);
+        self.list_op(ListOp::Len { dst, list });
+        Val::Reg(dst)
+    }
+
+    /// The extent of an axis of an element.
+    pub fn list_dim(&mut self, list: Buf, at: Val, axis: u32) -> Val {
+        let dst = self.fresh(Level::Body);
+        self.list_op(ListOp::Dim { dst, list, at, axis });
+        Val::Reg(dst)
+    }
+
     /// A new view of `bytes` bytes of `base` from `offset` on.
     pub fn view(&mut self, base: Buf, offset: impl Into<Val>, bytes: impl Into<Val>) -> Buf {
         let buf = self.buffer(BufKind::View, Str(0));
@@ -119,6 +144,14 @@ impl EntryBuilder<'_> {
     /// Frees a heap buffer.
     pub fn free(&mut self, buf: Buf) {
         self.emit(Inst::Free { buf });
+    }
+
+    /// Lets go of what a heap buffer or a list holds.
+    pub fn release(&mut self, buf: Buf) {
+        match self.entry.buffers[buf.0 as usize].kind {
+            BufKind::List => self.list_op(ListOp::New { list: buf, present: true }),
+            _ => self.free(buf),
+        }
     }
 
     /// Exchanges the bytes of two heap or two arena buffers.

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use silure_engine::plan::{BinOp, Buf, LoadMode, Val};
+use silure_engine::plan::{BinOp, Buf, ListOp, LoadMode, Val};
 use silure_ir::{Code, Def, Diagnostic, OpId, RegionId, Result, Type, ValueId, bail};
 
 use super::{Dest, Encoder};
@@ -41,7 +41,10 @@ impl Encoder<'_, '_, '_> {
         let results = o.results.clone();
         let mut heap: Vec<Option<Buf>> = Vec::new();
         for &v in &results {
-            if self.sized(v) {
+            if self.is_list(v) {
+                self.new_list(v);
+                heap.push(None);
+            } else if self.sized(v) {
                 self.result_buf(v)?;
                 heap.push(None);
             } else {
@@ -65,6 +68,7 @@ impl Encoder<'_, '_, '_> {
             let yields = self.f.yields(r);
             for (v, y) in results.iter().zip(&yields) {
                 if let Some(&b) = self.scope.bufs.get(v)
+                    && !self.is_list(*v)
                     && self.made_in(*y, r)
                     && !self.scope.dest.contains_key(y)
                 {
@@ -72,7 +76,12 @@ impl Encoder<'_, '_, '_> {
                 }
             }
             self.region(r)?;
+            let end_of_arm = self.f.terminator(r).unwrap_or(op);
             for ((v, y), h) in results.iter().zip(&yields).zip(&heap) {
+                if self.is_list(*v) {
+                    self.assign(self.buf(*v)?, *y, end_of_arm)?;
+                    continue;
+                }
                 let from = self.buf(*y)?;
                 let bytes = self.bytes(*y)?;
                 let (to_ty, from_ty) = (self.f.ty(*v).clone(), self.f.ty(*y).clone());
@@ -156,6 +165,13 @@ impl Encoder<'_, '_, '_> {
         self.scope.bufs.insert(args[1], c_buf);
         let mut homes = Vec::new();
         for (a, init) in args[2..].iter().zip(&carried) {
+            if self.is_list(*a) {
+                let home = self.e.list("");
+                self.scope.bufs.insert(*a, home);
+                self.assign(home, *init, op)?;
+                homes.push(home);
+                continue;
+            }
             let (to, from) = (self.f.ty(*a).clone(), self.f.ty(*init).clone());
             self.bind_dims(&to, &from)?;
             let (src, bytes) = (self.buf(*init)?, self.bytes(*init)?);
@@ -192,7 +208,7 @@ impl Encoder<'_, '_, '_> {
         for (y, (buf, used, cap)) in scans.iter().zip(&grown) {
             self.append(*y, *buf, *used, *cap)?;
         }
-        self.carry(&yields[1..1 + carried.len()], &args[2..], &homes)?;
+        self.carry(r, &yields[1..1 + carried.len()], &args[2..], &homes)?;
         let next = self.e.add(i, 1);
         self.e.set(i, next);
         self.e.jump(top);
@@ -263,10 +279,29 @@ impl Encoder<'_, '_, '_> {
     }
 
     /// Moves the yielded values into the carried buffers.
-    fn carry(&mut self, yields: &[ValueId], args: &[ValueId], homes: &[Buf]) -> Result<()> {
+    fn carry(
+        &mut self,
+        r: RegionId,
+        yields: &[ValueId],
+        args: &[ValueId],
+        homes: &[Buf],
+    ) -> Result<()> {
         let own: HashSet<Buf> = homes.iter().copied().collect();
         let mut moves = Vec::new();
+        let Some(end) = self.f.terminator(r) else { bail!(Internal, "a body has no end") };
+        let mut lists = Vec::new();
         for ((y, a), home) in yields.iter().zip(args).zip(homes) {
+            if self.is_list(*a) {
+                let from = self.buf(*y)?;
+                if from != *home && own.contains(&from) {
+                    let staged = self.e.list("");
+                    self.e.list_op(ListOp::Copy { dst: staged, src: from, take: false });
+                    lists.push((*home, staged, true));
+                } else if from != *home {
+                    lists.push((*home, from, self.takes(*y, end)));
+                }
+                continue;
+            }
             let (from, bytes) = (self.buf(*y)?, self.bytes(*y)?);
             if from == *home {
                 continue;
@@ -281,6 +316,9 @@ impl Encoder<'_, '_, '_> {
                 from
             };
             moves.push((*y, *a, *home, from, bytes));
+        }
+        for (dst, src, take) in lists {
+            self.e.list_op(ListOp::Copy { dst, src, take });
         }
         for (y, a, home, from, bytes) in moves {
             let (to, have) = (self.f.ty(a).clone(), self.f.ty(y).clone());

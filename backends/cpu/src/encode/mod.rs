@@ -11,12 +11,13 @@
 
 mod control;
 mod dims;
+mod list;
 mod ops;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use silure_engine::plan::{Buf, Reg, Val};
+use silure_engine::plan::{Buf, ListOp, Reg, Val};
 use silure_engine::{DimSpec, EntryBuilder, Plan, PlanBuilder};
 use silure_ir::{Code, Diagnostic, Func, Module, RegionId, Result, Type, ValueId};
 
@@ -85,11 +86,8 @@ fn encode_entry(
     let mut checks = Vec::new();
     for (i, (v, name)) in f.args().iter().zip(&f.arg_names).enumerate() {
         let Type::Tensor(t) = f.ty(*v) else {
-            return Err(Diagnostic::new(
-                Code::Unsupported,
-                format!("argument `{name}` is not a tensor"),
-            )
-            .need("a tensor", f.ty(*v)));
+            inputs.push(list::input(&mut e, f, name, f.ty(*v))?);
+            continue;
         };
         let specs: Vec<DimSpec> = t.dims.iter().map(|d| dims::spec(f, d)).collect();
         inputs.push(e.input(name, t.elem, &specs));
@@ -107,11 +105,8 @@ fn encode_entry(
     let mut outputs = Vec::new();
     for (t, name) in f.result_types.iter().zip(&f.result_names) {
         let Type::Tensor(t) = t else {
-            return Err(Diagnostic::new(
-                Code::Unsupported,
-                format!("result `{name}` is not a tensor"),
-            )
-            .need("a tensor", t));
+            outputs.push(list::output(&mut e, name, t)?);
+            continue;
         };
         let dims: Vec<String> = t.dims.iter().map(|d| d.to_string()).collect();
         let dims: Vec<&str> = dims.iter().map(String::as_str).collect();
@@ -202,12 +197,16 @@ impl<'a> Encoder<'a, '_, '_> {
         let returned: Vec<ValueId> = g.yields(g.body);
         for (i, v) in returned.iter().enumerate() {
             // The first output that wants a value gets it in place; others are copied.
-            self.scope.dest.entry(*v).or_insert(Dest::Output(i));
+            if !self.is_list(*v) {
+                self.scope.dest.entry(*v).or_insert(Dest::Output(i));
+            }
         }
         self.region(g.body)?;
         for (i, v) in returned.iter().enumerate() {
             let have = self.buf(*v)?;
-            if have != self.outputs[i] {
+            if self.is_list(*v) {
+                self.e.list_op(ListOp::Copy { dst: self.outputs[i], src: have, take: false });
+            } else if have != self.outputs[i] {
                 let dims = self.tensor_dims(*v)?;
                 self.e.set_shape(i as u32, &dims);
                 let bytes = self.bytes(*v)?;

@@ -29,7 +29,7 @@ impl Encoder<'_, '_, '_> {
             self.e.loc(&name);
             self.op(op).map_err(|e| e.at(&self.f.op(op).loc))?;
             for b in self.scope.frees.remove(&(r, at)).unwrap_or_default() {
-                self.e.free(b);
+                self.e.release(b);
             }
         }
         Ok(())
@@ -91,6 +91,7 @@ impl Encoder<'_, '_, '_> {
             n if n == kernel::MAP.name => self.map(op)?,
             "graph.if" => self.branch(op)?,
             "graph.loop" => self.looped(op)?,
+            _ if self.list(op)? => {}
             n => bail!(Internal, "`{n}` was not lowered"),
         }
         Ok(())
@@ -389,6 +390,9 @@ impl Encoder<'_, '_, '_> {
 
     /// Binds the run-time symbols of a result type to the dims of another type of that rank.
     pub(super) fn bind_dims(&mut self, to: &Type, from: &Type) -> Result<()> {
+        if matches!(to, Type::Seq(_) | Type::Opt(_)) {
+            return Ok(());
+        }
         let (Type::Tensor(to), Type::Tensor(from)) = (to, from) else {
             return Err(Diagnostic::new(
                 Code::Unsupported,

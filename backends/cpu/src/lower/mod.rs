@@ -9,6 +9,7 @@
 mod anchor;
 mod create;
 mod index;
+mod list;
 mod matmul;
 mod movement;
 mod nn;
@@ -106,6 +107,8 @@ impl Lowerings {
     pub fn check(&self, m: &Module) -> Vec<Diagnostic> {
         let mut out = Vec::new();
         for f in m.funcs.iter().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
+            let args = f.args().iter().map(|v| f.ty(*v));
+            out.extend(args.filter_map(|t| list::legal_type(t).err()));
             for op in f.walk() {
                 let o = f.op(op);
                 if inside_kernel(f, op) {
@@ -114,6 +117,9 @@ impl Lowerings {
                 if o.def.name == kernel::MAP.name
                     && let Err(e) = crate::codegen::legal(f, op, &self.elementwise)
                 {
+                    out.push(e.at(&o.loc));
+                }
+                if let Err(e) = list::legal(f, op) {
                     out.push(e.at(&o.loc));
                 }
                 if stays(f, op) {
@@ -141,6 +147,7 @@ fn stays(f: &Func, op: OpId) -> bool {
     matches!(d.dialect(), "core" | "plan") && d.name != core::CALL.name
         || d.name == kernel::MAP.name
         || matches!(d.name, "graph.if" | "graph.loop")
+        || list::OPS.contains(&d.name)
 }
 
 /// Whether an op is part of a kernel op's region.

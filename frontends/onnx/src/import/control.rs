@@ -1,7 +1,7 @@
 //! Control flow: `If`, `Loop` and `Scan` become regions that see the values around them. A branch whose
 //! condition is known at import is taken at once, so that branches of other ranks do no harm.
 
-use silure_ir::{Attrs, Dim, Elem, TensorType, Type, ValueId, attrs};
+use silure_ir::{Attr, Attrs, Dim, Elem, TensorType, Type, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -122,22 +122,31 @@ impl Cx<'_, '_> {
 
     /// Builds a body whose first `head` arguments have fixed types and whose carried values start as
     /// `init`; `skip` results of the body come before the carried ones. Sizes that change from one
-    /// time to the next become run-time symbols; each attempt loosens at least one, so it ends.
+    /// time to the next become run-time symbols, sequences take elements of any such size or, where
+    /// ranks differ, of any shape; each attempt loosens something, so it ends.
+    ///
+    /// An empty sequence among `init` is replaced by one whose type says what the body puts into it. A
+    /// body may yield plainly what it is given as an optional: what it yields is made optional, and
+    /// `true` is given for it.
     fn carried_body(
         &mut self,
         g: &Graph<'_>,
         before: &[Type],
-        init: &[ValueId],
+        init: &mut [ValueId],
         after: &[Type],
         skip: usize,
-    ) -> Result<silure_ir::RegionId> {
-        let init: Vec<Type> = init.iter().map(|v| self.f.ty(*v).clone()).collect();
+    ) -> Result<(silure_ir::RegionId, Vec<bool>)> {
+        let n = init.len();
+        let types: Vec<Type> = init.iter().map(|v| self.f.ty(*v).clone()).collect();
+        let mut lists = types.clone();
+        let mut refined = vec![false; n];
+        let mut plain = vec![false; n];
         let mut keep: Vec<Vec<bool>> =
-            init.iter().map(|t| vec![true; t.as_tensor().map_or(0, |t| t.rank())]).collect();
+            types.iter().map(|t| vec![true; t.as_tensor().map_or(0, |t| t.rank())]).collect();
         loop {
             let mut args = before.to_vec();
             let mut carried = Vec::new();
-            for (t, k) in init.iter().zip(&keep) {
+            for (t, k) in lists.iter().zip(&keep) {
                 carried.push(self.loosened(t, k));
             }
             args.extend(carried.iter().cloned());
@@ -147,19 +156,47 @@ impl Cx<'_, '_> {
                 if skip == 1 && !out.is_empty() && cx.rank(out[0])? > 0 {
                     out[0] = cx.reshape(out[0], vec![])?;
                 }
+                for (y, _) in out.iter_mut().skip(skip).zip(&plain).filter(|(_, p)| **p) {
+                    let of = Attr::Type(cx.f.ty(*y).clone());
+                    *y = cx.op("graph.optional", &[*y], Attrs::new().with("of", of))?;
+                }
                 Ok(out)
             })?;
             let yields = self.f.yields(region);
             let mut changed = false;
             for (i, k) in keep.iter_mut().enumerate() {
                 let Some(y) = yields.get(skip + i) else { continue };
-                let (Type::Tensor(a), Type::Tensor(b)) = (&carried[i], self.f.ty(*y)) else {
-                    continue;
+                let ty = self.f.ty(*y).clone();
+                let (a, b) = match (&carried[i], &ty) {
+                    (Type::Tensor(a), Type::Tensor(b)) => (a, b),
+                    (Type::Opt(_), Type::Tensor(_) | Type::Seq(_)) if !plain[i] => {
+                        plain[i] = true;
+                        changed = true;
+                        continue;
+                    }
+                    (Type::Seq(_), _) if !refined[i] && self.is_empty_seq(init[i]) => {
+                        refined[i] = true;
+                        let arg = self.f.region(region).args[before.len() + i];
+                        if let Some(of) = self.elements(arg, *y, &carried[i]) {
+                            let attrs = Attrs::new().with("of", Attr::Type(of.clone()));
+                            init[i] = self.op("graph.seq_empty", &[], attrs)?;
+                            lists[i] = Type::Seq(Box::new(of));
+                        }
+                        changed = true;
+                        continue;
+                    }
+                    (a, b) if silure_ir::dialects::graph::accepts(&self.f, a, b) => continue,
+                    (a, b) => match self.widened(a, b) {
+                        Some(t) => {
+                            lists[i] = t;
+                            changed = true;
+                            continue;
+                        }
+                        None => return Err(self.changed(i, a, b)),
+                    },
                 };
                 if a.rank() != b.rank() || a.elem != b.elem {
-                    let what = format!("carried value {i} changes its type");
-                    let (a, b) = (a.to_string(), b.to_string());
-                    return Err(self.wrong(what).needed(a).present(b));
+                    return Err(self.changed(i, &carried[i], &ty));
                 }
                 for (d, keep) in k.iter_mut().enumerate() {
                     if *keep && a.dims[d] != b.dims[d] {
@@ -169,10 +206,32 @@ impl Cx<'_, '_> {
                 }
             }
             if !changed {
-                return Ok(region);
+                return Ok((region, plain));
             }
             self.discard(region);
         }
+    }
+
+    fn changed(&self, i: usize, a: &Type, b: &Type) -> crate::error::Error {
+        let what = format!("carried value {i} changes its type");
+        self.wrong(what).needed(a.to_string()).present(b.to_string())
+    }
+
+    fn is_empty_seq(&self, v: ValueId) -> bool {
+        self.f.def_op(v).is_some_and(|op| self.f.op(op).def.name == "graph.seq_empty")
+    }
+
+    /// The type of the elements that a body puts into an empty sequence it carries.
+    fn elements(&mut self, arg: ValueId, to: ValueId, ty: &Type) -> Option<Type> {
+        let all = self.inserted(arg, to)?;
+        let mut all = all.into_iter();
+        let mut of = all.next()?;
+        for t in all {
+            of = self.widened(&of, &t)?;
+        }
+        let of = self.unbound(&of);
+        let fits = matches!((ty, &of), (Type::Seq(t), Type::Tensor(_)) if t.elem() == of.elem());
+        fits.then_some(of)
     }
 }
 
@@ -185,14 +244,19 @@ fn loop_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
             *v = cx.reshape(*v, vec![])?;
         }
     }
-    let init: Vec<ValueId> = (2..n.inputs.len()).map(|i| cx.input(n, i)).collect::<Result<_>>()?;
+    let mut init: Vec<ValueId> =
+        (2..n.inputs.len()).map(|i| cx.input(n, i)).collect::<Result<_>>()?;
     let head = [Type::tensor(Elem::I64, []), Type::tensor(Elem::Bool, [])];
-    let region = cx.carried_body(body, &head, &init, &[], 1)?;
+    let (region, plain) = cx.carried_body(body, &head, &mut init, &[], 1)?;
     let mut operands = vec![trip, condition];
     operands.extend(init.into_iter().map(Some));
     let def = cx.def("graph.loop")?;
     let op = cx.build(def, &operands, attrs! {}, &[region], &[])?;
-    Ok(cx.f.op(op).results.to_vec())
+    let mut out = cx.f.op(op).results.to_vec();
+    for (v, _) in out.iter_mut().zip(plain).filter(|(_, p)| *p) {
+        *v = cx.op("graph.optional_get", &[*v], attrs! {})?;
+    }
+    Ok(out)
 }
 
 /// Attributes of a scan, all counted from the front.
@@ -280,8 +344,7 @@ fn scan_op(
         *axis = cx.axis(*axis, cx.rank(*v)?)? as i64;
     }
     let slices = scanned(cx, &mut v[states..], &a.input_axes)?;
-    let init = v[..states].to_vec();
-    let region = cx.carried_body(body, &[], &init, &slices, 0)?;
+    let (region, _) = cx.carried_body(body, &[], &mut v[..states], &slices, 0)?;
     let attrs = Attrs::new()
         .with("states", states as i64)
         .with("input_axes", a.input_axes)

@@ -179,11 +179,11 @@ impl Cx<'_, '_> {
         match &ty.value {
             Some(type_proto::Value::TensorType(t)) => self.input_tensor(t, name, s),
             Some(type_proto::Value::SequenceType(t)) => match &t.elem_type {
-                Some(t) => Ok(Type::Seq(Box::new(self.input_type(t, name, s)?))),
+                Some(t) => Ok(Type::Seq(Box::new(self.element_type(t, name, s)?))),
                 None => Err(self.wrong("the sequence has no element type")),
             },
             Some(type_proto::Value::OptionalType(t)) => match &t.elem_type {
-                Some(t) => Ok(Type::Opt(Box::new(self.input_type(t, name, s)?))),
+                Some(t) => Ok(Type::Opt(Box::new(self.element_type(t, name, s)?))),
                 None => Err(self.wrong("the optional has no element type")),
             },
             _ => Err(self
@@ -191,6 +191,41 @@ impl Cx<'_, '_> {
                 .needed("a tensor, sequence or optional")
                 .present(describe(Some(ty)))),
         }
+    }
+
+    /// The type of what a list holds. Without a stated shape it is a tensor of any shape; sizes that
+    /// are not numbers differ from element to element.
+    fn element_type(&mut self, ty: &TypeProto, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
+        match &ty.value {
+            Some(type_proto::Value::TensorType(t))
+                if t.shape.is_none() && !s.options.shapes.contains_key(name) =>
+            {
+                self.any_shape(t)
+            }
+            Some(type_proto::Value::TensorType(t)) => {
+                let Type::Tensor(mut t) = self.input_tensor(t, name, s)? else {
+                    return Err(self.wrong("a tensor is needed"));
+                };
+                for d in t.dims.iter_mut().filter(|d| d.as_const().is_none()) {
+                    *d = self.f.fresh_symbol(d.as_sym().unwrap_or("element"), i64::MAX);
+                }
+                Ok(Type::Tensor(t))
+            }
+            _ => self.input_type(ty, name, s),
+        }
+    }
+
+    fn any_shape(&mut self, t: &type_proto::Tensor) -> Result<Type> {
+        crate::tensor::elem(t.elem_type())
+            .map(Type::Scalar)
+            .map_err(|e| self.unsupported("the element type is not read").present(e))
+    }
+
+    /// The type that an attribute states for what a list holds.
+    pub fn list_type(&mut self, ty: &TypeProto) -> Result<Type> {
+        let options = ImportOptions::default();
+        let mut none = Symbols { options: &options, given: HashMap::new(), used: vec![] };
+        self.element_type(ty, "", &mut none)
     }
 
     fn input_tensor(

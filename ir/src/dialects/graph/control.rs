@@ -16,7 +16,7 @@ use crate::bail;
 use crate::diag::{Code, Diagnostic, Result};
 use crate::dim::Dim;
 use crate::eval::EvalCx;
-use crate::func::{RegionId, ValueId};
+use crate::func::{Func, RegionId, ValueId};
 use crate::infer::InferCx;
 use crate::op::*;
 use crate::tensor::{Datum, Num, Tensor};
@@ -86,13 +86,52 @@ pub(super) fn join(cx: &InferCx, types: &[&Type], hidden: &HashSet<Arc<str>>) ->
                     _ => return fail(t),
                 }
             }
-            let inner = Box::new(join(cx, &inner, hidden)?);
+            let inner = Box::new(join_elements(cx, &inner, hidden)?);
             Ok(if matches!(first, Type::Seq(_)) { Type::Seq(inner) } else { Type::Opt(inner) })
         }
         _ => match rest.iter().find(|t| *t != first) {
             Some(t) => fail(t),
             None => Ok((*first).clone()),
         },
+    }
+}
+
+/// The type of the elements of a list that holds elements of all these types: tensors of different
+/// ranks have any shape.
+pub(super) fn join_elements(
+    cx: &InferCx,
+    types: &[&Type],
+    hidden: &HashSet<Arc<str>>,
+) -> Result<Type> {
+    let any_shape = |t: &&Type| matches!(t, Type::Tensor(_) | Type::Scalar(_));
+    if let Some(elem) = types.first().and_then(|t| t.elem())
+        && types.iter().all(|t| any_shape(t) && t.elem() == Some(elem))
+    {
+        let ranks: HashSet<Option<usize>> =
+            types.iter().map(|t| t.as_tensor().map(TensorType::rank)).collect();
+        if ranks.len() > 1 || ranks.contains(&None) {
+            return Ok(Type::Scalar(elem));
+        }
+    }
+    join(cx, types, hidden)
+}
+
+/// Whether a value fits the region argument it becomes: equal, but for the argument's own run-time
+/// symbols, which are any size, and for lists whose elements may have any shape.
+pub fn accepts(f: &Func, arg: &Type, value: &Type) -> bool {
+    let any =
+        |d: &Dim| d.as_sym().is_some_and(|s| f.symbols.iter().any(|x| *x.name == *s && x.runtime));
+    match (arg, value) {
+        (Type::Tensor(a), Type::Tensor(v)) => {
+            a.elem == v.elem
+                && a.rank() == v.rank()
+                && a.dims.iter().zip(&v.dims).all(|(a, v)| a == v || any(a))
+        }
+        (Type::Seq(a), Type::Seq(v)) | (Type::Opt(a), Type::Opt(v)) => match (&**a, &**v) {
+            (Type::Scalar(a), Type::Tensor(v)) => *a == v.elem,
+            (a, v) => accepts(f, a, v),
+        },
+        (a, v) => a == v,
     }
 }
 
@@ -188,22 +227,9 @@ fn infer_loop(cx: &InferCx) -> Result<Vec<Type>> {
     Ok(out)
 }
 
-/// Checks that a value fits the region argument it becomes: equal, but for the argument's own run-time
-/// symbols, which are any size.
+/// Checks that a value fits the region argument it becomes.
 pub(super) fn carried(cx: &InferCx, i: usize, arg: &Type, value: &Type) -> Result<()> {
-    let any = |d: &Dim| {
-        d.as_sym().is_some_and(|s| cx.func.symbols.iter().any(|x| *x.name == *s && x.runtime))
-    };
-    let fits = match (arg, value) {
-        (Type::Tensor(a), Type::Tensor(v)) => {
-            a.elem == v.elem
-                && a.rank() == v.rank()
-                && a.dims.iter().zip(&v.dims).all(|(a, v)| a == v || any(a))
-        }
-        (Type::Seq(_), Type::Seq(_)) | (Type::Opt(_), Type::Opt(_)) => true,
-        (a, v) => a == v,
-    };
-    if fits {
+    if accepts(cx.func, arg, value) {
         return Ok(());
     }
     Err(Diagnostic::new(Code::Type, format!("carried value {i} does not fit its region argument"))

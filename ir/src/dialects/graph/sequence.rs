@@ -1,5 +1,6 @@
-//! Sequences and optionals. The elements of a sequence have one element type and rank; a size in which
-//! they may differ is a run-time symbol of the sequence's type, and a fresh one of what is taken out.
+//! Sequences and optionals. The elements of a sequence have one element type. A size in which they may
+//! differ is a run-time symbol of the sequence's type, and a fresh one of what is taken out; where they
+//! may differ in rank the type is `seq<f32>`, and nothing whose rank must be known can be taken out.
 //!
 //! * `seq_empty {of}`, `seq_construct(xs…)`, `seq_at(s, position)`, `seq_len(s)`,
 //!   `seq_insert(s, x, position?)`, `seq_erase(s, position?)`
@@ -11,12 +12,12 @@ use std::sync::Arc;
 
 use silure_types::Elem;
 
-use super::control::join;
+use super::control::{join, join_elements};
 use super::slice::{concat, part};
 use super::util;
 use crate::attr::{Attr, AttrKind};
 use crate::bail;
-use crate::diag::Result;
+use crate::diag::{Code, Diagnostic, Result};
 use crate::dim::Dim;
 use crate::eval::EvalCx;
 use crate::infer::{InferCx, norm_axis};
@@ -33,6 +34,11 @@ fn element<'a>(cx: &InferCx<'a>) -> Result<&'a Type> {
 
 /// The type with every run-time size fresh.
 fn taken_out(cx: &InferCx, t: &Type) -> Result<Type> {
+    if let Type::Scalar(elem) = t {
+        let what = "the rank of an element is not known: the list may hold tensors of any rank";
+        return Err(Diagnostic::new(Code::Unsupported, what)
+            .need(format!("a list of {elem} tensors of one rank"), cx.ty(0)?));
+    }
     let runtime = cx.func.symbols.iter().filter(|s| s.runtime).map(|s| s.name.clone());
     join(cx, &[t], &runtime.collect::<HashSet<Arc<str>>>())
 }
@@ -83,7 +89,7 @@ pub static SEQ_CONSTRUCT: OpDef = OpDef {
         if types.is_empty() {
             bail!(Type, "an operand is needed; an empty sequence is seq_empty");
         }
-        Ok(vec![Type::Seq(Box::new(join(cx, &types, &HashSet::new())?))])
+        Ok(vec![Type::Seq(Box::new(join_elements(cx, &types, &HashSet::new())?))])
     }),
     eval: Some(|cx| {
         let all = (0..cx.len()).map(|i| cx.datum(i).cloned()).collect::<Result<_>>()?;
@@ -130,7 +136,12 @@ pub static SEQ_INSERT: OpDef = OpDef {
     operands: &[one("s", Of::Any), one("x", Of::Any), optional("position", Of::Position)],
     results: &["y"],
     infer: Some(|cx| {
-        Ok(vec![Type::Seq(Box::new(join(cx, &[element(cx)?, cx.ty(1)?], &HashSet::new())?))])
+        let (all, x) = (element(cx)?, cx.ty(1)?);
+        let empty = cx.operand(0).and_then(|s| cx.func.def_op(s));
+        let empty = empty.is_some_and(|op| cx.func.op(op).def.name == SEQ_EMPTY.name);
+        // What an empty sequence says of its elements' shapes binds nobody.
+        let types = if empty && all.elem() == x.elem() { vec![x] } else { vec![all, x] };
+        Ok(vec![Type::Seq(Box::new(join_elements(cx, &types, &HashSet::new())?))])
     }),
     eval: Some(|cx| {
         let mut s = items(cx.datum(0)?)?.to_vec();
