@@ -60,6 +60,8 @@ fn decompositions_give_the_same_values() {
             seen.insert(op.to_string());
         }
     }
+    // What has a body is tested with one (graph_run.rs).
     let all = cx.ops().filter(|d| d.dialect() == "graph" && d.decompose.is_some());
+    let all = all.filter(|d| d.regions.is_empty());
     assert_eq!(seen, all.map(|d| d.name.to_string()).collect());
 }

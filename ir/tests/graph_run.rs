@@ -5,7 +5,7 @@ mod common;
 
 use common::tensor;
 use silure_ir::eval::{Interp, Limits};
-use silure_ir::{Context, Datum, Module, text, weight::NoFiles};
+use silure_ir::{Builder, Context, Datum, Module, text, weight::NoFiles};
 
 fn parse(symbols: &str, args: &str, body: &str, results: &str) -> Module {
     let text =
@@ -149,6 +149,26 @@ fn scan_slices_and_stacks() {
     assert_eq!(got, ["dense<f32[2]: 16.0, 35.0>", sums, y]);
     let none = run(&m, &[h, "dense<f32[2, 0]: >", "dense<f32[0, 2]: >"]).unwrap();
     assert_eq!(none, [h, "dense<f32[2, 0]: >", "dense<f32[0, 2]: >"]);
+    // A loop of gathered slices says the same.
+    let mut m = m;
+    decompose(&mut m, "graph.scan");
+    assert_eq!(run(&m, &[h, x, y]).unwrap(), got);
+    let none = run(&m, &[h, "dense<f32[2, 0]: >", "dense<f32[0, 2]: >"]).unwrap();
+    assert_eq!(none, [h, "dense<f32[2, 0]: >", "dense<f32[0, 2]: >"]);
+}
+
+/// Replaces every op of that name by its parts.
+fn decompose(m: &mut Module, name: &str) {
+    let f = &mut m.funcs[0];
+    for op in f.walk().into_iter().filter(|op| f.op(*op).def.name == name).collect::<Vec<_>>() {
+        let parts = f.op(op).def.decompose.unwrap();
+        let new = parts(&mut Builder::before(f, op), op).unwrap();
+        for (old, new) in f.op(op).results.to_vec().into_iter().zip(new) {
+            f.replace_uses(old, new);
+        }
+        f.erase(op);
+    }
+    silure_ir::verify::verify(m).unwrap_or_else(|e| panic!("{}", e[0]));
 }
 
 #[test]
@@ -158,7 +178,7 @@ fn sequences_and_optionals() {
          z: 0.. runtime>",
         "%a: f32[s], %p: i64[]",
         "%e = graph.seq_empty {of = type(f32[u])} : seq<f32[u]>
-         %1 = graph.seq_insert %e, %a : seq<f32[v]>
+         %1 = graph.seq_insert %e, %a : seq<f32[s]>
          %aa = graph.concat %a, %a {axis = 0} : f32[2*s]
          %2 = graph.seq_insert %1, %aa, %p : seq<f32[w]>
          %n = graph.seq_len %2 : i64[]
