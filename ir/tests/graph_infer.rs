@@ -214,6 +214,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("", "seq_empty", "seq<f32[3]>", "`of` is missing"),
     ("f32[3], i64[3]", "seq_construct %a0, %a1", "seq<f32[3]>", "different types"),
     ("f32[3], i64[]", "seq_at %a0, %a1", "f32[3]", "a sequence"),
+    ("seq<f32>, i64[]", "seq_at %a0, %a1", "f32[3]", "rank of an element is not known"),
     ("f32[3]", "seq_len %a0", "i64[]", "a sequence"),
     ("seq<f32[3]>, i32[3]", "seq_insert %a0, %a1", "seq<f32[3]>", "different types"),
     ("f32[3]", "seq_erase %a0", "f32[3]", "a sequence"),

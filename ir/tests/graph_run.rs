@@ -163,7 +163,8 @@ fn decompose(m: &mut Module, name: &str) {
     for op in f.walk().into_iter().filter(|op| f.op(*op).def.name == name).collect::<Vec<_>>() {
         let parts = f.op(op).def.decompose.unwrap();
         let new = parts(&mut Builder::before(f, op), op).unwrap();
-        for (old, new) in f.op(op).results.to_vec().into_iter().zip(new) {
+        let old = f.op(op).results.clone();
+        for (old, new) in old.into_iter().zip(new) {
             f.replace_uses(old, new);
         }
         f.erase(op);
