@@ -97,6 +97,88 @@ fn plan_survives_its_binary_form() {
     assert_eq!(bytes, rich_plan().encode());
 }
 
+/// A plan with every instruction on lists.
+pub(crate) fn list_plan() -> Plan {
+    let mut p = PlanBuilder::new();
+    let mut e = p.entry("main");
+    let s = e.input_list(PortKind::Sequence, "s", Elem::F32, None);
+    let any = [DimSpec::expr("n"), DimSpec::fixed(3)];
+    let o = e.input_list(PortKind::Optional, "o", Elem::F32, Some(&any));
+    let x = e.input("x", Elem::F32, &[DimSpec::fixed(2), DimSpec::fixed(3)]);
+    let y = e.output("y", Elem::F32, &["2", "3"]);
+    let r = e.output_list(PortKind::OptionalSequence, "r", Elem::F32, Some(&["n", "3"]));
+    let (l, at) = (e.list("l"), Val::Imm(0));
+    let (dims, elem) = (vec![Val::Imm(2), Val::Imm(3)], Elem::F32);
+    e.list_op(ListOp::New { list: r, present: false });
+    e.list_op(ListOp::Copy { dst: l, src: s, take: false });
+    e.list_op(ListOp::Insert { list: l, at, src: x, elem, dims: dims.clone() });
+    let (axis, from, count, squeeze) = (1, Val::Imm(0), Val::Imm(1), true);
+    let part = Part { list: l, src: x, elem, dims, axis, from, count, squeeze };
+    e.list_op(ListOp::Part(Box::new(part)));
+    let n = e.list_len(o);
+    let d = e.list_dim(l, n, 1);
+    e.list_op(ListOp::Erase { list: l, at: d });
+    e.set_shape(0, &[2.into(), 3.into()]);
+    e.list_op(ListOp::Read { buf: y, list: l, at });
+    e.list_op(ListOp::Join { buf: y, list: l, elem, axis: 0, new_axis: true });
+    e.list_op(ListOp::Copy { dst: r, src: l, take: true });
+    e.finish();
+    p.finish().unwrap()
+}
+
+#[test]
+fn lists_survive_their_binary_form_and_raise_the_version() {
+    let plan = list_plan();
+    let bytes = plan.encode();
+    assert_eq!(Plan::decode(&bytes).unwrap(), plan);
+    for n in 0..bytes.len() {
+        assert!(Plan::decode(&bytes[..n]).is_err(), "truncated to {n}");
+    }
+    for i in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut b = bytes.clone();
+            b[i] ^= 1 << bit;
+            let _ = Plan::decode(&b);
+        }
+    }
+    let text = plan.to_string();
+    let signature = "main(s: seq<f32[…]>, o: opt<f32[n, 3]>, x: f32[2, 3]) -> \
+                     (y: f32[2, 3], r: opt<seq<f32[n, 3]>>)";
+    for part in [signature, "list.insert", "list.part", "list.erase", "list.join", "list absent"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    assert_eq!((version_of(&plan), version_of(&rich_plan())), (2, 1));
+    let file = EngineWriter::new(plan.clone(), "test").to_bytes(|_, _| Ok(())).unwrap();
+    let (m, _) = EngineFile::manifest(&file).unwrap();
+    assert_eq!((m.format_version, m.min_reader), (2, 2));
+    let kinds: Vec<&str> = m.entries[0].inputs.iter().map(|p| p.kind.as_str()).collect();
+    assert_eq!(kinds, ["sequence", "optional", ""]);
+}
+
+#[test]
+fn lists_and_bytes_are_not_confused() {
+    let with = |inst: Inst| {
+        let mut plan = list_plan();
+        plan.entries[0].code[0].inst = inst;
+        plan.validate().unwrap_err().to_string()
+    };
+    let list = |op| Inst::List(Box::new(op));
+    let (s, x, y) = (Buf(0), Buf(2), Buf(3));
+    let e = with(list(ListOp::New { list: s, present: true }));
+    assert!(e.contains("buffer written"), "{e}");
+    let e = with(list(ListOp::New { list: y, present: true }));
+    assert!(e.contains("needed a list"), "{e}");
+    let e = with(list(ListOp::Read { buf: Buf(4), list: s, at: Val::Imm(0) }));
+    assert!(e.contains("needed bytes"), "{e}");
+    let zero = Val::Imm(0);
+    let copy = Inst::Copy { dst: y, dst_offset: zero, src: s, src_offset: zero, bytes: zero };
+    assert!(with(copy).contains("needed bytes"));
+    let dims = vec![zero; 33];
+    let insert = ListOp::Insert { list: Buf(5), at: zero, src: x, elem: Elem::F32, dims };
+    assert!(with(list(insert)).contains("dims"));
+    assert!(with(Inst::SetShape { output: 1, dims: vec![zero; 2] }).contains("a tensor"));
+}
+
 #[test]
 fn dump_names_everything() {
     let text = rich_plan().to_string();

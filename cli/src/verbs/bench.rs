@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use silure::onnx::Size;
-use silure_engine::plan::{Entry, Plan};
+use silure_engine::plan::{Entry, Plan, PortKind};
 use silure_runtime::{
     Engine, Pool, ProfileRow, RunOptions, Session, SessionOptions, Tensor, TensorRef,
 };
@@ -115,6 +115,11 @@ pub fn inputs(
     if let Some(n) = given.keys().find(|n| !symbols.contains(&n.as_str())) {
         let present = if symbols.is_empty() { "none".into() } else { symbols.join(", ") };
         return Err(Failure::usage(format!("--size {n}: the dims are {present}")));
+    }
+    let list = entry.inputs.iter().chain(&entry.outputs).find(|p| p.kind != PortKind::Tensor);
+    if let Some(p) = list {
+        let port = plan.port_text(p);
+        return Err(Failure::unsupported(format!("{port}: only entries on tensors are measured")));
     }
     let mut sizes: Vec<Option<u64>> = symbols.iter().map(|s| given.get(*s).copied()).collect();
     let mut out = Vec::new();

@@ -15,7 +15,8 @@ use crate::sizes;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Outputs are written as out_0.npy, out_1.npy, … in output order. Types that \
-    NumPy lacks travel as raw bits: bf16 as u2, 8-bit floats and 4-bit types as u1, i4 as i1."
+    NumPy lacks travel as raw bits: bf16 as u2, 8-bit floats and 4-bit types as u1, i4 as i1. \
+    A sequence is an .npz with keys 0, 1, …; an optional is what it holds, or an .npz without keys."
 )]
 pub struct Args {
     /// A model or an engine
