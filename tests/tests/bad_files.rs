@@ -5,8 +5,12 @@
 mod bombs;
 #[path = "bad_files/external.rs"]
 mod external;
+#[path = "bad_files/names.rs"]
+mod names;
 #[path = "bad_files/nesting.rs"]
 mod nesting;
+#[path = "bad_files/operators.rs"]
+mod operators;
 #[path = "bad_files/programs.rs"]
 mod programs;
 #[path = "bad_files/structure.rs"]

@@ -117,6 +117,16 @@ impl Cx<'_, '_> {
         self.reshape(v, dims)
     }
 
+    /// The size of one axis, which must be there.
+    fn size_at(&self, v: ValueId, axis: usize, what: &str) -> Result<Dim> {
+        let dims = self.dims(v)?;
+        dims.get(axis).cloned().ok_or_else(|| {
+            self.wrong(format!("{what}: an axis is missing"))
+                .needed(format!("at least {} axes", axis + 1))
+                .present(dims.len().to_string())
+        })
+    }
+
     /// Makes axis `i` of `a` and axis `j` of `b` one dim.
     pub fn same_size(
         &mut self,
@@ -126,7 +136,7 @@ impl Cx<'_, '_> {
         j: usize,
         what: &str,
     ) -> Result<()> {
-        let (x, y) = (self.dims(*a)?[i].clone(), self.dims(*b)?[j].clone());
+        let (x, y) = (self.size_at(*a, i, what)?, self.size_at(*b, j, what)?);
         if let Agreed::Check(d) = self.unify(&x, &y, what)? {
             *a = self.refine(*a, i, &d)?;
             *b = self.refine(*b, j, &d)?;
@@ -142,7 +152,7 @@ impl Cx<'_, '_> {
         to: &Dim,
         what: &str,
     ) -> Result<()> {
-        let x = self.dims(*v)?[axis].clone();
+        let x = self.size_at(*v, axis, what)?;
         if let Agreed::Check(_) = self.unify(&x, to, what)? {
             *v = self.refine(*v, axis, to)?;
         }

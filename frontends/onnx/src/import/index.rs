@@ -278,6 +278,13 @@ fn tensor_scatter(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let rank = cx.rank(past)?;
     let axis = cx.axis(axis, rank)?;
     let dims = cx.dims(update)?;
+    if dims.len() != rank || axis == 0 {
+        return Err(cx
+            .wrong(
+                "the cache and the update have the same axes, the batch and that of `axis` first",
+            )
+            .present(format!("{} and {}, axis {axis}", cx.ty(past)?, cx.ty(update)?)));
+    }
     let length = cx.cut(update, axis, Dim::Const(0), dims[axis].clone())?;
     let length =
         cx.op("graph.shape_of", &[length], attrs! { start: axis as i64, end: axis as i64 + 1 })?;

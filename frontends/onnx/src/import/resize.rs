@@ -142,7 +142,11 @@ fn resampled(
 fn upsample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let mode = cx.word(n, "mode", "nearest")?;
     let x = cx.input(n, 0)?;
-    let mode = if mode == "nearest" { "nearest" } else { "linear" };
+    let mode = match mode.as_str() {
+        "bilinear" => "linear",
+        "nearest" | "linear" => &mode,
+        m => return Err(cx.wrong("attribute `mode` is neither nearest nor linear").present(m)),
+    };
     let mut attrs = attrs! { mode: mode, coordinates: "asymmetric", nearest: "floor" };
     let mut operands = [Some(x), None, None, None];
     let scales = if n.op.version < 7 {
@@ -245,6 +249,12 @@ fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         [operands[1], operands[2]] = sizes_at_run(cx, x, sizes, &axes, &policy)?;
         return resampled(cx, operands, attrs);
     };
+    if s.len() != own.len() {
+        return Err(cx
+            .wrong("the number of sizes is not that of the axes")
+            .needed(own.len().to_string())
+            .present(s.len().to_string()));
+    }
     // One scale for all: the smallest or the largest of those that the sizes ask for.
     let ratios = s.iter().zip(&own).map(|(s, n)| *s as f64 / *n as f64);
     let scale = match policy.as_str() {
