@@ -1,6 +1,6 @@
 """Runs exported backend cases with `silure run` and compares.
 
-    python run.py DIR SILURE [--only TEXT] [--jobs N] [--report FILE] [--expect FILE]
+    python run.py DIR SILURE [--only TEXT] [--jobs N] [--report FILE] [--least PERCENT]
 
 Every case is passed, refused (exit code 5: the operator, its version and types are named), excluded
 (EXCLUDED: outputs are random), wrong, or failed (anything else: a defect). The rule is that of onnx's

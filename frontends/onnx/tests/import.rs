@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{graph, int, node, with};
+use common::{graph, int, node, typed as value, with};
 use prost::Message;
 use silure_ir::eval::Interp;
 use silure_ir::{Context, Datum, Elem, Tensor, text, verify};
@@ -15,27 +15,6 @@ use silure_onnx::proto::{
     tensor_shape_proto::dimension::Value as Size,
 };
 use silure_onnx::{Code, Error, ImportOptions, Imported, Limits, Model, import};
-
-/// A typed value: dims are numbers, names, or `?`.
-fn value(name: &str, elem: i32, dims: &[&str]) -> ValueInfoProto {
-    let dim = dims
-        .iter()
-        .map(|d| Dimension {
-            value: match d.parse::<i64>() {
-                Ok(v) => Some(Size::DimValue(v)),
-                Err(_) if *d == "?" => None,
-                Err(_) => Some(Size::DimParam(d.to_string())),
-            },
-            ..Default::default()
-        })
-        .collect();
-    let tensor = TensorInfo { elem_type: Some(elem), shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto {
-        name: Some(name.into()),
-        r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)), ..Default::default() }),
-        ..Default::default()
-    }
-}
 
 fn ints(name: &str, v: &[i64]) -> TensorProto {
     TensorProto {
