@@ -8,10 +8,9 @@ use common::{graph, int, node, typed as value, with};
 use prost::Message;
 use silure_ir::eval::Interp;
 use silure_ir::{Context, Datum, Elem, Tensor, text, verify};
-use silure_onnx::proto::type_proto::{Tensor as TensorInfo, Value};
+use silure_onnx::proto::type_proto::Value;
 use silure_onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, tensor_shape_proto::Dimension,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
     tensor_shape_proto::dimension::Value as Size,
 };
 use silure_onnx::{Code, Error, ImportOptions, Imported, Limits, Model, import};
