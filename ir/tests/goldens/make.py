@@ -183,7 +183,6 @@ for last in [0, 1]:
         onnx(f"{op} {{axis = 1, keep = true, last = {str(bool(last)).lower()}}}", [m], node, axis=1, select_last_index=last)
 onnx("softmax {axis = 1}", [x234], "Softmax", axis=1)
 onnx("log_softmax", [x234], "LogSoftmax")
-onnx("hardmax", [m], "Hardmax")
 
 # Normalisation.
 onnx("layer_norm {axis = 1, stats = true}", [x234, f(3, 4), f(3, 4)], "LayerNormalization", outs=3, axis=1)
@@ -197,15 +196,6 @@ sc, bi = f(4), f(4)
 case("group_norm {groups = 2}", [n4, sc, bi], [(g * sc[:, None] + bi[:, None]).astype(np.float32)])
 onnx("instance_norm", [n4, sc, bi], "InstanceNormalization")
 onnx("batch_norm {epsilon = 0.001}", [n4, sc, bi, f(4), np.abs(f(4))], "BatchNormalization", epsilon=0.001)
-# The reference evaluator's LRN loops over the batch instead of the channels.
-lx = f(1, 5, 2, 2).astype(np.float64)
-sq = np.stack([(lx[:, max(0, ch - 1) : ch + 3] ** 2).sum(1) for ch in range(5)], 1)
-case("lrn {size = 4, alpha = 0.5, bias = 2.0}", [lx.astype(np.float32)], [(lx / (2 + 0.125 * sq) ** 0.75).astype(np.float32)])
-case("lp_normalize {axis = 1}", [x234], [x234 / np.linalg.norm(x234, axis=1, keepdims=True)])
-case("lp_normalize {axis = 2, p = 1}", [x234], [x234 / np.abs(x234).sum(2, keepdims=True)])
-mv = f(2, 3, 2, 2)
-c = mv - mv.mean((0, 2, 3), keepdims=True)
-case("mean_variance_norm", [mv], [(c / (c.std((0, 2, 3), keepdims=True) + 1e-9)).astype(np.float32)])
 
 # Quantisation.
 q = (f(2, 3) * 20).astype(np.float32)

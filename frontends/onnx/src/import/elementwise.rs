@@ -2,7 +2,7 @@
 //! broadcast first.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Attrs, Dim, Elem, OpDef, ValueId, attrs};
+use silure_ir::{Attrs, Class, Dim, Elem, OpDef, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -270,7 +270,16 @@ fn bit_shift(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         "RIGHT" => &arith::SHR,
         d => return Err(cx.wrong("attribute `direction` is neither LEFT nor RIGHT").present(d)),
     };
-    let (a, b) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let (a, mut b) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let elem = cx.elem(b)?;
+    if def.name == arith::SHR.name && elem.class() == Class::Signed {
+        // A count that is negative or not below the width leaves the sign alone.
+        let last = elem.bits() as f64 - 1.0;
+        let (low, high) = (cx.with(&arith::LT, b, 0.0)?, cx.with(&arith::GT, b, last)?);
+        let outside = cx.one(&arith::OR, &[low, high], attrs! {})?;
+        let last = cx.number(elem, last)?;
+        b = cx.elementwise(&arith::SELECT, &[outside, last, b], attrs! {})?;
+    }
     Ok(vec![cx.two(def, a, b)?])
 }
 

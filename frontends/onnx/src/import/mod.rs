@@ -26,6 +26,7 @@ mod control;
 mod cx;
 mod dims;
 mod elementwise;
+mod fold;
 mod index;
 mod legacy;
 mod linalg;
@@ -40,10 +41,13 @@ mod reduce_run;
 mod resize;
 mod rnn;
 mod rotary;
+mod sample;
 mod sequence;
 mod shape;
+mod signal;
 mod signature;
 mod slice;
+mod training;
 mod weights;
 mod window;
 
@@ -54,14 +58,13 @@ use silure_ir::{Module, ValueId};
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::{Node, Program};
 use crate::load::Model;
+use crate::opsets::newest;
 use cx::Cx;
 pub use signature::{ImportOptions, Size};
 pub use weights::Files;
 
 /// The oldest opset of ONNX's own domain whose operators are read.
 pub const OLDEST_OPSET: i64 = 1;
-/// The newest opset of ONNX's own domain whose operators are known here.
-pub const NEWEST_OPSET: i64 = 26;
 
 /// A model as IR.
 #[derive(Debug)]
@@ -115,6 +118,10 @@ static TABLES: &[&[Record]] = &[
     loss::TABLE,
     sequence::TABLE,
     window::TABLE,
+    fold::TABLE,
+    sample::TABLE,
+    signal::TABLE,
+    training::TABLE,
 ];
 
 fn records() -> impl Iterator<Item = &'static Record> {
@@ -141,11 +148,15 @@ pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
     check_opset(model)?;
     check_supported(&program)?;
     let mut cx = Cx::new(model, &program, options);
-    if let Some(v) = model.opset("").filter(|v| *v > NEWEST_OPSET) {
-        cx.note(format!(
-            "opset {v} is newer than {NEWEST_OPSET}, the newest known here; operators are read by \
-             the rules of {NEWEST_OPSET}"
-        ));
+    for (domain, v) in model.opsets() {
+        let newest = newest(domain);
+        if newest > 0 && *v > newest {
+            let of = if domain.is_empty() { String::new() } else { format!(" of `{domain}`") };
+            cx.note(format!(
+                "opset {v}{of} is newer than {newest}, the newest known here; operators are read \
+                 by the rules of {newest}"
+            ));
+        }
     }
     if program.dead_nodes > 0 {
         cx.note(format!("{} nodes that no output needs were left out", program.dead_nodes));
