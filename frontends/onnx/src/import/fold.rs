@@ -1,7 +1,7 @@
 //! Blocks and pooled elements back into images.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Attr, Attrs, Dim, Elem, Num, Tensor, ValueId, attrs};
+use silure_ir::{Attr, Attrs, Dim, Elem, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -25,10 +25,8 @@ impl Cx<'_, '_> {
 impl Cx<'_, '_> {
     /// Numbers of rank 0 as a list.
     fn stacked(&mut self, numbers: &[ValueId]) -> Result<ValueId> {
-        let each: Vec<ValueId> = numbers
-            .iter()
-            .map(|v| self.reshape(*v, vec![Dim::Const(1)]))
-            .collect::<Result<_>>()?;
+        let each: Vec<ValueId> =
+            numbers.iter().map(|v| self.reshape(*v, vec![Dim::Const(1)])).collect::<Result<_>>()?;
         self.concat(&each, 0)
     }
 

@@ -24,6 +24,7 @@ mod constant;
 mod contrib;
 mod control;
 mod cx;
+mod detect;
 mod dims;
 mod elementwise;
 mod fold;
@@ -119,6 +120,7 @@ static TABLES: &[&[Record]] = &[
     sequence::TABLE,
     window::TABLE,
     fold::TABLE,
+    detect::TABLE,
     sample::TABLE,
     signal::TABLE,
     training::TABLE,

@@ -133,13 +133,26 @@ fn dft(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     };
     let x = cx.input(n, 0)?;
     let rank = cx.rank(x)?;
+    let length = match cx.maybe(n, 1)? {
+        Some(v) => Some(scalar(cx, v)?),
+        None => None,
+    };
     let axis = match n.op.version {
         ..20 => cx.int_or(n, "axis", 1)?,
         _ => match cx.maybe(n, 2)? {
             None => -2,
             Some(a) => match cx.known_ints(a).as_deref() {
                 Some(&[a]) => a,
-                _ => return Err(cx.unsupported("the axis is known only at run time")),
+                _ if rank < 2 => -1,
+                _ => {
+                    // Counted from the front, and never the last.
+                    let a = scalar(cx, a)?;
+                    let back = cx.with(&arith::LT, a, 0.0)?;
+                    let front = cx.with(&arith::ADD, a, rank as f64)?;
+                    let a = cx.elementwise(&arith::SELECT, &[back, front, a], attrs! {})?;
+                    let marked = cx.marked(a, rank - 1)?;
+                    return Ok(vec![dft_marked(cx, x, length, &t, marked, 0)?]);
+                }
             },
         },
     };
@@ -147,8 +160,19 @@ fn dft(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     if axis + 1 == rank {
         return Err(cx.wrong("the axis is that of the real and imaginary parts"));
     }
-    let length = match cx.maybe(n, 1)? {
-        Some(v) => scalar(cx, v)?,
+    Ok(vec![dft_along(cx, x, length, &t, axis)?])
+}
+
+/// The transform along a known axis, of the whole axis if no length is given.
+fn dft_along(
+    cx: &mut Cx<'_, '_>,
+    x: ValueId,
+    length: Option<ValueId>,
+    t: &Transform,
+    axis: usize,
+) -> Result<ValueId> {
+    let length = match length {
+        Some(l) => l,
         None => {
             let size = cx.size_of(x, axis)?;
             if t.inverse && t.onesided {
@@ -159,7 +183,28 @@ fn dft(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
             }
         }
     };
-    Ok(vec![cx.dft(x, axis, length, &t)?])
+    cx.dft(x, axis, length, t)
+}
+
+/// The transform along the marked one of the axes from `axis` on: a branch for each.
+fn dft_marked(
+    cx: &mut Cx<'_, '_>,
+    x: ValueId,
+    length: Option<ValueId>,
+    t: &Transform,
+    marked: ValueId,
+    axis: usize,
+) -> Result<ValueId> {
+    if axis + 2 >= cx.rank(x)? {
+        return dft_along(cx, x, length, t, axis);
+    }
+    let here = cx.cut(marked, 0, Dim::from(axis), Dim::from(axis + 1))?;
+    let then = cx.region(&[], |cx, _| Ok(vec![dft_along(cx, x, length, t, axis)?]))?;
+    let other =
+        cx.region(&[], |cx, _| Ok(vec![dft_marked(cx, x, length, t, marked, axis + 1)?]))?;
+    let def = cx.def("graph.if")?;
+    let op = cx.build(def, &[Some(here)], attrs! {}, &[then, other], &[])?;
+    Ok(cx.f.op(op).results[0])
 }
 
 /// Frames of a signal `[batch, length, parts]`, each multiplied by a window and transformed.
