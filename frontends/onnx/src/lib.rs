@@ -33,7 +33,10 @@ pub use error::{Code, Error, Result, quote};
 pub use external::ExternalFile;
 pub use functions::Bodies;
 pub use graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId};
-pub use import::{Files, ImportOptions, Imported, OLDEST_OPSET, Size, import, operators};
+pub use import::{
+    Coverage, Files, ImportOptions, Imported, OLDEST_OPSET, Size, coverage, import, operators,
+    ops_page,
+};
 pub use limits::Limits;
 pub use load::{Model, NEWEST_IR};
 pub use opsets::{OPERATORS, Operator, newest};

@@ -1,7 +1,7 @@
 //! Blocks and pooled elements back into images.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Attr, Attrs, Dim, Elem, ValueId, attrs};
+use silure_ir::{Attr, Attrs, Dim, Elem, Num, Tensor, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -9,18 +9,6 @@ use crate::error::Result;
 use crate::graph::Node;
 
 pub(super) const TABLE: &[Record] = &[record("Col2Im", col2im), record("MaxUnpool", max_unpool)];
-
-impl Cx<'_, '_> {
-    /// Zeros of an element type and a shape.
-    pub fn zeros(&mut self, elem: Elem, dims: Vec<Dim>) -> Result<ValueId> {
-        let value = Tensor::scalar(elem, Num::F(0.0));
-        self.op(
-            "graph.full",
-            &[],
-            Attrs::new().with("value", value).with("shape", Attr::Dims(dims)),
-        )
-    }
-}
 
 impl Cx<'_, '_> {
     /// Numbers of rank 0 as a list.

@@ -23,6 +23,7 @@ mod body;
 mod constant;
 mod contrib;
 mod control;
+mod coverage;
 mod cx;
 mod detect;
 mod dims;
@@ -52,14 +53,13 @@ mod training;
 mod weights;
 mod window;
 
-use std::collections::BTreeMap;
-
 use silure_ir::{Module, ValueId};
 
-use crate::error::{Code, Error, Result, quote};
-use crate::graph::{Node, Program};
+use crate::error::{Code, Error, Result};
+use crate::graph::Node;
 use crate::load::Model;
 use crate::opsets::newest;
+pub use coverage::{Coverage, coverage, ops_page};
 use cx::Cx;
 pub use signature::{ImportOptions, Size};
 pub use weights::Files;
@@ -148,7 +148,7 @@ fn find(op: &crate::graph::Op<'_>) -> Option<&'static Record> {
 pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
     let program = model.resolve()?;
     check_opset(model)?;
-    check_supported(&program)?;
+    coverage::check_supported(&program)?;
     let mut cx = Cx::new(model, &program, options);
     for (domain, v) in model.opsets() {
         let newest = newest(domain);
@@ -176,56 +176,4 @@ fn check_opset(model: &Model) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Looks every operator up; the error lists all that have no converter.
-fn check_supported(program: &Program<'_>) -> Result<()> {
-    struct Missing {
-        count: usize,
-        names: Vec<String>,
-        types: Vec<String>,
-    }
-    let mut missing: BTreeMap<String, Missing> = BTreeMap::new();
-    program.visit(&mut |node| {
-        if find(&node.op).is_some() {
-            return;
-        }
-        let entry = missing.entry(node.op.to_string()).or_insert(Missing {
-            count: 0,
-            names: vec![],
-            types: vec![],
-        });
-        entry.count += 1;
-        if entry.names.len() < 3 {
-            entry.names.push(quote(&node.location(&program.values)));
-        }
-        let types: Vec<String> = node
-            .inputs
-            .iter()
-            .map(|v| v.map_or("_".into(), |v| signature::describe(program.value(v).ty)))
-            .collect();
-        let types = format!("({})", types.join(", "));
-        if entry.types.len() < 3 && !entry.types.contains(&types) {
-            entry.types.push(types);
-        }
-    });
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let total: usize = missing.values().map(|m| m.count).sum();
-    let mut e = Error::new(
-        Code::Unsupported,
-        "the model",
-        format!("{} operators are not supported ({total} nodes)", missing.len()),
-    );
-    for (op, m) in missing {
-        let more = if m.count > m.names.len() { ", …" } else { "" };
-        e = e.detail(format!(
-            "{op} × {}: {}{more}; operands {}",
-            m.count,
-            m.names.join(", "),
-            m.types.join(" ")
-        ));
-    }
-    Err(e)
 }
