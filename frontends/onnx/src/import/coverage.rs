@@ -7,7 +7,7 @@ use super::{TABLES, find, signature};
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::Program;
 use crate::load::Model;
-use crate::opsets::OPERATORS;
+use crate::opsets::{OPERATORS, newest};
 
 /// One operator of a model, in one version.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,6 +126,17 @@ pub fn ops_page() -> String {
         };
         let _ = writeln!(out, "| {} | {} | {verdict} |", o.name, list(o.versions));
     }
-    let _ = write!(out, "\n{read} of {all} operators are converted.\n");
+    let _ = write!(out, "\n{read} of {all} operators of ONNX are converted.\n");
+    let mut domain = "";
+    for (d, name) in super::operators() {
+        if newest(d) > 0 {
+            continue;
+        }
+        if domain != d {
+            domain = d;
+            let _ = write!(out, "\n## {d}\n\n| operator | verdict |\n|---|---|\n");
+        }
+        let _ = writeln!(out, "| {name} | converted |");
+    }
     out
 }
