@@ -13,7 +13,10 @@ fn ops_page_is_fresh() {
 
 #[test]
 fn every_converter_is_for_an_operator_of_onnx() {
-    let onnx = |o: &(&'static str, _)| silure_onnx::newest(o.0) > 0;
+    // ONNX Runtime writes one of its own in ONNX's domain.
+    let onnx = |o: &(&'static str, &'static str)| {
+        silure_onnx::newest(o.0) > 0 && o.1 != "SimplifiedLayerNormalization"
+    };
     for (domain, name) in silure_onnx::operators().into_iter().filter(onnx) {
         let known = silure_onnx::OPERATORS.iter().any(|o| o.domain == domain && o.name == name);
         assert!(known, "{domain} {name} is not in the table of operators");

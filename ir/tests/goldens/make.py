@@ -282,4 +282,19 @@ onnx("attention {causal = true}", [Q, f(1, 4, 3, 8), f(1, 4, 3, 8)], "Attention"
 keep = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 0]], bool)
 onnx("attention", [Q, K, V, keep], "Attention")
 
+# Determinants and detection.
+onnx("det", [np.array([[[0, 2, 1], [3, -1, 4], [5, 6, 0]], [[1, 2, 3], [2, 4, 6], [7, 8, 9]]], np.float32)], "Det")
+boxes = np.array([[[0, 0, 1, 1], [0, 0.1, 1, 1.1], [1, 0.9, 0, -0.1], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101]]], np.float32)
+scores = np.array([[[0.9, 0.75, 0.6, 0.95, 0.5, 0.3]]], np.float32)
+onnx("non_max_suppression", [boxes, scores, I(2), np.array([0.5], np.float32), np.array([0.4], np.float32)], "NonMaxSuppression")
+maps = np.arange(48, dtype=np.float32).reshape(2, 1, 4, 6) % 7
+rois = np.array([[0, 0, 5, 3], [1, 1, 3, 4], [-2, 0.5, 4, 9]], np.float32)
+for mode in ["avg", "max"]:
+    for half in [False, True]:
+        onnx(
+            f"roi_align {{height = 2, width = 2, sampling = 2, scale = 0.5, half_pixel = {str(half).lower()}, mode = \"{mode}\"}}",
+            [maps, rois, I(1, 0, 1)], "RoiAlign", output_height=2, output_width=2, sampling_ratio=2, spatial_scale=0.5,
+            mode=mode, coordinate_transformation_mode="half_pixel" if half else "output_half_pixel",
+        )
+
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))
