@@ -107,6 +107,7 @@ fn check_lists_every_op_with_a_verdict() {
     assert!(v[0]["ops"].as_array().unwrap().iter().all(|o| o["ok"] == true));
     let r = silure(&["check", &model, "--target", "cuda:sm_80"]).code(5);
     assert!(r.out.contains("not lowered to cuda yet"));
+    assert!(r.out.contains("converted"), "{}", r.out);
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! `check`: what a target cannot run of a model, all at once and before any code is made.
+//! `check`: what a target cannot run of a model, all at once and before any code is made. First the
+//! operators of an ONNX file and whether they are converted, then the ops they became, target by target.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use silure::ir::{FuncKind, Module};
-use silure::{Compiler, Options, Phase};
+use silure::{Compiler, Options, Phase, onnx};
 
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs};
@@ -36,6 +37,11 @@ struct Line {
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let compiler = Compiler::new()?;
     let options = a.compile.options();
+    if !a.json
+        && let Some(text) = operators(&a.model)?
+    {
+        report.out(&text)?;
+    }
     let (mut lines, mut tables) = (vec![], vec![]);
     for name in &options.targets {
         let target = compiler.targets.parse(name).map_err(silure::Error::target)?;
@@ -80,6 +86,26 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         return Err(Failure::unsupported(m));
     }
     Ok(())
+}
+
+/// The operators of an ONNX file: version, count, operand types, and whether they are converted.
+fn operators(path: &Path) -> Result<Option<String>> {
+    if model::is_text(path) || model::is_engine(path)? {
+        return Ok(None);
+    }
+    let mut rows = vec![row!["operator", "count", "verdict", "operands"]];
+    for c in
+        onnx::Model::open(path).and_then(|m| onnx::coverage(&m)).map_err(silure::Error::from)?
+    {
+        let verdict = match (c.converted, c.inlined) {
+            (false, _) => "refused",
+            (true, 0) => "converted",
+            (true, n) if n == c.count => "converted, in function bodies",
+            (true, _) => "converted, some in function bodies",
+        };
+        rows.push(row![c.op, c.count, verdict, c.types.join(" ")]);
+    }
+    Ok(Some(format!("ONNX\n{}", table(&rows, &[1]))))
 }
 
 /// Ops outside of kernels by name, split by verdict.

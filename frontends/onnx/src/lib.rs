@@ -19,6 +19,7 @@ mod graph;
 mod import;
 mod limits;
 mod load;
+mod opsets;
 mod scan;
 mod tensor;
 
@@ -33,8 +34,10 @@ pub use external::ExternalFile;
 pub use functions::Bodies;
 pub use graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId};
 pub use import::{
-    Files, ImportOptions, Imported, NEWEST_OPSET, OLDEST_OPSET, Size, import, operators,
+    Coverage, Files, ImportOptions, Imported, OLDEST_OPSET, Size, coverage, import, operators,
+    ops_page,
 };
 pub use limits::Limits;
 pub use load::{Model, NEWEST_IR};
+pub use opsets::{OPERATORS, Operator, newest};
 pub use tensor::{Data, Tensor, elem, elements};

@@ -183,7 +183,6 @@ for last in [0, 1]:
         onnx(f"{op} {{axis = 1, keep = true, last = {str(bool(last)).lower()}}}", [m], node, axis=1, select_last_index=last)
 onnx("softmax {axis = 1}", [x234], "Softmax", axis=1)
 onnx("log_softmax", [x234], "LogSoftmax")
-onnx("hardmax", [m], "Hardmax")
 
 # Normalisation.
 onnx("layer_norm {axis = 1, stats = true}", [x234, f(3, 4), f(3, 4)], "LayerNormalization", outs=3, axis=1)
@@ -197,15 +196,6 @@ sc, bi = f(4), f(4)
 case("group_norm {groups = 2}", [n4, sc, bi], [(g * sc[:, None] + bi[:, None]).astype(np.float32)])
 onnx("instance_norm", [n4, sc, bi], "InstanceNormalization")
 onnx("batch_norm {epsilon = 0.001}", [n4, sc, bi, f(4), np.abs(f(4))], "BatchNormalization", epsilon=0.001)
-# The reference evaluator's LRN loops over the batch instead of the channels.
-lx = f(1, 5, 2, 2).astype(np.float64)
-sq = np.stack([(lx[:, max(0, ch - 1) : ch + 3] ** 2).sum(1) for ch in range(5)], 1)
-case("lrn {size = 4, alpha = 0.5, bias = 2.0}", [lx.astype(np.float32)], [(lx / (2 + 0.125 * sq) ** 0.75).astype(np.float32)])
-case("lp_normalize {axis = 1}", [x234], [x234 / np.linalg.norm(x234, axis=1, keepdims=True)])
-case("lp_normalize {axis = 2, p = 1}", [x234], [x234 / np.abs(x234).sum(2, keepdims=True)])
-mv = f(2, 3, 2, 2)
-c = mv - mv.mean((0, 2, 3), keepdims=True)
-case("mean_variance_norm", [mv], [(c / (c.std((0, 2, 3), keepdims=True) + 1e-9)).astype(np.float32)])
 
 # Quantisation.
 q = (f(2, 3) * 20).astype(np.float32)
@@ -291,5 +281,20 @@ onnx("attention", [Q, K, V, f(3, 5)], "Attention")
 onnx("attention {causal = true}", [Q, f(1, 4, 3, 8), f(1, 4, 3, 8)], "Attention", is_causal=1)
 keep = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 0]], bool)
 onnx("attention", [Q, K, V, keep], "Attention")
+
+# Determinants and detection.
+onnx("det", [np.array([[[0, 2, 1], [3, -1, 4], [5, 6, 0]], [[1, 2, 3], [2, 4, 6], [7, 8, 9]]], np.float32)], "Det")
+boxes = np.array([[[0, 0, 1, 1], [0, 0.1, 1, 1.1], [1, 0.9, 0, -0.1], [0, 10, 1, 11], [0, 10.1, 1, 11.1], [0, 100, 1, 101]]], np.float32)
+scores = np.array([[[0.9, 0.75, 0.6, 0.95, 0.5, 0.3]]], np.float32)
+onnx("non_max_suppression", [boxes, scores, I(2), np.array([0.5], np.float32), np.array([0.4], np.float32)], "NonMaxSuppression")
+maps = np.arange(48, dtype=np.float32).reshape(2, 1, 4, 6) % 7
+rois = np.array([[0, 0, 5, 3], [1, 1, 3, 4], [-2, 0.5, 4, 9]], np.float32)
+for mode in ["avg", "max"]:
+    for half in [False, True]:
+        onnx(
+            f"roi_align {{height = 2, width = 2, sampling = 2, scale = 0.5, half_pixel = {str(half).lower()}, mode = \"{mode}\"}}",
+            [maps, rois, I(1, 0, 1)], "RoiAlign", output_height=2, output_width=2, sampling_ratio=2, spatial_scale=0.5,
+            mode=mode, coordinate_transformation_mode="half_pixel" if half else "output_half_pixel",
+        )
 
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))

@@ -24,6 +24,7 @@ pub mod abi;
 pub mod attention;
 pub mod cast;
 pub mod conv;
+pub mod detect;
 pub mod gemm;
 pub mod half;
 pub mod helpers;

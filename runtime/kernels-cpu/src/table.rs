@@ -1,7 +1,7 @@
 //! Every macro-kernel by name.
 
 use crate::abi::Kernel;
-use crate::{attention, cast, conv, gemm, movement, quant, rnn, rows};
+use crate::{attention, cast, conv, detect, gemm, movement, quant, rnn, rows};
 
 /// All kernels. Names are unique and stable: engine files refer to them.
 pub static KERNELS: &[&Kernel] = &[
@@ -12,6 +12,8 @@ pub static KERNELS: &[&Kernel] = &[
     &gemm::double::MATMUL_F64,
     &gemm::double::MATMUL_I32,
     &gemm::double::MATMUL_I64,
+    &gemm::det::DET_F32,
+    &gemm::det::DET_F64,
     &rows::softmax::SOFTMAX_F32,
     &rows::softmax::LOG_SOFTMAX_F32,
     &rows::norm::LAYER_NORM_F32,
@@ -69,6 +71,10 @@ pub static KERNELS: &[&Kernel] = &[
     &movement::select::TOP_K_U8,
     &movement::select::TOP_K_I32,
     &movement::select::TOP_K_I64,
+    &movement::select::TOP_K_U64,
+    &movement::select::TOP_K_U32,
+    &movement::select::TOP_K_U16,
+    &movement::select::TOP_K_I16,
     &movement::unique::UNIQUE_COUNT_F32,
     &movement::unique::UNIQUE_FILL_F32,
     &movement::unique::UNIQUE_COUNT_I32,
@@ -78,6 +84,10 @@ pub static KERNELS: &[&Kernel] = &[
     &movement::unique::UNIQUE_COUNT_U8,
     &movement::unique::UNIQUE_FILL_U8,
     &movement::resize::RESIZE_F32,
+    &movement::sample::GRID_SAMPLE_F32,
+    &detect::NMS_COUNT,
+    &detect::NMS_FILL,
+    &detect::ROI_ALIGN_F32,
     &quant::QUANTIZE_U8,
     &quant::QUANTIZE_I8,
     &quant::DEQUANTIZE_U8,

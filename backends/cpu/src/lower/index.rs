@@ -168,7 +168,10 @@ static SCATTER_ND: Lowering = Lowering {
 
 static TOP_K: Lowering = Lowering {
     op: "graph.top_k",
-    can: |cx| elem_is(cx, &[Elem::F32, Elem::F64, Elem::I8, Elem::U8, Elem::I32, Elem::I64]),
+    can: |cx| {
+        use Elem::{F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
+        elem_is(cx, &[F32, F64, I8, U8, I16, U16, I32, U32, I64, U64])
+    },
     lower: |l, op| {
         let (x, values, indices) = (l.operand(op, 0)?, l.out(op, 0)?, l.out(op, 1)?);
         let (t, a) = (l.t(x)?, l.attrs(op));

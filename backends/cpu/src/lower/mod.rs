@@ -8,6 +8,7 @@
 
 mod anchor;
 mod create;
+mod detect;
 mod index;
 mod list;
 mod matmul;
@@ -60,6 +61,7 @@ impl Default for Lowerings {
         for topic in [
             anchor::TABLE,
             create::TABLE,
+            detect::TABLE,
             index::TABLE,
             matmul::TABLE,
             movement::TABLE,

@@ -370,7 +370,8 @@ static SPACE_TO_DEPTH: Lowering = Lowering {
         let (t, b) = (l.t(x)?, Dim::Const(a.int("block")));
         let (h, w) = (y.dims[2].clone(), y.dims[3].clone());
         let from = vec![t.dims[0].clone(), t.dims[1].clone(), h, b.clone(), w, b];
-        Ok(vec![permuted(l, x, y, &from, &[0, 3, 5, 1, 2, 4])?])
+        let perm = if a.str("mode") == "CRD" { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+        Ok(vec![permuted(l, x, y, &from, &perm)?])
     },
 };
 

@@ -9,13 +9,22 @@ use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, bias};
 use silure_kernels_cpu::gemm::int8::{Stage, per};
 use silure_kernels_cpu::movement::resize::{self, Resize};
+use silure_kernels_cpu::movement::sample::{self, GridSample};
 
 use super::matmul::Tail;
 use super::{Lower, Lowering, Sizes, elem_is, f32_bits, f64_bits, product};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] =
-    &[&CONV, &CONV_TRANSPOSE, &CONV_INTEGER, &MAX_POOL, &AVERAGE_POOL, &LP_POOL, &RESIZE];
+pub(super) static TABLE: &[&Lowering] = &[
+    &CONV,
+    &CONV_TRANSPOSE,
+    &CONV_INTEGER,
+    &MAX_POOL,
+    &AVERAGE_POOL,
+    &LP_POOL,
+    &RESIZE,
+    &GRID_SAMPLE,
+];
 
 /// The most spatial axes a kernel takes.
 const SPATIAL: usize = 3;
@@ -311,5 +320,47 @@ static RESIZE: Lowering = Lowering {
             .flag("antialias", a.bool("antialias"))
             .done()?;
         Ok(vec![l.launch1("resize.f32", &[Some(x)], y, sizes)?])
+    },
+};
+
+const SAMPLING: &[(&str, usize)] = &[
+    ("nearest", sample::mode::NEAREST),
+    ("linear", sample::mode::LINEAR),
+    ("cubic", sample::mode::CUBIC),
+];
+const PADDING: &[(&str, usize)] = &[
+    ("zeros", sample::padding::ZEROS),
+    ("border", sample::padding::BORDER),
+    ("reflection", sample::padding::REFLECTION),
+];
+
+static GRID_SAMPLE: Lowering = Lowering {
+    op: "graph.grid_sample",
+    can: |cx| {
+        spatial(cx, &[Elem::F32])?;
+        match cx.tensor(1).map_err(|e| e.message)?.elem {
+            Elem::F32 => Ok(()),
+            e => Err(format!("places of type {e}; f32 is supported")),
+        }
+    },
+    lower: |l, op| {
+        let (x, grid, y, a) = (l.operand(op, 0)?, l.operand(op, 1)?, l.out(op, 0)?, l.attrs(op));
+        let t = l.t(x)?;
+        let places = match (a.bool("pixels"), a.bool("align_corners")) {
+            (true, _) => sample::places::ELEMENTS,
+            (_, true) => sample::places::CENTRES,
+            _ => sample::places::EDGES,
+        };
+        let sizes = Sizes::of(GridSample::FIELDS)
+            .set("batch", t.dims[0].clone())
+            .set("channels", t.dims[1].clone())
+            .right("x", &t.dims[2..], 1)
+            .code("rank", t.rank() - 2)
+            .set("outs", product(&y.dims[2..]))
+            .code("mode", code(SAMPLING, a.str("mode"))?)
+            .code("padding", code(PADDING, a.str("padding"))?)
+            .code("places", places)
+            .done()?;
+        Ok(vec![l.launch1("grid_sample.f32", &[Some(x), Some(grid)], y, sizes)?])
     },
 };

@@ -241,7 +241,7 @@ static CUMSUM: Lowering = Lowering {
             .set("inner", inner)
             .flag("exclusive", a.bool("exclusive"))
             .flag("reverse", a.bool("reverse"))
-            .flag("product", false)
+            .flag("product", a.bool("product"))
             .done()?;
         let kernel = format!("scan.{}", t.elem);
         Ok(vec![l.launch1(&kernel, &[Some(x)], y, sizes)?])

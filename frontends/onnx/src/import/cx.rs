@@ -350,16 +350,25 @@ impl<'p, 'm> Cx<'p, 'm> {
 
     /// The value of a constant, or of ops on constants (at most a few thousand elements).
     pub fn constant_value(&mut self, v: ValueId) -> Option<Arc<Tensor>> {
-        self.fold(v, 64)
+        self.fold(v, 64, FOLD_LIMIT)
     }
 
-    fn fold(&mut self, v: ValueId, depth: usize) -> Option<Arc<Tensor>> {
+    /// The same as a constant if ops on constants make it and nothing on the way has more than `limit`
+    /// elements.
+    pub fn folded(&mut self, v: ValueId, limit: i64, name: &str) -> Result<ValueId> {
+        match self.fold(v, 64, limit) {
+            Some(t) => self.stored((*t).clone(), name),
+            None => Ok(v),
+        }
+    }
+
+    fn fold(&mut self, v: ValueId, depth: usize, limit: i64) -> Option<Arc<Tensor>> {
         if let Some(t) = constant_of(&self.f, v) {
             return Some(t.clone());
         }
         let ty = self.f.ty(v).as_tensor()?.clone();
         let count = ty.count().as_const()?;
-        if !(0..=FOLD_LIMIT).contains(&count) || depth == 0 {
+        if !(0..=limit).contains(&count) || depth == 0 {
             return None;
         }
         if let Some(k) = &self.f.value(v).known
@@ -372,7 +381,7 @@ impl<'p, 'm> Cx<'p, 'm> {
         let mut inputs = Vec::new();
         for s in slots {
             inputs.push(match s {
-                Some(v) => Some(Datum::Tensor(self.fold(v, depth - 1)?)),
+                Some(v) => Some(Datum::Tensor(self.fold(v, depth - 1, limit)?)),
                 None => None,
             });
         }

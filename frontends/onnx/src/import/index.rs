@@ -23,10 +23,37 @@ pub(super) const TABLE: &[Record] = &[
     record("EyeLike", eye_like),
     record("Trilu", trilu),
     record("Range", range),
-    record("CumSum", cum_sum),
+    record("CumSum", |cx, n| cumulate(cx, n, false)),
+    record("CumProd", |cx, n| cumulate(cx, n, true)),
     record("ReverseSequence", reverse_sequence),
     record("TensorScatter", tensor_scatter),
 ];
+
+impl Cx<'_, '_> {
+    /// 0, 1, … below the number that a rank-0 i64 holds (none if it is negative).
+    pub fn iota(&mut self, count: ValueId) -> Result<ValueId> {
+        let (zero, one) = (self.number(Elem::I64, 0.0)?, self.number(Elem::I64, 1.0)?);
+        // A count that folds is a size.
+        let count = match self.constant_value(count) {
+            Some(t) => self.constant((*t).clone())?,
+            None => count,
+        };
+        self.op("graph.range", &[zero, count, one], attrs! {})
+    }
+
+    /// Element `i` of a rank-1 value, as rank 0.
+    pub fn element(&mut self, v: ValueId, i: usize) -> Result<ValueId> {
+        let v = self.cut(v, 0, Dim::from(i), Dim::from(i + 1))?;
+        self.reshape(v, vec![])
+    }
+
+    /// Size of axis `axis` of x, as a rank-0 i64.
+    pub fn size_of(&mut self, x: ValueId, axis: usize) -> Result<ValueId> {
+        let a = axis as i64;
+        let v = self.op("graph.shape_of", &[x], attrs! { start: a, end: a + 1 })?;
+        self.reshape(v, vec![])
+    }
+}
 
 fn gather(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let axis = cx.int_or(n, "axis", 0)?;
@@ -144,17 +171,15 @@ fn unique(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 fn one_hot(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let axis = cx.int_or(n, "axis", -1)?;
     let (i, depth, values) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
+    let integer = |cx: &mut Cx<'_, '_>, v| match cx.elem(v)? {
+        Elem::I32 => Ok(v),
+        _ => cx.cast(v, Elem::I64),
+    };
+    let (i, depth) = (integer(cx, i)?, integer(cx, depth)?);
     let axis = cx.axis(axis, cx.rank(i)? + 1)? as i64;
     let mut attrs = attrs! { axis: axis };
-    let known = match cx.known_int(depth) {
-        Some(d) => Some(d),
-        None => match cx.known_floats(depth).as_deref() {
-            Some(&[d]) => Some(Dim::Const(d as i64)),
-            _ => None,
-        },
-    };
     let mut operands = vec![Some(i), Some(values), None];
-    match known {
+    match cx.known_int(depth) {
         Some(d) => attrs.set("depth", Attr::Dims(vec![d])),
         None => operands[2] = Some(cx.reshape(depth, vec![Dim::Const(1)])?),
     }
@@ -185,6 +210,10 @@ pub(super) fn trilu(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 }
 
 fn range(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    if n.op.version >= 27 {
+        // Small floats are computed in f64, which is at least what is asked for.
+        cx.ignore("stash_type");
+    }
     let mut v = Vec::new();
     for i in 0..3 {
         let x = cx.input(n, i)?;
@@ -196,13 +225,14 @@ fn range(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 
 /// The range from start to limit by a step, all of rank 0.
 pub(super) fn range_of(cx: &mut Cx<'_, '_>, v: Vec<ValueId>) -> Result<ValueId> {
-    if !cx.elem(v[0])?.is_float() {
+    let elem = cx.elem(v[0])?;
+    if !elem.is_float() {
         return cx.op("graph.range", &v, attrs! {});
     }
     // A float range of constants has a known length as well.
     let floats: Option<Vec<f64>> =
         v.iter().map(|x| cx.known_floats(*x).and_then(|f| f.first().copied())).collect();
-    let Some(f) = floats else { return range_at_run(cx, v) };
+    let Some(f) = floats.filter(|_| elem.bits() >= 32) else { return range_at_run(cx, v) };
     let y = cx.op("graph.range", &v, attrs! {})?;
     if cx.dims(y)?[0].as_const().is_none() {
         let len = ((f[1] - f[0]) / f[2]).ceil().max(0.0);
@@ -227,20 +257,21 @@ fn range_at_run(cx: &mut Cx<'_, '_>, v: Vec<ValueId>) -> Result<ValueId> {
     let count = cx.two(&arith::DIV, span, v[2])?;
     let count = cx.one(&arith::CEIL, &[count], attrs! {})?;
     let count = cx.cast(count, Elem::I64)?;
-    let (zero, one) = (cx.number(Elem::I64, 0.0)?, cx.number(Elem::I64, 1.0)?);
-    let i = cx.op("graph.range", &[zero, count, one], attrs! {})?;
+    let i = cx.iota(count)?;
     let i = cx.cast(i, Elem::F64)?;
     let along = cx.two(&arith::MUL, i, v[2])?;
     let y = cx.two(&arith::ADD, v[0], along)?;
     cx.cast(y, elem)
 }
 
-fn cum_sum(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+fn cumulate(cx: &mut Cx<'_, '_>, n: &Node<'_>, product: bool) -> Result<Vec<ValueId>> {
     let exclusive = cx.flag_or(n, "exclusive", false)?;
     let reverse = cx.flag_or(n, "reverse", false)?;
     let (x, axis) = (cx.input(n, 0)?, cx.input(n, 1)?);
     let along = |cx: &mut Cx<'_, '_>, x: ValueId, axis: usize| {
-        let attrs = attrs! { axis: axis as i64, exclusive: exclusive, reverse: reverse };
+        let attrs = attrs! {
+            axis: axis as i64, exclusive: exclusive, reverse: reverse, product: product,
+        };
         cx.op("graph.cumsum", &[x], attrs)
     };
     let rank = cx.rank(x)?;

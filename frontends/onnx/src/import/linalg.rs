@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::graph::Node;
 
 pub(super) const TABLE: &[Record] =
-    &[record("MatMul", matmul), record("Gemm", gemm), record("Einsum", einsum)];
+    &[record("MatMul", matmul), record("Gemm", gemm), record("Einsum", einsum), record("Det", det)];
 
 impl Cx<'_, '_> {
     /// A product by numpy's rules: rank 1 is a row or a column, leading axes broadcast.
@@ -162,4 +162,13 @@ fn einsum(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         }
     }
     Ok(vec![cx.op("graph.einsum", &v, attrs! { equation: equation.as_str() })?])
+}
+
+fn det(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let mut x = cx.input(n, 0)?;
+    let dims = cx.dims(x)?;
+    if let [.., rows, _] = dims.as_slice() {
+        cx.expect_size(&mut x, dims.len() - 1, rows, "the sizes of a square matrix")?;
+    }
+    Ok(vec![cx.op("graph.det", &[x], attrs! {})?])
 }

@@ -23,9 +23,12 @@ mod body;
 mod constant;
 mod contrib;
 mod control;
+mod coverage;
 mod cx;
+mod detect;
 mod dims;
 mod elementwise;
+mod fold;
 mod index;
 mod legacy;
 mod linalg;
@@ -40,28 +43,29 @@ mod reduce_run;
 mod resize;
 mod rnn;
 mod rotary;
+mod sample;
 mod sequence;
 mod shape;
+mod signal;
 mod signature;
 mod slice;
+mod training;
 mod weights;
 mod window;
 
-use std::collections::BTreeMap;
-
 use silure_ir::{Module, ValueId};
 
-use crate::error::{Code, Error, Result, quote};
-use crate::graph::{Node, Program};
+use crate::error::{Code, Error, Result};
+use crate::graph::Node;
 use crate::load::Model;
+use crate::opsets::newest;
+pub use coverage::{Coverage, coverage, ops_page};
 use cx::Cx;
 pub use signature::{ImportOptions, Size};
 pub use weights::Files;
 
 /// The oldest opset of ONNX's own domain whose operators are read.
 pub const OLDEST_OPSET: i64 = 1;
-/// The newest opset of ONNX's own domain whose operators are known here.
-pub const NEWEST_OPSET: i64 = 26;
 
 /// A model as IR.
 #[derive(Debug)]
@@ -115,6 +119,11 @@ static TABLES: &[&[Record]] = &[
     loss::TABLE,
     sequence::TABLE,
     window::TABLE,
+    fold::TABLE,
+    detect::TABLE,
+    sample::TABLE,
+    signal::TABLE,
+    training::TABLE,
 ];
 
 fn records() -> impl Iterator<Item = &'static Record> {
@@ -139,13 +148,17 @@ fn find(op: &crate::graph::Op<'_>) -> Option<&'static Record> {
 pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
     let program = model.resolve()?;
     check_opset(model)?;
-    check_supported(&program)?;
+    coverage::check_supported(&program)?;
     let mut cx = Cx::new(model, &program, options);
-    if let Some(v) = model.opset("").filter(|v| *v > NEWEST_OPSET) {
-        cx.note(format!(
-            "opset {v} is newer than {NEWEST_OPSET}, the newest known here; operators are read by \
-             the rules of {NEWEST_OPSET}"
-        ));
+    for (domain, v) in model.opsets() {
+        let newest = newest(domain);
+        if newest > 0 && *v > newest {
+            let of = if domain.is_empty() { String::new() } else { format!(" of `{domain}`") };
+            cx.note(format!(
+                "opset {v}{of} is newer than {newest}, the newest known here; operators are read \
+                 by the rules of {newest}"
+            ));
+        }
     }
     if program.dead_nodes > 0 {
         cx.note(format!("{} nodes that no output needs were left out", program.dead_nodes));
@@ -163,56 +176,4 @@ fn check_opset(model: &Model) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Looks every operator up; the error lists all that have no converter.
-fn check_supported(program: &Program<'_>) -> Result<()> {
-    struct Missing {
-        count: usize,
-        names: Vec<String>,
-        types: Vec<String>,
-    }
-    let mut missing: BTreeMap<String, Missing> = BTreeMap::new();
-    program.visit(&mut |node| {
-        if find(&node.op).is_some() {
-            return;
-        }
-        let entry = missing.entry(node.op.to_string()).or_insert(Missing {
-            count: 0,
-            names: vec![],
-            types: vec![],
-        });
-        entry.count += 1;
-        if entry.names.len() < 3 {
-            entry.names.push(quote(&node.location(&program.values)));
-        }
-        let types: Vec<String> = node
-            .inputs
-            .iter()
-            .map(|v| v.map_or("_".into(), |v| signature::describe(program.value(v).ty)))
-            .collect();
-        let types = format!("({})", types.join(", "));
-        if entry.types.len() < 3 && !entry.types.contains(&types) {
-            entry.types.push(types);
-        }
-    });
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let total: usize = missing.values().map(|m| m.count).sum();
-    let mut e = Error::new(
-        Code::Unsupported,
-        "the model",
-        format!("{} operators are not supported ({total} nodes)", missing.len()),
-    );
-    for (op, m) in missing {
-        let more = if m.count > m.names.len() { ", …" } else { "" };
-        e = e.detail(format!(
-            "{op} × {}: {}{more}; operands {}",
-            m.count,
-            m.names.join(", "),
-            m.types.join(" ")
-        ));
-    }
-    Err(e)
 }

@@ -89,8 +89,18 @@ impl Cx<'_, '_> {
         Ok((x, attrs))
     }
 
+    /// A number of groups, 1 if it is not stated.
+    pub(super) fn groups(&mut self, n: &Node<'_>, name: &'static str) -> Result<i64> {
+        let g = self.int_or(n, name, 1)?;
+        if !(1..1 << 31).contains(&g) {
+            let e = self.wrong(format!("attribute `{name}` is out of range"));
+            return Err(e.present(g.to_string()));
+        }
+        Ok(g)
+    }
+
     /// Checks a convolution's operands and gives the window's sizes.
-    fn kernel(&mut self, n: &Node<'_>, x: ValueId, w: ValueId) -> Result<Vec<Dim>> {
+    pub(super) fn kernel(&mut self, n: &Node<'_>, x: ValueId, w: ValueId) -> Result<Vec<Dim>> {
         let (tx, tw) = (self.ty(x)?, self.ty(w)?);
         if tx.rank() < 3 || tw.rank() != tx.rank() {
             return Err(self
@@ -113,14 +123,6 @@ impl Cx<'_, '_> {
     }
 }
 
-fn groups(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<i64> {
-    let g = cx.int_or(n, "group", 1)?;
-    if !(1..1 << 31).contains(&g) {
-        return Err(cx.wrong("attribute `group` is out of range").present(g.to_string()));
-    }
-    Ok(g)
-}
-
 pub(super) fn conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (x, w, bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
     Ok(vec![conv_of(cx, n, x, w, bias)?])
@@ -134,7 +136,7 @@ pub(super) fn conv_of(
     w: ValueId,
     bias: Option<ValueId>,
 ) -> Result<ValueId> {
-    let g = groups(cx, n)?;
+    let g = cx.groups(n, "group")?;
     let mut x = x;
     let kernel = cx.kernel(n, x, w)?;
     let channels = cx.dims(w)?[1].clone() * Dim::Const(g);
@@ -158,7 +160,7 @@ pub(super) fn integer(
     w: ValueId,
     zeros: (Option<ValueId>, Option<ValueId>),
 ) -> Result<ValueId> {
-    let g = groups(cx, n)?;
+    let g = cx.groups(n, "group")?;
     let mut x = x;
     let kernel = cx.kernel(n, x, w)?;
     let channels = cx.dims(w)?[1].clone() * Dim::Const(g);
@@ -170,7 +172,7 @@ pub(super) fn integer(
 }
 
 fn conv_transpose(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let g = groups(cx, n)?;
+    let g = cx.groups(n, "group")?;
     let (mut x, w, bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
     let kernel = cx.kernel(n, x, w)?;
     let r = kernel.len();

@@ -1,7 +1,7 @@
 //! Normalisations.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Dim, Elem, ValueId, attrs};
+use silure_ir::{Attr, Dim, Elem, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -190,27 +190,65 @@ fn group_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.op("graph.group_norm", &[x, p[0], p[1]], attrs)?])
 }
 
+/// x / (bias + alpha · mean of x² over the `size` channels around each)^beta; what lies beyond the
+/// first and the last channel counts as 0.
 fn lrn(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (alpha, beta) = (cx.float_or(n, "alpha", 1e-4)?, cx.float_or(n, "beta", 0.75)?);
     let bias = cx.float_or(n, "bias", 1.0)?;
     let Some(size) = cx.int(n, "size")? else {
         return Err(cx.wrong("attribute `size` is missing"));
     };
+    if !(1..1 << 31).contains(&size) {
+        return Err(cx.wrong("attribute `size` is out of range").present(size.to_string()));
+    }
     let x = cx.input(n, 0)?;
-    let attrs = attrs! { size: size, alpha: alpha, beta: beta, bias: bias };
-    Ok(vec![cx.op("graph.lrn", &[x], attrs)?])
+    let dims = cx.dims(x)?;
+    let [batch, channels, rest @ ..] = dims.as_slice() else {
+        return Err(cx.wrong("the operand has no channels").present(cx.ty(x)?.to_string()));
+    };
+    let inner = rest.iter().cloned().fold(Dim::Const(1), |a, b| a * b);
+    // The channels are one spatial axis of a pool, all that follows them the other.
+    let square = cx.two(&arith::MUL, x, x)?;
+    let plane = vec![batch.clone(), Dim::Const(1), channels.clone(), inner];
+    let square = cx.reshape(square, plane)?;
+    let pads = [(size - 1) / 2, 0, size / 2, 0].map(Dim::Const).to_vec();
+    let attrs = attrs! { kernel: vec![size, 1], count_include_pad: true };
+    let mean = cx.op("graph.average_pool", &[square], attrs.with("pads", Attr::Dims(pads)))?;
+    let mean = cx.reshape(mean, dims)?;
+    let scaled = cx.with(&arith::MUL, mean, alpha)?;
+    let base = cx.with(&arith::ADD, scaled, bias)?;
+    let by = cx.with(&arith::POW, base, beta)?;
+    Ok(vec![cx.two(&arith::DIV, x, by)?])
 }
 
+/// x divided by its norm along an axis; 0 where the norm is 0.
 fn lp_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (axis, p) = (cx.int_or(n, "axis", -1)?, cx.int_or(n, "p", 2)?);
+    let kind = match p {
+        1 => "l1",
+        2 => "l2",
+        p => return Err(cx.wrong("attribute `p` is neither 1 nor 2").present(p.to_string())),
+    };
     let x = cx.input(n, 0)?;
-    let axis = cx.axis(axis, cx.rank(x)?)? as i64;
-    Ok(vec![cx.op("graph.lp_normalize", &[x], attrs! { axis: axis, p: p })?])
+    let axis = cx.axis(axis, cx.rank(x)?)?;
+    let norm = cx.reduce(x, kind, &[axis], true)?;
+    // A norm of 0 is that of zeros, which any divisor leaves alone.
+    let none = cx.with(&arith::EQ, norm, 0.0)?;
+    let one = cx.number(cx.elem(x)?, 1.0)?;
+    let by = cx.elementwise(&arith::SELECT, &[none, one, norm], attrs! {})?;
+    Ok(vec![cx.two(&arith::DIV, x, by)?])
 }
 
+/// (x − mean) / (standard deviation + 1e-9) over the axes.
 fn mean_variance_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let axes = cx.ints(n, "axes")?.unwrap_or(vec![0, 2, 3]);
     let x = cx.input(n, 0)?;
-    let axes: Vec<i64> = cx.axes(&axes, cx.rank(x)?)?.iter().map(|a| *a as i64).collect();
-    Ok(vec![cx.op("graph.mean_variance_norm", &[x], attrs! { axes: axes })?])
+    let axes = cx.axes(&axes, cx.rank(x)?)?;
+    let mean = cx.reduce(x, "mean", &axes, true)?;
+    let centred = cx.two(&arith::SUB, x, mean)?;
+    let square = cx.two(&arith::MUL, centred, centred)?;
+    let variance = cx.reduce(square, "mean", &axes, true)?;
+    let deviation = cx.one(&arith::SQRT, &[variance], attrs! {})?;
+    let deviation = cx.with(&arith::ADD, deviation, 1e-9)?;
+    Ok(vec![cx.two(&arith::DIV, centred, deviation)?])
 }

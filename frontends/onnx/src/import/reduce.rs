@@ -1,6 +1,6 @@
 //! Reductions, and what normalises along one axis.
 
-use silure_ir::{ValueId, attrs};
+use silure_ir::{Attr, Tensor, ValueId, attrs};
 
 use super::cx::Cx;
 use super::shape::Axes;
@@ -21,9 +21,11 @@ pub(super) const TABLE: &[Record] = &[
     record("ReduceLogSumExp", |cx, n| reduce(cx, n, "log_sum_exp", 17)),
     record("ArgMax", |cx, n| arg(cx, n, "graph.argmax")),
     record("ArgMin", |cx, n| arg(cx, n, "graph.argmin")),
-    record("Softmax", |cx, n| softmax(cx, n, "graph.softmax")),
-    record("LogSoftmax", |cx, n| softmax(cx, n, "graph.log_softmax")),
-    record("Hardmax", |cx, n| softmax(cx, n, "graph.hardmax")),
+    record("Softmax", |cx, n| along(cx, n, |cx, x, axis| softmax(cx, x, axis, "graph.softmax"))),
+    record("LogSoftmax", |cx, n| {
+        along(cx, n, |cx, x, axis| softmax(cx, x, axis, "graph.log_softmax"))
+    }),
+    record("Hardmax", |cx, n| along(cx, n, hardmax)),
 ];
 
 impl Cx<'_, '_> {
@@ -72,7 +74,12 @@ fn arg(cx: &mut Cx<'_, '_>, n: &Node<'_>, op: &str) -> Result<Vec<ValueId>> {
     Ok(vec![cx.op(op, &[x], attrs! { axis: axis, keep: keep, last: last })?])
 }
 
-fn softmax(cx: &mut Cx<'_, '_>, n: &Node<'_>, op: &str) -> Result<Vec<ValueId>> {
+/// What normalises along an axis, by the rules of the node's opset.
+fn along(
+    cx: &mut Cx<'_, '_>,
+    n: &Node<'_>,
+    f: impl Fn(&mut Cx<'_, '_>, ValueId, usize) -> Result<ValueId>,
+) -> Result<Vec<ValueId>> {
     let old = n.op.version < 13;
     let axis = cx.int_or(n, "axis", if old { 1 } else { -1 })?;
     let x = cx.input(n, 0)?;
@@ -80,10 +87,25 @@ fn softmax(cx: &mut Cx<'_, '_>, n: &Node<'_>, op: &str) -> Result<Vec<ValueId>> 
     let rank = dims.len();
     let axis = cx.axis(axis, rank)?;
     if !old || axis + 1 == rank {
-        return Ok(vec![cx.op(op, &[x], attrs! { axis: axis as i64 })?]);
+        return Ok(vec![f(cx, x, axis)?]);
     }
     // Up to opset 12 all axes from `axis` on were one.
     let flat = cx.merge(x, axis, rank)?;
-    let y = cx.op(op, &[flat], attrs! { axis: axis as i64 })?;
+    let y = f(cx, flat, axis)?;
     Ok(vec![cx.reshape(y, dims)?])
+}
+
+fn softmax(cx: &mut Cx<'_, '_>, x: ValueId, axis: usize, op: &str) -> Result<ValueId> {
+    cx.op(op, &[x], attrs! { axis: axis as i64 })
+}
+
+/// 1 at the first greatest element along the axis, 0 elsewhere.
+fn hardmax(cx: &mut Cx<'_, '_>, x: ValueId, axis: usize) -> Result<ValueId> {
+    let t = cx.ty(x)?;
+    let at = cx.op("graph.argmax", &[x], attrs! { axis: axis as i64 })?;
+    let values = Tensor::from_f64s(t.elem, &[2], &[0.0, 1.0]).map_err(|d| cx.diag(d))?;
+    let values = cx.constant(values)?;
+    let depth = Attr::Dims(vec![t.dims[axis].clone()]);
+    let attrs = attrs! { axis: axis as i64 }.with("depth", depth);
+    cx.op("graph.one_hot", &[at, values], attrs)
 }

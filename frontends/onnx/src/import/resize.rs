@@ -11,7 +11,6 @@ use crate::graph::Node;
 pub(super) const TABLE: &[Record] = &[
     record("Resize", resize),
     Record { domain: "", op: "Upsample", since: (1, 9), convert: upsample },
-    record("GridSample", grid_sample),
 ];
 
 /// A list for some axes as a list for all, with `rest` elsewhere.
@@ -270,19 +269,4 @@ fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let scales = vec![scale; axes.len()];
     attrs.set("scales", spread(cx, &scales, &axes, rank, &vec![1.0; rank])?);
     resampled(cx, operands, attrs)
-}
-
-fn grid_sample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let mode = cx.word(n, "mode", if n.op.version < 20 { "bilinear" } else { "linear" })?;
-    let padding = cx.word(n, "padding_mode", "zeros")?;
-    let corners = cx.flag_or(n, "align_corners", false)?;
-    let (mut x, mut grid) = (cx.input(n, 0)?, cx.input(n, 1)?);
-    cx.same_size(&mut x, 0, &mut grid, 0, "batch sizes")?;
-    let mode = match mode.as_str() {
-        "bilinear" => "linear",
-        "bicubic" => "cubic",
-        m => m,
-    };
-    let attrs = attrs! { mode: mode, padding: padding.as_str(), align_corners: corners };
-    Ok(vec![cx.op("graph.grid_sample", &[x, grid], attrs)?])
 }

@@ -353,6 +353,7 @@ fn space_to_depth(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let Some(block) = cx.int(n, "blocksize")? else {
         return Err(cx.wrong("attribute `blocksize` is missing"));
     };
+    let mode = cx.word(n, "mode", "DCR")?;
     let x = cx.input(n, 0)?;
-    Ok(vec![cx.op("graph.space_to_depth", &[x], attrs! { block: block })?])
+    Ok(vec![cx.op("graph.space_to_depth", &[x], attrs! { block: block, mode: mode.as_str() })?])
 }

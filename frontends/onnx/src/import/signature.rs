@@ -160,19 +160,22 @@ impl Cx<'_, '_> {
                 .present(t.ty().to_string()));
         }
         self.note(format!("input {} has a given value, which is compiled in", quote(name)));
-        if t.bytes().len() > silure_ir::weight::INLINE_LIMIT {
-            let weight = silure_ir::Weight {
-                name: identifier(name).into(),
-                ty: t.ty(),
-                expr: silure_ir::WeightExpr::Data(Arc::new(t.clone())),
-            };
-            let name = self.module.add_weight(weight);
-            let attrs = silure_ir::Attrs::new().with("name", silure_ir::Attr::Symbol(name));
-            let def = &silure_ir::dialects::core::WEIGHT;
-            let op = self.build(def, &[], attrs, &[], &[Type::Tensor(t.ty())])?;
-            return Ok(self.f.op(op).result());
+        self.stored(t.clone(), name)
+    }
+
+    /// A tensor as a constant, or as a weight if it is large.
+    pub fn stored(&mut self, t: Tensor, name: &str) -> Result<ValueId> {
+        if t.bytes().len() <= silure_ir::weight::INLINE_LIMIT {
+            return self.constant(t);
         }
-        self.constant(t.clone())
+        let ty = t.ty();
+        let expr = silure_ir::WeightExpr::Data(Arc::new(t));
+        let name = identifier(name).into();
+        let name = self.module.add_weight(silure_ir::Weight { name, ty: ty.clone(), expr });
+        let attrs = silure_ir::Attrs::new().with("name", silure_ir::Attr::Symbol(name));
+        let def = &silure_ir::dialects::core::WEIGHT;
+        let op = self.build(def, &[], attrs, &[], &[Type::Tensor(ty)])?;
+        Ok(self.f.op(op).result())
     }
 
     fn input_type(&mut self, ty: &TypeProto, name: &str, s: &mut Symbols<'_>) -> Result<Type> {

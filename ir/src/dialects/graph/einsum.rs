@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::shape::{BROADCAST, RESHAPE, TRANSPOSE};
-use super::{MATMUL, REDUCE, util};
+use super::{MATMUL, PAD, REDUCE, SLICE, util};
 use crate::attr::AttrKind;
 use crate::attrs;
 use crate::bail;
@@ -185,19 +185,21 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
 }
 
 /// Operand by operand from the left: labels that only one side has are summed away, the rest is a
-/// batched matrix product. Labels repeated within one operand are not decomposed.
+/// batched matrix product. Where an operand repeats a label, its diagonal is taken first.
 fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let xs: Vec<ValueId> = b.func.op(op).operands().collect();
     let mut ranks = vec![];
     for &x in &xs {
         ranks.push(b.tensor(x)?.rank());
     }
-    let eq = Equation::parse(b.func.op(op).attrs.str("equation"), &ranks)?;
-    for l in &eq.inputs {
-        if (1..l.len()).any(|i| l[..i].contains(&l[i])) {
-            bail!(Unsupported, "an einsum that takes a diagonal is not decomposed");
+    let mut eq = Equation::parse(b.func.op(op).attrs.str("equation"), &ranks)?;
+    let mut xs = xs;
+    for (x, labels) in xs.iter_mut().zip(&mut eq.inputs) {
+        while let Some(j) = (1..labels.len()).find(|&j| labels[..j].contains(&labels[j])) {
+            *x = diagonal(b, *x, labels, j)?;
         }
     }
+    let eq = eq;
     let mut size: BTreeMap<char, Dim> = BTreeMap::new();
     for (&x, labels) in xs.iter().zip(&eq.inputs) {
         for (l, d) in labels.iter().zip(b.tensor(x)?.dims) {
@@ -237,6 +239,38 @@ fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
         .filter_map(|l| have.iter().position(|h| h == l).map(|p| p as i64))
         .collect();
     Ok(vec![b.one(&TRANSPOSE, [acc], attrs! { perm: perm })?])
+}
+
+/// x at equal positions of axis `j` and of the earlier one with its label; the label comes last.
+///
+/// With the two axes of n as one line of n² and n more elements behind it, the diagonal is the first
+/// column of n rows of n + 1.
+fn diagonal(b: &mut Builder, x: ValueId, labels: &mut Vec<char>, j: usize) -> Result<ValueId> {
+    let i = labels.iter().position(|l| *l == labels[j]).unwrap_or(j);
+    let t = b.tensor(x)?;
+    let n = t.dims[j].clone();
+    if t.dims[i] != n {
+        bail!(Unsupported, "an einsum over a diagonal of {} by {n}", t.dims[i]);
+    }
+    let kept: Vec<usize> = (0..t.rank()).filter(|d| *d != i && *d != j).collect();
+    let mut perm: Vec<i64> = kept.iter().map(|d| *d as i64).collect();
+    perm.extend([i as i64, j as i64]);
+    let x = b.one(&TRANSPOSE, [x], attrs! { perm: perm })?;
+    let lead: Vec<Dim> = kept.iter().map(|d| t.dims[*d].clone()).collect();
+    let with = |last: &[Dim]| [lead.as_slice(), last].concat();
+    let x = b.one(&RESHAPE, [x], attrs! { shape: with(&[n.clone() * n.clone()]) })?;
+    let mut pads = vec![Dim::Const(0); 2 * lead.len() + 2];
+    pads[2 * lead.len() + 1] = n.clone();
+    let x = b.one(&PAD, [x], attrs! { pads: pads })?;
+    let rows = with(&[n.clone(), n.clone() + Dim::Const(1)]);
+    let x = b.one(&RESHAPE, [x], attrs! { shape: rows })?;
+    let (axes, starts) = (vec![lead.len() as i64 + 1], vec![Dim::Const(0)]);
+    let ends = vec![Dim::Const(1)];
+    let x = b.one(&SLICE, [x], attrs! { axes: axes, starts: starts, ends: ends })?;
+    let label = labels.remove(j);
+    labels.remove(i);
+    labels.push(label);
+    b.one(&RESHAPE, [x], attrs! { shape: with(&[n]) })
 }
 
 /// Sums over the labels that `keep` does not hold for.

@@ -3,7 +3,7 @@
 //! * `resize(x, scales?, sizes?, roi?) {scales, sizes, mode, coordinates, nearest, cubic_a,
 //!   exclude_outside, extrapolation, antialias, roi}`: one scale or size for every axis of x; mode is
 //!   nearest, linear or cubic; the other words are ONNX's
-//! * `grid_sample(x, grid) {mode, padding, align_corners}`: x `[n, c, in…]`, grid `[n, out…, k]`
+//! * `grid_sample(x, grid) {mode, padding, align_corners, pixels}`: x `[n, c, in…]`, grid `[n, out…, k]`
 
 use super::util;
 use crate::attr::AttrKind;
@@ -270,10 +270,16 @@ fn eval_resize(cx: &EvalCx) -> Result<Vec<Datum>> {
 pub static GRID_SAMPLE: OpDef = OpDef {
     name: "graph.grid_sample",
     doc: "x [n, c, in…] sampled at the places in grid [n, out…, k], last axis first, −1 and 1 being the ends of an axis \
-          (its outermost centres with `align_corners`); `padding` is zeros, border or reflection.",
+          (its outermost centres with `align_corners`), or with `pixels` counted in elements; `padding` is zeros, \
+          border or reflection.",
     operands: &[one("x", Of::Float), one("grid", Of::Float)],
     results: &["y"],
-    attrs: &[word("mode", "linear"), word("padding", "zeros"), flag("align_corners", false)],
+    attrs: &[
+        word("mode", "linear"),
+        word("padding", "zeros"),
+        flag("align_corners", false),
+        flag("pixels", false),
+    ],
     infer: Some(|cx| {
         let (x, g) = (cx.tensor(0)?, cx.tensor(1)?);
         util::choice(cx, "mode", &["linear", "nearest", "cubic"])?;
@@ -311,7 +317,8 @@ fn eval_grid_sample(cx: &EvalCx) -> Result<Vec<Datum>> {
     if k == 0 || g.shape().len() != k + 2 || g.shape()[0] != n || g.shape()[k + 1] != k {
         bail!(Eval, "a grid {:?} does not sample {:?}", g.shape(), x.shape());
     }
-    let (mode, padding, align) = (a.str("mode"), a.str("padding"), a.bool("align_corners"));
+    let (mode, padding) = (a.str("mode"), a.str("padding"));
+    let (align, pixels) = (a.bool("align_corners"), a.bool("pixels"));
     let outs = &g.shape()[1..=k];
     let shape = [&[n, c], outs].concat();
     crate::tensor::byte_len(x.elem(), &shape)?;
@@ -324,8 +331,11 @@ fn eval_grid_sample(cx: &EvalCx) -> Result<Vec<Datum>> {
         for d in 0..k {
             let (u, len) = (places[at * k + k - 1 - d], spatial[d] as f64);
             let (lo, hi) = if align { (0.0, len - 1.0) } else { (-0.5, len - 0.5) };
-            let p =
-                if align { (u + 1.0) / 2.0 * (len - 1.0) } else { ((u + 1.0) * len - 1.0) / 2.0 };
+            let p = match (pixels, align) {
+                (true, _) => u,
+                (_, true) => (u + 1.0) / 2.0 * (len - 1.0),
+                _ => ((u + 1.0) * len - 1.0) / 2.0,
+            };
             let p = match padding {
                 // Between the outermost centre and the edge, cubic taps are clamped one by one.
                 "border" if !(lo..=hi).contains(&p) => p.clamp(0.0, (len - 1.0).max(0.0)),

@@ -3,6 +3,7 @@
 //! * `matmul(a, b)`: equal ranks of 2 or more, equal batch axes
 //! * `matmul_integer(a, b, a_zero?, b_zero?)` → i32
 //! * `einsum(xs…) {equation}`: see einsum.rs
+//! * `det(x)`
 
 use silure_types::Elem;
 
@@ -160,3 +161,58 @@ pub static MATMUL_INTEGER: OpDef = OpDef {
     cost: Some(product_cost),
     ..OpDef::NEW
 };
+
+/// Determinants.
+pub static DET: OpDef = OpDef {
+    name: "graph.det",
+    doc: "The determinants of the square matrices in the last two axes; that of an empty matrix is 1.",
+    operands: &[one("x", Of::Float)],
+    results: &["y"],
+    infer: Some(|cx| {
+        let x = cx.tensor(0)?;
+        let [lead @ .., a, b] = x.dims.as_slice() else {
+            return Err(cx.wrong(0, "rank 2 or more", cx.ty(0)?));
+        };
+        cx.same("the sizes of a square matrix", a, b)?;
+        Ok(vec![Type::tensor(x.elem, lead.to_vec())])
+    }),
+    eval: Some(|cx| {
+        let x = cx.tensor(0)?;
+        let &[ref lead @ .., n, m] = x.shape() else { bail!(Eval, "rank 2 or more was needed") };
+        if n != m {
+            bail!(Eval, "a matrix of {n}×{m} is not square");
+        }
+        let (mut v, count) = (x.to_f64s(), lead.iter().product::<usize>());
+        let y: Vec<f64> = (0..count).map(|i| det(&mut v[i * n * n..(i + 1) * n * n], n)).collect();
+        Ok(vec![util::floats(x.elem(), lead, &y)?])
+    }),
+    cost: Some(|cx| {
+        let n = cx.tensor(0).ok().and_then(|x| x.dims.last().cloned()).unwrap_or(Dim::Const(1));
+        util::cost(cx, util::count_of(cx, 0) * n)
+    }),
+    tolerance: Tolerance::Reduction,
+    ..OpDef::NEW
+};
+
+/// The determinant of `a`, n by n, by elimination with row pivots; `a` is used up.
+fn det(a: &mut [f64], n: usize) -> f64 {
+    let mut det = 1.0;
+    for k in 0..n {
+        let pivot =
+            (k..n).fold(k, |p, i| if a[i * n + k].abs() > a[p * n + k].abs() { i } else { p });
+        if pivot != k {
+            (0..n).for_each(|j| a.swap(k * n + j, pivot * n + j));
+            det = -det;
+        }
+        let top = a[k * n + k];
+        det *= top;
+        if top == 0.0 {
+            return det;
+        }
+        for i in k + 1..n {
+            let f = a[i * n + k] / top;
+            (k..n).for_each(|j| a[i * n + j] -= f * a[k * n + j]);
+        }
+    }
+    det
+}

@@ -9,6 +9,7 @@ mod attention;
 mod control;
 mod conv;
 mod create;
+mod detect;
 mod einsum;
 mod gather;
 mod image;
@@ -30,6 +31,7 @@ pub use attention::*;
 pub use control::*;
 pub use conv::*;
 pub use create::*;
+pub use detect::*;
 pub use einsum::*;
 pub use gather::*;
 pub use image::*;
@@ -57,12 +59,12 @@ pub static OPS: &[&OpDef] = &[
     &RANGE, &FULL, &EYE_LIKE, &TRILU, &ONE_HOT,
     &NONZERO, &COMPRESS, &UNIQUE, &TOP_K,
     &CUMSUM, &REVERSE_SEQUENCE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH,
-    &MATMUL, &MATMUL_INTEGER, &EINSUM, &ATTENTION,
+    &MATMUL, &MATMUL_INTEGER, &EINSUM, &DET, &ATTENTION,
     &CONV, &CONV_INTEGER, &CONV_TRANSPOSE, &MAX_POOL, &AVERAGE_POOL, &LP_POOL,
-    &REDUCE, &ARGMAX, &ARGMIN, &SOFTMAX, &LOG_SOFTMAX, &HARDMAX,
-    &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &BATCH_NORM, &LRN, &LP_NORMALIZE,
-    &MEAN_VARIANCE_NORM,
-    &QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE, &RNN, &GRU, &LSTM, &RESIZE, &GRID_SAMPLE, &IF, &LOOP, &SCAN,
+    &REDUCE, &ARGMAX, &ARGMIN, &SOFTMAX, &LOG_SOFTMAX,
+    &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &BATCH_NORM,
+    &QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE, &RNN, &GRU, &LSTM, &RESIZE, &GRID_SAMPLE,
+    &NON_MAX_SUPPRESSION, &ROI_ALIGN, &IF, &LOOP, &SCAN,
     &SEQ_EMPTY, &SEQ_CONSTRUCT, &SEQ_AT, &SEQ_LEN, &SEQ_INSERT, &SEQ_ERASE,
     &CONCAT_FROM_SEQUENCE, &SPLIT_TO_SEQUENCE, &OPTIONAL, &OPTIONAL_HAS, &OPTIONAL_GET,
 ];

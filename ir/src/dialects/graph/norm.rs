@@ -4,10 +4,7 @@
 //! * `rms_norm(x, scale?) {axis, epsilon}`
 //! * `group_norm(x, scale, bias) {groups, epsilon}`, `instance_norm(x, scale, bias) {epsilon}`
 //! * `batch_norm(x, scale, bias, mean, var) {epsilon}`: inference
-//! * `lrn(x) {size, alpha, beta, bias}`, `lp_normalize(x) {axis, p}`,
-//!   `mean_variance_norm(x) {axes}`
 
-use super::reduce::{groups, reduce_floats};
 use super::shape::{BROADCAST, RESHAPE};
 use super::util;
 use crate::attr::AttrKind;
@@ -19,7 +16,7 @@ use crate::dialects::arith;
 use crate::dim::Dim;
 use crate::eval::EvalCx;
 use crate::func::{OpId, ValueId};
-use crate::infer::{InferCx, norm_axis};
+use crate::infer::InferCx;
 use crate::op::*;
 use crate::tensor::{Datum, Num, Tensor};
 use crate::types::{TensorType, Type};
@@ -292,108 +289,3 @@ fn decompose_batch_norm(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let y = b.one(&arith::MUL, [x, factor], attrs! {})?;
     Ok(vec![b.one(&arith::ADD, [y, offset], attrs! {})?])
 }
-
-/// Local response normalisation across channels.
-pub static LRN: OpDef = OpDef {
-    name: "graph.lrn",
-    doc: "x / (bias + alpha / size · Σ x² over the `size` channels around each)^beta, on [n, c, …].",
-    operands: &[one("x", Of::Float)],
-    results: &["y"],
-    attrs: &[
-        required("size", AttrKind::Int),
-        float("alpha", 1e-4),
-        float("beta", 0.75),
-        float("bias", 1.0),
-    ],
-    infer: Some(|cx| {
-        if cx.attrs().int("size") < 1 {
-            bail!(Type, "`size` is {}, at least 1 is needed", cx.attrs().int("size"));
-        }
-        channels(cx, 1)
-    }),
-    eval: Some(|cx| {
-        let x = cx.tensor(0)?;
-        if x.shape().len() < 2 {
-            bail!(Eval, "rank 2 or more was needed");
-        }
-        let (a, size) = (cx.attrs(), cx.attrs().int("size"));
-        let (before, after) = ((size - 1) / 2, size / 2);
-        let y = util::around(x.shape(), 1).map_lines(&x.to_f64s(), |x, y| {
-            for (c, y) in y.iter_mut().enumerate() {
-                let from = (c as i64).saturating_sub(before).max(0) as usize;
-                let to = (c as i64).saturating_add(after).min(x.len() as i64 - 1) as usize;
-                let sum: f64 = x[from..=to].iter().map(|v| v * v).sum();
-                let base = a.float("bias") + a.float("alpha") / size as f64 * sum;
-                *y = x[c] / base.powf(a.float("beta"));
-            }
-        });
-        Ok(vec![util::floats(x.elem(), x.shape(), &y)?])
-    }),
-    cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(8))),
-    tolerance: Tolerance::Reduction,
-    ..OpDef::NEW
-};
-
-/// Division by a norm.
-pub static LP_NORMALIZE: OpDef = OpDef {
-    name: "graph.lp_normalize",
-    doc: "x divided by its l1 or l2 norm (`p`) along `axis`; a line of norm 0 stays 0.",
-    operands: &[one("x", Of::Float)],
-    results: &["y"],
-    attrs: &[int("axis", -1), int("p", 2)],
-    infer: Some(|cx| {
-        let x = cx.tensor(0)?;
-        cx.axis("axis", x.rank())?;
-        if !matches!(cx.attrs().int("p"), 1 | 2) {
-            bail!(Type, "`p` is {}, 1 or 2 is needed", cx.attrs().int("p"));
-        }
-        Ok(vec![Type::tensor(x.elem, x.dims.clone())])
-    }),
-    eval: Some(|cx| {
-        let (x, one) = (cx.tensor(0)?, cx.attrs().int("p") == 1);
-        let a = util::around(x.shape(), util::axis_of(cx, x.shape().len())?);
-        let y = a.map_lines(&x.to_f64s(), |x, y| {
-            let norm = match one {
-                true => x.iter().map(|v| v.abs()).sum::<f64>(),
-                false => x.iter().map(|v| v * v).sum::<f64>().sqrt(),
-            };
-            y.iter_mut().zip(x).for_each(|(y, v)| *y = if norm == 0.0 { 0.0 } else { v / norm });
-        });
-        Ok(vec![util::floats(x.elem(), x.shape(), &y)?])
-    }),
-    cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(3))),
-    tolerance: Tolerance::Reduction,
-    ..OpDef::NEW
-};
-
-/// Zero mean, unit variance.
-pub static MEAN_VARIANCE_NORM: OpDef = OpDef {
-    name: "graph.mean_variance_norm",
-    doc: "(x − mean) / (standard deviation + 1e-9) over `axes`.",
-    operands: &[one("x", Of::Float)],
-    results: &["y"],
-    attrs: &[ints("axes", &[0, 2, 3])],
-    infer: Some(|cx| {
-        let x = cx.tensor(0)?;
-        cx.axes("axes", x.rank())?;
-        Ok(vec![Type::tensor(x.elem, x.dims.clone())])
-    }),
-    eval: Some(|cx| {
-        let x = cx.tensor(0)?;
-        let r = x.shape().len();
-        let axes: Vec<usize> =
-            cx.attrs().ints("axes").iter().map(|&a| norm_axis(a, r)).collect::<Result<_>>()?;
-        let (group, n) = groups(x.shape(), &axes);
-        let v = x.to_f64s();
-        let mean = reduce_floats("mean", &v, &group, n);
-        let centred: Vec<f64> = v.iter().zip(&group).map(|(v, &g)| v - mean[g]).collect();
-        let squares: Vec<f64> = centred.iter().map(|v| v * v).collect();
-        let var = reduce_floats("mean", &squares, &group, n);
-        let y: Vec<f64> =
-            centred.iter().zip(&group).map(|(v, &g)| v / (var[g].sqrt() + 1e-9)).collect();
-        Ok(vec![util::floats(x.elem(), x.shape(), &y)?])
-    }),
-    cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(6))),
-    tolerance: Tolerance::Reduction,
-    ..OpDef::NEW
-};

@@ -1,8 +1,8 @@
 //! Running sums and elements in another order.
 //!
-//! * `cumsum(x) {axis, exclusive, reverse}`
+//! * `cumsum(x) {axis, exclusive, reverse, product}`
 //! * `reverse_sequence(x, lengths) {time_axis, batch_axis}`
-//! * `depth_to_space(x) {block, mode}`, `space_to_depth(x) {block}`: `[n, c, h, w]`
+//! * `depth_to_space(x) {block, mode}`, `space_to_depth(x) {block, mode}`: `[n, c, h, w]`
 
 use super::shape::{RESHAPE, TRANSPOSE};
 use super::util;
@@ -18,13 +18,19 @@ use crate::op::*;
 use crate::tensor::{Num, Tensor, strides};
 use crate::types::Type;
 
-/// Running sums.
+/// Running sums or products.
 pub static CUMSUM: OpDef = OpDef {
     name: "graph.cumsum",
-    doc: "Sums along `axis` of all elements up to each (without it if `exclusive`), from the end if `reverse`.",
+    doc: "Sums along `axis` of all elements up to each (without it if `exclusive`), from the end if `reverse`; \
+          products with `product`.",
     operands: &[one("x", Of::Num)],
     results: &["y"],
-    attrs: &[required("axis", AttrKind::Int), flag("exclusive", false), flag("reverse", false)],
+    attrs: &[
+        required("axis", AttrKind::Int),
+        flag("exclusive", false),
+        flag("reverse", false),
+        flag("product", false),
+    ],
     infer: Some(|cx| {
         let x = cx.tensor(0)?;
         cx.axis("axis", x.rank())?;
@@ -34,15 +40,19 @@ pub static CUMSUM: OpDef = OpDef {
         let x = cx.tensor(0)?;
         let a = util::around(x.shape(), util::axis_of(cx, x.shape().len())?);
         let (exclusive, reverse) = (cx.attrs().bool("exclusive"), cx.attrs().bool("reverse"));
+        let product = cx.attrs().bool("product");
         let mut y = Tensor::zeros(x.elem(), x.shape())?;
         for (o, k) in a.lines() {
-            let (mut f, mut n) = (0.0, 0i128);
+            let (mut f, mut n) = if product { (1.0, 1) } else { (0.0, 0i128) };
             for i in 0..a.n {
                 let at = a.at(o, if reverse { a.n - 1 - i } else { i }, k);
                 let v = x.get(at);
                 let before = if x.elem().is_float() { Num::F(f) } else { Num::I(n) };
                 match v {
+                    Num::F(v) if product => f *= v,
                     Num::F(v) => f += v,
+                    // A product wraps as the element does, before it outgrows the wide integer.
+                    Num::I(v) if product => n = i128::from((n * v) as i64),
                     Num::I(v) => n += v,
                 }
                 let after = if x.elem().is_float() { Num::F(f) } else { Num::I(n) };
@@ -150,12 +160,14 @@ pub static DEPTH_TO_SPACE: OpDef = OpDef {
 /// Blocks of pixels to channels.
 pub static SPACE_TO_DEPTH: OpDef = OpDef {
     name: "graph.space_to_depth",
-    doc: "[n, c, h, w] to [n, c·b², h/b, w/b]; the block's place is the outer part of the channel.",
+    doc: "[n, c, h, w] to [n, c·b², h/b, w/b]; the block's place is the outer part of the channel (DCR) or the \
+          inner one (CRD).",
     operands: &[one("x", Of::Elem)],
     results: &["y"],
-    attrs: &[required("block", AttrKind::Int)],
+    attrs: &[required("block", AttrKind::Int), word("mode", "DCR")],
     infer: Some(|cx| {
         let x = cx.tensor(0)?;
+        util::choice(cx, "mode", &["DCR", "CRD"])?;
         let ([n, c, h, w], b) = (x.dims.as_slice(), block(cx.attrs().int("block"))?) else {
             return Err(cx.wrong(0, "rank 4", cx.ty(0)?));
         };
@@ -173,22 +185,25 @@ pub static SPACE_TO_DEPTH: OpDef = OpDef {
         if h % b != 0 || w % b != 0 {
             bail!(Eval, "{h}×{w} is not made of blocks of {b}×{b}");
         }
-        let st = strides(x.shape());
+        let (dcr, st) = (cx.attrs().str("mode") == "DCR", strides(x.shape()));
         let y = x.gathered(&[n, c * b * b, h / b, w / b], |at| {
-            let (place, ch) = (at[1] / c, at[1] % c);
+            let (place, ch) =
+                if dcr { (at[1] / c, at[1] % c) } else { (at[1] % (b * b), at[1] / (b * b)) };
             let (row, col) = (at[2] * b + place / b, at[3] * b + place % b);
             Ok(Some(util::linear(&[at[0], ch, row, col], &st)))
         })?;
         Ok(vec![y.into()])
     }),
     decompose: Some(|b, op| {
+        let dcr = b.func.op(op).attrs.str("mode") == "DCR";
         let k = Dim::Const(block(b.func.op(op).attrs.int("block"))?);
         let t = operand(b, op)?;
         let [n, c, h, w] = four(&t.1)?;
         let (h, w) = (h.floordiv(&k), w.floordiv(&k));
         let split = [n.clone(), c.clone(), h.clone(), k.clone(), w.clone(), k.clone()];
         let out = [n, c * k.clone() * k, h, w];
-        regroup(b, t.0, &split, &[0, 3, 5, 1, 2, 4], &out)
+        let perm = if dcr { [0, 3, 5, 1, 2, 4] } else { [0, 1, 3, 5, 2, 4] };
+        regroup(b, t.0, &split, &perm, &out)
     }),
     ..OpDef::NEW
 };

@@ -3,7 +3,7 @@
 //! * `reduce(x) {kind, axes, keep}`: kind is sum, mean, max, min, prod, l1, l2, sum_square, log_sum,
 //!   log_sum_exp
 //! * `argmax(x) {axis, keep, last}`, `argmin`
-//! * `softmax(x) {axis}`, `log_softmax`, `hardmax`
+//! * `softmax(x) {axis}`, `log_softmax`
 
 use silure_types::{Class, Elem};
 
@@ -306,23 +306,5 @@ pub static LOG_SOFTMAX: OpDef = OpDef {
     }),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(4))),
     tolerance: Tolerance::Reduction,
-    ..OpDef::NEW
-};
-
-/// One at the first maximum.
-pub static HARDMAX: OpDef = OpDef {
-    name: "graph.hardmax",
-    doc: "1 at the first greatest element along `axis`, 0 elsewhere.",
-    operands: &[one("x", Of::Float)],
-    results: &["y"],
-    attrs: &[int("axis", -1)],
-    infer: Some(infer_axis),
-    eval: Some(|cx| {
-        eval_lines(cx, |x, y| {
-            let m = greatest(x);
-            let first = x.iter().position(|v| *v == m || v.is_nan());
-            y.iter_mut().enumerate().for_each(|(i, y)| *y = (Some(i) == first) as u8 as f64);
-        })
-    }),
     ..OpDef::NEW
 };

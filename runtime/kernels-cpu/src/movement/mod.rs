@@ -8,6 +8,7 @@ pub mod fill;
 pub mod gather;
 pub mod pad;
 pub mod resize;
+pub mod sample;
 pub mod scatter;
 pub mod select;
 pub mod unique;

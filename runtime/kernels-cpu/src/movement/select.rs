@@ -98,6 +98,10 @@ top_ks! {
     TOP_K_U8 "top_k.u8" u8;
     TOP_K_I32 "top_k.i32" i32;
     TOP_K_I64 "top_k.i64" i64;
+    TOP_K_U64 "top_k.u64" u64;
+    TOP_K_U32 "top_k.u32" u32;
+    TOP_K_U16 "top_k.u16" u16;
+    TOP_K_I16 "top_k.i16" i16;
 }
 
 sizes! {

@@ -1,0 +1,58 @@
+//! Object detection.
+
+use silure_ir::{Dim, Elem, ValueId, attrs};
+
+use super::cx::Cx;
+use super::{Record, record};
+use crate::error::Result;
+use crate::graph::Node;
+
+pub(super) const TABLE: &[Record] =
+    &[record("NonMaxSuppression", non_max_suppression), record("RoiAlign", roi_align)];
+
+fn non_max_suppression(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let center = cx.flag_or(n, "center_point_box", false)?;
+    let (mut boxes, mut scores) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    if cx.rank(boxes)? != 3 || cx.rank(scores)? != 3 {
+        return Err(cx
+            .wrong("the operands do not fit")
+            .needed("boxes [batch, n, 4] and scores [batch, classes, n]")
+            .present(format!("{} and {}", cx.ty(boxes)?, cx.ty(scores)?)));
+    }
+    cx.same_size(&mut boxes, 0, &mut scores, 0, "batch sizes")?;
+    cx.same_size(&mut boxes, 1, &mut scores, 2, "the numbers of boxes and of scores")?;
+    let (most, overlap, least) = (cx.maybe(n, 2)?, cx.maybe(n, 3)?, cx.maybe(n, 4)?);
+    // Without a greatest number it is 0: no box is kept.
+    let Some(most) = most else {
+        return Ok(vec![cx.zeros(Elem::I64, vec![Dim::Const(0), Dim::Const(3)])?]);
+    };
+    let overlap = match overlap {
+        Some(v) => v,
+        None => cx.number(Elem::F32, 0.0)?,
+    };
+    let operands = [Some(boxes), Some(scores), Some(most), Some(overlap), least];
+    cx.ops("graph.non_max_suppression", &operands, attrs! { center: center })
+}
+
+fn roi_align(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let (height, width) = (cx.int_or(n, "output_height", 1)?, cx.int_or(n, "output_width", 1)?);
+    let sampling = cx.int_or(n, "sampling_ratio", 0)?;
+    let scale = cx.float_or(n, "spatial_scale", 1.0)?;
+    let mode = cx.word(n, "mode", "avg")?;
+    // Before opset 16 there was no shift.
+    let half_pixel = n.op.version >= 16
+        && match cx.word(n, "coordinate_transformation_mode", "half_pixel")?.as_str() {
+            "half_pixel" => true,
+            "output_half_pixel" => false,
+            m => return Err(cx.wrong("no such coordinate transformation").present(m)),
+        };
+    let (x, mut rois, mut images) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
+    if cx.rank(rois)? == 2 && cx.rank(images)? == 1 {
+        cx.same_size(&mut rois, 0, &mut images, 0, "the numbers of regions and of their images")?;
+    }
+    let attrs = attrs! {
+        height: height, width: width, sampling: sampling, scale: scale, half_pixel: half_pixel,
+        mode: mode.as_str(),
+    };
+    Ok(vec![cx.op("graph.roi_align", &[x, rois, images], attrs)?])
+}
