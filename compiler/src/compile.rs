@@ -5,7 +5,7 @@ use std::path::Path;
 
 use silure_cpu::codegen::{Codegen, IsaLevel};
 use silure_cpu::encode::{Encoded, encode};
-use silure_cpu::{Packed, weight_bytes};
+use silure_cpu::{weight_bytes, weight_contents};
 use silure_engine::EngineWriter;
 use silure_ir::{Diagnostic, Module};
 use silure_passes::{Config, Driver, PassRun};
@@ -176,13 +176,11 @@ impl Compiled {
 
     fn weight(&self, i: u32, sink: &mut dyn Write) -> std::io::Result<()> {
         let name = &self.encoded.weights[i as usize];
-        let bytes = self
+        let weight = self
             .module
             .weight(name)
-            .ok_or_else(|| std::io::Error::other(format!("no weight @{name}")))?
-            .expr
-            .bytes(&Packed(&self.source))
-            .map_err(std::io::Error::other)?;
+            .ok_or_else(|| std::io::Error::other(format!("no weight @{name}")))?;
+        let bytes = weight_contents(weight, &self.source).map_err(std::io::Error::other)?;
         sink.write_all(&bytes)
     }
 

@@ -483,15 +483,9 @@ pub fn always(_: &InferCx) -> Result<(), String> {
     Ok(())
 }
 
-/// Accepts instances on elements that have an address of their own.
+/// Accepts every element type: each has an address of its own in memory.
 pub fn addressable(cx: &InferCx) -> Result<(), String> {
-    let operand = cx.operand(0).map(|v| cx.func.ty(v));
-    let mut elems =
-        operand.into_iter().chain(cx.results().first().copied()).filter_map(|t| t.elem());
-    match elems.find(|e| e.bytes().is_none()) {
-        Some(e) => Err(format!("elements of type {e} are smaller than a byte")),
-        None => Ok(()),
-    }
+    always(cx)
 }
 
 /// Accepts instances whose operand 0 has one of these element types.
@@ -504,10 +498,7 @@ pub fn elem_is(cx: &InferCx, ok: &[Elem]) -> Result<(), String> {
     Err(format!("element type {e} is not supported here; supported: {}", names.join(", ")))
 }
 
-/// Bytes of an element that can be addressed.
+/// Bytes of an element in memory.
 pub fn width(e: Elem) -> Result<i64> {
-    match e.bytes() {
-        Some(b) => Ok(b as i64),
-        None => bail!(Unsupported, "elements of type {e} are smaller than a byte"),
-    }
+    Ok(e.cell_bytes() as i64)
 }
