@@ -54,6 +54,15 @@ pub struct Compiled {
     options: Options,
 }
 
+/// What taking a module to a phase gives besides the module.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// What every pass did.
+    pub passes: Vec<PassRun>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
 impl Compiler {
     /// Compiles a model.
     pub fn compile(&self, model: Loaded, options: &Options) -> Result<Compiled> {
@@ -68,8 +77,9 @@ impl Compiler {
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Compiled> {
         let levels = self.levels(&options.targets)?;
-        let Loaded { mut module, notes, source, hash } = model;
-        let passes = self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
+        let Loaded { mut module, mut notes, source, hash } = model;
+        let Lowered { passes, notes: more } = self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
+        notes.extend(more);
         let mut objects = Vec::new();
         let mut first = None;
         for level in levels {
@@ -101,8 +111,8 @@ impl Compiler {
         options: &Options,
         until: Phase,
         watch: &mut dyn FnMut(Phase, &Module),
-    ) -> Result<Vec<PassRun>> {
-        let mut report = Vec::new();
+    ) -> Result<Lowered> {
+        let mut report = Lowered::default();
         watch(Phase::Import, module);
         let mut driver =
             Driver::new(&self.registry, &self.context, options.driver.clone()).with_source(source);
@@ -116,10 +126,10 @@ impl Compiler {
                 (None, p) => p.pipeline(),
             };
             if phase == Phase::Kernel && options.passes.is_none() {
-                silure_cpu::lower::decompose(module, &self.lowerings)?;
+                report.notes = silure_cpu::lower::legalise(module, &self.lowerings)?;
             }
             if !pipeline.is_empty() {
-                report.extend(driver.run(pipeline, module)?.passes);
+                report.passes.extend(driver.run(pipeline, module)?.passes);
             }
             watch(phase, module);
         }

@@ -10,6 +10,7 @@ mod anchor;
 mod create;
 mod index;
 mod list;
+mod legal;
 mod matmul;
 mod movement;
 mod nn;
@@ -32,6 +33,7 @@ use silure_ir::{
 
 use crate::codegen::ScalarLowering;
 
+pub use legal::legalise;
 pub use matmul::{F32_PACKED, I8_PACKED, packed_bytes};
 pub use sizes::{Sizes, f32_bits, f64_bits};
 
@@ -428,40 +430,6 @@ fn is_weight(f: &Func, v: ValueId) -> bool {
         Some(WeightExpr::File { source: "".into(), offset: 0, bytes, ty: ty.clone() })
     };
     expression(f, v, &stand_in).is_some()
-}
-
-/// Replaces every op that has no lowering here, but is made of others, by them: before fusion, so
-/// that the parts fuse.
-pub fn decompose(m: &mut Module, table: &Lowerings) -> Result<bool> {
-    let mut changed = false;
-    for f in m.funcs.iter_mut().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
-        for _ in 0..16 {
-            let mut again = false;
-            for op in f.walk() {
-                let o = f.op(op);
-                let (def, loc) = (o.def, o.loc.clone());
-                // Elementwise ops are code of their own and are expanded where it is generated.
-                let kept =
-                    stays(f, op) || def.is(Traits::ELEMENTWISE) || table.get(def.name).is_some();
-                let (Some(d), false, true) = (def.decompose, kept, o.parent().is_some()) else {
-                    continue;
-                };
-                let mut b = Builder::before(f, op);
-                let new =
-                    d(&mut b, op).map_err(|e| e.at(&loc).note(format!("in `{}`", def.name)))?;
-                for (a, b) in f.op(op).results.clone().iter().zip(new) {
-                    f.replace_uses(*a, b);
-                }
-                f.erase(op);
-                again = true;
-            }
-            if !again {
-                break;
-            }
-            changed = true;
-        }
-    }
-    Ok(changed)
 }
 
 /// The product of dims.

@@ -1,6 +1,6 @@
-//! Quantisation.
+//! Quantisation: the kernels for what is common; [`super::legal`] takes the rest apart.
 
-use silure_ir::infer::norm_axis;
+use silure_ir::infer::{InferCx, norm_axis};
 use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId};
 use silure_kernels_cpu::quant::{DynamicQuant, Quant};
 
@@ -20,10 +20,23 @@ fn sizes(l: &Lower, op: OpId, t: &TensorType, scale: ValueId) -> Result<Vec<Dim>
     Sizes::of(Quant::FIELDS).set("outer", outer).set("axis", axis).set("inner", inner).done()
 }
 
+/// The kernels take scales in f32, one or one per position of the axis.
+fn whole_or_axis(cx: &InferCx) -> Result<(), String> {
+    let s = cx.tensor(1).map_err(|e| e.message)?;
+    if s.elem != Elem::F32 {
+        return Err(format!("scales of type {}; f32 is supported", s.elem));
+    }
+    if cx.attrs().int("block") > 0 && s.count() != Dim::Const(1) {
+        return Err("scales of blocks".into());
+    }
+    Ok(())
+}
+
 static QUANTIZE: Lowering = Lowering {
     op: "graph.quantize",
     can: |cx| {
         elem_is(cx, &[Elem::F32])?;
+        whole_or_axis(cx)?;
         match cx.results().first().and_then(|t| t.elem()) {
             Some(Elem::U8 | Elem::I8) => Ok(()),
             e => Err(format!("quantising to {e:?}; u8 and i8 are supported")),
@@ -42,6 +55,7 @@ static DEQUANTIZE: Lowering = Lowering {
     op: "graph.dequantize",
     can: |cx| {
         elem_is(cx, &[Elem::U8, Elem::I8, Elem::I32])?;
+        whole_or_axis(cx)?;
         match cx.results().first().and_then(|t| t.elem()) {
             Some(Elem::F32) => Ok(()),
             e => Err(format!("dequantising to {e:?}; f32 is supported")),
