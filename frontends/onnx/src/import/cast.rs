@@ -41,12 +41,7 @@ pub(super) fn convert(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId, to: Elem) -
 
 /// x as a power of two: f32's exponent field, after rounding up, down or to the nearest (ties up).
 /// Out of range is 2⁻¹²⁷ or 2¹²⁷ if it saturates, else NaN; the sign is dropped.
-fn power_of_two(
-    cx: &mut Cx<'_, '_>,
-    x: ValueId,
-    saturate: bool,
-    mode: &str,
-) -> Result<ValueId> {
+fn power_of_two(cx: &mut Cx<'_, '_>, x: ValueId, saturate: bool, mode: &str) -> Result<ValueId> {
     // Of a normal number's mantissa, and the first bits that round up from 2⁻¹²⁷ to 2⁻¹²⁶.
     let (up, second) = match mode {
         "up" => (0x7F_FFFF, 0x40_0001),

@@ -92,7 +92,8 @@ fn quantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     // The type of the division: stated, or that of the scale, which for a scale without a mantissa and
     // for integers is f32.
     let (xe, se) = (cx.elem(p.x)?, cx.elem(p.scale)?);
-    let by_scale = if se == Elem::E8m0 || !xe.is_float() && se.bits() < 32 { Elem::F32 } else { se };
+    let by_scale =
+        if se == Elem::E8m0 || !xe.is_float() && se.bits() < 32 { Elem::F32 } else { se };
     let precision = precision.unwrap_or(by_scale);
     (p.x, p.scale) = (cx.cast(p.x, precision)?, cx.cast(p.scale, precision)?);
     let attrs = attrs! { axis: p.axis, block: p.block, elem: elem, saturate: saturate };
@@ -107,7 +108,9 @@ fn dequantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let mut p = parameters(cx, n)?;
     let own = cx.elem(p.scale)?;
     if own == Elem::E8m0 && elem.is_none() {
-        return Err(cx.wrong("attribute `output_dtype` is missing: the scale's type holds no result"));
+        return Err(
+            cx.wrong("attribute `output_dtype` is missing: the scale's type holds no result")
+        );
     }
     let to = elem.unwrap_or(own);
     if to != own {

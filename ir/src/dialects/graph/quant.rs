@@ -9,9 +9,9 @@
 use silure_types::{Class, Elem};
 
 use super::util;
+use super::{BROADCAST, RESHAPE, SLICE};
 use crate::attr::{Attr, AttrKind, Attrs};
 use crate::attrs;
-use super::{BROADCAST, RESHAPE, SLICE};
 use crate::bail;
 use crate::builder::Builder;
 use crate::diag::Result;
