@@ -422,16 +422,6 @@ impl Lower<'_, '_> {
     }
 }
 
-/// Whether a value can be computed while an engine is written.
-fn is_weight(f: &Func, v: ValueId) -> bool {
-    // Any bytes will do: only the shape of the expression is asked for.
-    let stand_in = |_: &str, ty: &TensorType| {
-        let bytes = silure_ir::tensor::byte_len(ty.elem, &ty.shape()?).ok()? as u64;
-        Some(WeightExpr::File { source: "".into(), offset: 0, bytes, ty: ty.clone() })
-    };
-    expression(f, v, &stand_in).is_some()
-}
-
 /// The product of dims.
 pub fn product(dims: &[Dim]) -> Dim {
     dims.iter().cloned().fold(Dim::Const(1), |a, d| a * d)

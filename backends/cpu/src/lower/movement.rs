@@ -50,7 +50,7 @@ pub(super) fn copy_to(
 }
 
 /// Kernel name and sizes of a strided copy; adjacent axes that go together are merged.
-fn copy_sizes(
+pub(super) fn copy_sizes(
     ty: &TensorType,
     dims: &[Dim],
     src: &[Dim],
