@@ -78,7 +78,8 @@ impl Compiler {
     ) -> Result<Compiled> {
         let levels = self.levels(&options.targets)?;
         let Loaded { mut module, mut notes, source, hash } = model;
-        let Lowered { passes, notes: more } = self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
+        let Lowered { passes, notes: more } =
+            self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
         notes.extend(more);
         let mut objects = Vec::new();
         let mut first = None;

@@ -93,7 +93,9 @@ impl Tensor {
     /// Its values as `f64` (64-bit integers beyond 2⁵³ round).
     pub fn to_f64(&self) -> Vec<f64> {
         let n: usize = self.shape.iter().product();
-        (0..n).filter_map(|i| Some(self.elem.decode(self.elem.load_cell(self.bytes(), i)?))).collect()
+        (0..n)
+            .filter_map(|i| Some(self.elem.decode(self.elem.load_cell(self.bytes(), i)?)))
+            .collect()
     }
 
     /// Borrowed, as an input.

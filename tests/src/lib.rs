@@ -14,7 +14,8 @@ use silure_runtime::{Engine, Session};
 
 /// A tensor of the oracle as one of the runtime.
 pub fn to_runtime(t: &Tensor) -> silure_runtime::Tensor {
-    silure_runtime::Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len())).expect("a valid tensor")
+    silure_runtime::Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len()))
+        .expect("a valid tensor")
 }
 
 /// A tensor of the runtime as one of the oracle.

@@ -113,10 +113,8 @@ fn pack_now(l: &mut Lower, v: ValueId, part: Option<(usize, usize)>) -> Result<V
     let (first, rows) = part.unwrap_or((0, all));
     let (whole, rest) = (rows / NR, rows % NR);
     let dim = |n: usize| Dim::Const(n as i64);
-    let out = TensorType::new(
-        t.elem,
-        vec![dirs.clone(), dim(rows.div_ceil(NR)), k.clone(), dim(NR)],
-    );
+    let out =
+        TensorType::new(t.elem, vec![dirs.clone(), dim(rows.div_ceil(NR)), k.clone(), dim(NR)]);
     let panel = k.clone() * dim(NR);
     let dst = [dim(rows.div_ceil(NR)) * panel.clone(), panel.clone(), Dim::Const(1), dim(NR)];
     let src = [dim(all) * k.clone(), panel.clone(), k.clone(), Dim::Const(1)];
