@@ -23,7 +23,7 @@ pub fn run(
     let args = args
         .iter()
         .map(|t| {
-            let t = silure::ir::Tensor::new(t.elem, &t.shape, t.bytes().to_vec())?;
+            let t = silure::ir::Tensor::new(t.elem, &t.shape, t.elem.from_cells(t.bytes()))?;
             Ok(Datum::from(t))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -32,7 +32,7 @@ pub fn run(
     out.iter()
         .map(|d| {
             let t = d.tensor()?;
-            Ok(Tensor::new(t.elem(), t.shape(), t.bytes())?)
+            Ok(Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len()))?)
         })
         .collect()
 }

@@ -17,10 +17,10 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Packed elements for a tensor of that name; `n`-th input of its entry.
+    /// Elements for a tensor of that name; `n`-th input of its entry.
     pub fn bytes(&self, name: &str, n: usize, elem: Elem, count: usize) -> Result<Vec<u8>> {
         let too_big = || Failure::usage(format!("input '{name}': {count} elements are too many"));
-        let size = elem.packed_bytes(count as u64).filter(|b| *b <= 1 << 40).ok_or_else(too_big)?;
+        let size = elem.cells_bytes(count as u64).filter(|b| *b <= 1 << 40).ok_or_else(too_big)?;
         let mut out = Vec::new();
         out.try_reserve_exact(size as usize).map_err(|_| too_big())?;
         out.resize(size as usize, 0);
@@ -28,7 +28,7 @@ impl Recipe {
         let range = self.ranges.get(name).copied();
         for i in 0..count {
             let bits = r.bits();
-            elem.store(&mut out, i, draw(elem, range, bits));
+            elem.store_cell(&mut out, i, draw(elem, range, bits));
         }
         Ok(out)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use silure_cpu::codegen::{Codegen, IsaLevel};
 use silure_cpu::encode::{Encoded, encode};
-use silure_cpu::{Packed, weight_bytes};
+use silure_cpu::{weight_bytes, weight_contents};
 use silure_engine::EngineWriter;
 use silure_ir::{Diagnostic, Module};
 use silure_passes::{Config, Driver, PassRun};
@@ -54,6 +54,15 @@ pub struct Compiled {
     options: Options,
 }
 
+/// What taking a module to a phase gives besides the module.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// What every pass did.
+    pub passes: Vec<PassRun>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
 impl Compiler {
     /// Compiles a model.
     pub fn compile(&self, model: Loaded, options: &Options) -> Result<Compiled> {
@@ -68,8 +77,10 @@ impl Compiler {
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Compiled> {
         let levels = self.levels(&options.targets)?;
-        let Loaded { mut module, notes, source, hash } = model;
-        let passes = self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
+        let Loaded { mut module, mut notes, source, hash } = model;
+        let Lowered { passes, notes: more } =
+            self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
+        notes.extend(more);
         let mut objects = Vec::new();
         let mut first = None;
         for level in levels {
@@ -101,8 +112,8 @@ impl Compiler {
         options: &Options,
         until: Phase,
         watch: &mut dyn FnMut(Phase, &Module),
-    ) -> Result<Vec<PassRun>> {
-        let mut report = Vec::new();
+    ) -> Result<Lowered> {
+        let mut report = Lowered::default();
         watch(Phase::Import, module);
         let mut driver =
             Driver::new(&self.registry, &self.context, options.driver.clone()).with_source(source);
@@ -116,10 +127,10 @@ impl Compiler {
                 (None, p) => p.pipeline(),
             };
             if phase == Phase::Kernel && options.passes.is_none() {
-                silure_cpu::lower::decompose(module, &self.lowerings)?;
+                report.notes = silure_cpu::lower::legalise(module, &self.lowerings)?;
             }
             if !pipeline.is_empty() {
-                report.extend(driver.run(pipeline, module)?.passes);
+                report.passes.extend(driver.run(pipeline, module)?.passes);
             }
             watch(phase, module);
         }
@@ -176,13 +187,11 @@ impl Compiled {
 
     fn weight(&self, i: u32, sink: &mut dyn Write) -> std::io::Result<()> {
         let name = &self.encoded.weights[i as usize];
-        let bytes = self
+        let weight = self
             .module
             .weight(name)
-            .ok_or_else(|| std::io::Error::other(format!("no weight @{name}")))?
-            .expr
-            .bytes(&Packed(&self.source))
-            .map_err(std::io::Error::other)?;
+            .ok_or_else(|| std::io::Error::other(format!("no weight @{name}")))?;
+        let bytes = weight_contents(weight, &self.source).map_err(std::io::Error::other)?;
         sink.write_all(&bytes)
     }
 

@@ -235,7 +235,7 @@ pub enum Inst {
     Select { dst: Reg, cond: Val, a: Val, b: Val },
     /// `dst = ` extent of an axis of an input.
     Dim { dst: Reg, input: u32, axis: u32 },
-    /// `dst = buf[index]`, element `index` of packed elements; outside the buffer is an error.
+    /// `dst = buf[index]`, element `index` of dense elements; outside the buffer is an error.
     Load { dst: Reg, buf: Buf, index: Val, elem: Elem, mode: LoadMode },
     /// `buf[index] = src`, integers wrapped to the element, floats rounded.
     Store { buf: Buf, index: Val, src: Val, elem: Elem },
@@ -336,7 +336,7 @@ pub struct Port {
     pub name: Str,
     /// A tensor, or a list of them.
     pub kind: PortKind,
-    /// Element type; elements are packed, sub-byte types lowest bits first.
+    /// Element type; those smaller than a byte take a byte each, extended by their sign or zeros.
     pub elem: Elem,
     /// Axes, outermost first; dense row-major. Those of each tensor of a list.
     pub dims: Vec<Dim>,
@@ -483,7 +483,7 @@ impl State {
     /// Size in bytes; `None` on overflow.
     pub fn bytes(&self) -> Option<u64> {
         let n = self.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
-        self.elem.packed_bytes(n)
+        self.elem.cells_bytes(n)
     }
 }
 

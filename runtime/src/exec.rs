@@ -411,7 +411,7 @@ impl<'e, 'w> Exec<'e, 'w> {
                 // SAFETY: a resolved buffer has `len` initialised bytes, and nothing runs now.
                 let bytes = unsafe { std::slice::from_raw_parts(ptr, len as usize) };
                 let i = self.val(*index);
-                let bits = usize::try_from(i).ok().and_then(|i| elem.load(bytes, i));
+                let bits = usize::try_from(i).ok().and_then(|i| elem.load_cell(bytes, i));
                 let bits = bits.ok_or_else(|| {
                     self.plan_error(*buf, format!("element {i} of {len} bytes of {elem}"))
                 })?;
@@ -430,14 +430,14 @@ impl<'e, 'w> Exec<'e, 'w> {
                 // nothing else runs now.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(ptr, len as usize) };
                 let (i, v) = (self.val(*index), self.val(*src));
-                let at = usize::try_from(i).ok().filter(|&i| elem.load(bytes, i).is_some());
+                let at = usize::try_from(i).ok().filter(|&i| elem.load_cell(bytes, i).is_some());
                 let Some(at) = at else {
                     let problem = format!("element {i} of {len} bytes of {elem}");
                     return Err(self.plan_error(*buf, problem));
                 };
                 let float = elem.is_float();
                 let bits = if float { elem.encode(v as f64) } else { elem.encode_int(v as i128) };
-                elem.store(bytes, at, bits);
+                elem.store_cell(bytes, at, bits);
             }
             Inst::Alloc { buf, bytes } => {
                 let n = self.size(*bytes, inst)?;

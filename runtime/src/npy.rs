@@ -238,27 +238,21 @@ impl Array {
             let needed = format!("{needed} (for {elem})");
             return Err(bad(&self.path, "descr", needed, &self.dtype));
         }
-        if elem.bits() >= 8 {
-            let mut bytes = self.bytes;
-            if elem == Elem::Bool {
-                bytes.iter_mut().for_each(|b| *b = (*b != 0) as u8);
-            }
-            return Tensor::new(elem, &self.shape, &bytes);
+        let mut bytes = self.bytes;
+        if elem == Elem::Bool {
+            bytes.iter_mut().for_each(|b| *b = (*b != 0) as u8);
         }
-        let mut t = Tensor::zeros(elem, &self.shape)?;
-        for (i, &b) in self.bytes.iter().enumerate() {
-            let bits = b as u64 & elem.mask();
-            let same = match elem.class() {
-                Class::Signed => elem.decode_int(bits) == (b as i8) as i128,
-                _ => bits == b as u64,
-            };
-            if !same {
-                let present = format!("{b:#04x} at element {i}");
-                return Err(bad(&self.path, "data", format!("values of {elem}"), present));
+        if elem.bits() < 8 {
+            for (i, b) in bytes.iter_mut().enumerate() {
+                let mut cell = [0];
+                elem.store_cell(&mut cell, 0, *b as u64);
+                if cell[0] != *b {
+                    let present = format!("{b:#04x} at element {i}");
+                    return Err(bad(&self.path, "data", format!("values of {elem}"), present));
+                }
             }
-            elem.store(t.bytes_mut(), i, bits);
         }
-        Ok(t)
+        Tensor::new(elem, &self.shape, &bytes)
     }
 }
 
@@ -285,16 +279,7 @@ pub fn encode(t: &Tensor) -> Vec<u8> {
         out.extend((header.len() as u32).to_le_bytes());
     }
     out.extend(header.bytes());
-    if t.elem.bits() >= 8 {
-        out.extend_from_slice(t.bytes());
-    } else {
-        let n: usize = t.shape.iter().product();
-        out.extend((0..n).filter_map(|i| {
-            let bits = t.elem.load(t.bytes(), i)?;
-            let signed = t.elem.class() == Class::Signed;
-            Some(if signed { t.elem.decode_int(bits) as i8 as u8 } else { bits as u8 })
-        }));
-    }
+    out.extend_from_slice(t.bytes());
     out
 }
 
@@ -326,7 +311,7 @@ mod tests {
             for i in 0..15 {
                 let bits = (i as u64 * 37) & elem.mask();
                 let bits = if elem == Elem::Bool { bits & 1 } else { bits };
-                elem.store(t.bytes_mut(), i, bits);
+                elem.store_cell(t.bytes_mut(), i, bits);
             }
             let f = encode(&t);
             assert_eq!((f.len() - 15 * width(dtype_of(elem))) % 64, 0);

@@ -383,7 +383,7 @@ pub(crate) fn check_bytes(
 
 /// Checks an address against its element type.
 pub(crate) fn check_align(what: &'static str, name: &str, elem: Elem, bytes: &[u8]) -> Result<()> {
-    let needed = elem.bytes().unwrap_or(1);
+    let needed = elem.cell_bytes();
     let present = bytes.as_ptr() as usize;
     if bytes.is_empty() || present.is_multiple_of(needed) {
         return Ok(());

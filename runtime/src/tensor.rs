@@ -1,4 +1,5 @@
-//! Tensors that go in and out of a run: dense row-major, packed elements.
+//! Tensors that go in and out of a run: dense row-major, little-endian. Elements
+//! smaller than a byte take a byte each, extended by their sign or zeros.
 
 use crate::error::{Error, Result};
 use crate::mem::Block;
@@ -11,7 +12,7 @@ pub struct TensorRef<'a> {
     pub elem: Elem,
     /// Extents, outermost first.
     pub shape: &'a [usize],
-    /// The elements, packed, little-endian; aligned to the element's size.
+    /// The elements, little-endian; aligned to the element's size.
     pub bytes: &'a [u8],
 }
 
@@ -40,7 +41,7 @@ pub struct Tensor {
 /// Bytes of a tensor; `None` on overflow.
 pub(crate) fn tensor_bytes(elem: Elem, shape: &[usize]) -> Option<u64> {
     let n = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64))?;
-    elem.packed_bytes(n).filter(|&b| b <= isize::MAX as u64)
+    elem.cells_bytes(n).filter(|&b| b <= isize::MAX as u64)
 }
 
 impl Tensor {
@@ -52,7 +53,7 @@ impl Tensor {
         Ok(Tensor { elem, shape: shape.to_vec(), data })
     }
 
-    /// A tensor of these packed bytes.
+    /// A tensor of these bytes.
     pub fn new(elem: Elem, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
         let mut t = Tensor::zeros(elem, shape)?;
         if t.data.len() != bytes.len() {
@@ -79,12 +80,12 @@ impl Tensor {
         Tensor::new(Elem::I64, shape, &bytes)
     }
 
-    /// Its packed elements.
+    /// Its elements.
     pub fn bytes(&self) -> &[u8] {
         self.data.bytes()
     }
 
-    /// Its packed elements, to write.
+    /// Its elements, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.data.bytes_mut()
     }
@@ -92,7 +93,9 @@ impl Tensor {
     /// Its values as `f64` (64-bit integers beyond 2⁵³ round).
     pub fn to_f64(&self) -> Vec<f64> {
         let n: usize = self.shape.iter().product();
-        (0..n).filter_map(|i| Some(self.elem.decode(self.elem.load(self.bytes(), i)?))).collect()
+        (0..n)
+            .filter_map(|i| Some(self.elem.decode(self.elem.load_cell(self.bytes(), i)?)))
+            .collect()
     }
 
     /// Borrowed, as an input.

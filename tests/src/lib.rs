@@ -14,12 +14,13 @@ use silure_runtime::{Engine, Session};
 
 /// A tensor of the oracle as one of the runtime.
 pub fn to_runtime(t: &Tensor) -> silure_runtime::Tensor {
-    silure_runtime::Tensor::new(t.elem(), t.shape(), t.bytes()).expect("a valid tensor")
+    silure_runtime::Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len()))
+        .expect("a valid tensor")
 }
 
 /// A tensor of the runtime as one of the oracle.
 pub fn to_oracle(t: &silure_runtime::Tensor) -> Tensor {
-    Tensor::new(t.elem, &t.shape, t.bytes().to_vec()).expect("a valid tensor")
+    Tensor::new(t.elem, &t.shape, t.elem.from_cells(t.bytes())).expect("a valid tensor")
 }
 
 /// Compiles to bytes and opens them as an engine, the way a new process would.

@@ -196,6 +196,60 @@ impl Elem {
         if self.bits() == 64 { u64::MAX } else { (1 << self.bits()) - 1 }
     }
 
+    /// Bytes of one element where it is computed on and at the runtime's interface: a type smaller than
+    /// a byte takes one, sign- or zero-extended.
+    pub const fn cell_bytes(self) -> usize {
+        self.bits().div_ceil(8)
+    }
+
+    /// Bytes of `n` cells; `None` on overflow.
+    pub fn cells_bytes(self, n: u64) -> Option<u64> {
+        n.checked_mul(self.cell_bytes() as u64)
+    }
+
+    /// The bits of element `index` of a buffer of cells; `None` past its end.
+    pub fn load_cell(self, bytes: &[u8], index: usize) -> Option<u64> {
+        let n = self.cell_bytes();
+        let b = bytes.get(index.checked_mul(n)?..)?.get(..n)?;
+        let mut w = [0u8; 8];
+        w[..n].copy_from_slice(b);
+        Some(u64::from_le_bytes(w) & self.mask())
+    }
+
+    /// Stores element `index` of a buffer of cells.
+    ///
+    /// # Panics
+    /// If the buffer is too short.
+    pub fn store_cell(self, bytes: &mut [u8], index: usize, bits: u64) {
+        let (n, signed) = (self.cell_bytes(), self.class() == Class::Signed);
+        let bits = if signed { self.decode_int(bits) as u64 } else { bits & self.mask() };
+        bytes[index * n..index * n + n].copy_from_slice(&bits.to_le_bytes()[..n]);
+    }
+
+    /// The cells of `n` packed elements; missing ones are 0.
+    pub fn to_cells(self, packed: &[u8], n: usize) -> Vec<u8> {
+        if self.bits() >= 8 {
+            return packed.to_vec();
+        }
+        let mut out = vec![0; n];
+        for i in 0..n {
+            self.store_cell(&mut out, i, self.load(packed, i).unwrap_or(0));
+        }
+        out
+    }
+
+    /// Packed elements of a buffer of cells.
+    pub fn from_cells(self, cells: &[u8]) -> Vec<u8> {
+        if self.bits() >= 8 {
+            return cells.to_vec();
+        }
+        let mut out = vec![0; (cells.len() * self.bits()).div_ceil(8)];
+        for i in 0..cells.len() {
+            self.store(&mut out, i, self.load_cell(cells, i).unwrap_or(0));
+        }
+        out
+    }
+
     /// The bits of element `index` of a packed little-endian buffer; `None` past its end.
     pub fn load(self, bytes: &[u8], index: usize) -> Option<u64> {
         match self.bytes() {

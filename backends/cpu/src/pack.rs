@@ -15,7 +15,19 @@ pub fn weight_bytes(w: &Weight) -> Result<u64> {
             Some(n) => Ok(n),
             None => bail!(Unsupported, "weight @{}: layout `{layout}` is not known", w.name),
         },
-        None => Ok(silure_ir::tensor::byte_len(w.ty.elem, &shape)? as u64),
+        None => {
+            silure_ir::tensor::byte_len(w.ty.elem, &shape)?;
+            Ok((shape.iter().product::<usize>() * w.ty.elem.cell_bytes()) as u64)
+        }
+    }
+}
+
+/// The bytes of a weight as the engine holds them: elements smaller than a byte take a byte each.
+pub fn weight_contents(w: &Weight, source: &dyn WeightSource) -> Result<Vec<u8>> {
+    let bytes = w.expr.bytes(&Packed(source))?;
+    match (&w.ty.encoding, w.ty.count().as_size()) {
+        (None, Some(n)) if w.ty.elem.bits() < 8 => Ok(w.ty.elem.to_cells(&bytes, n)),
+        _ => Ok(bytes),
     }
 }
 

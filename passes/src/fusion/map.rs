@@ -16,11 +16,11 @@ use crate::pass::{Changed, PassCx};
 const MOST_OPS: usize = 64;
 const MOST_OPERANDS: usize = 20;
 
-/// Whether an op can be part of a map: elementwise on tensors with byte-sized elements.
+/// Whether an op can be part of a map: elementwise on dense tensors.
 fn member(f: &Func, op: OpId) -> bool {
     let o = f.op(op);
     let whole = |v: ValueId| match f.ty(v) {
-        Type::Tensor(t) => t.elem.bytes().is_some() && t.encoding.is_none(),
+        Type::Tensor(t) => t.encoding.is_none(),
         _ => false,
     };
     o.def.is(Traits::ELEMENTWISE) && o.operands().all(whole) && o.results.iter().all(|v| whole(*v))

@@ -31,7 +31,7 @@ enum {
   SILURE_MEMORY = 6
 };
 
-/* Element types. Sub-byte types are packed, lowest bits first. */
+/* Element types. Types smaller than a byte take a byte each, extended by their sign or zeros. */
 enum {
   SILURE_BOOL = 0, SILURE_I2 = 1, SILURE_I4 = 2, SILURE_I8 = 3, SILURE_I16 = 4, SILURE_I32 = 5,
   SILURE_I64 = 6, SILURE_U2 = 7, SILURE_U4 = 8, SILURE_U8 = 9, SILURE_U16 = 10, SILURE_U32 = 11,

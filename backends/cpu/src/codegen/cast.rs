@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{InstBuilder, Value, types};
 use silure_ir::{Class, Elem, Result};
 
 use super::emit::{Emit, internal, register};
-use super::prepare::{is_narrow, unsupported};
+use super::prepare::is_narrow;
 
 /// Whether the conversion has a form on four lanes.
 pub(crate) fn has_wide(from: Elem, to: Elem) -> bool {
@@ -14,17 +14,8 @@ pub(crate) fn has_wide(from: Elem, to: Elem) -> bool {
     from.bits() < 64 && to.bits() < 64 && !(is_narrow(to) && from.is_int() && from.bits() > 16)
 }
 
-/// Whether there is a conversion at all.
-pub(crate) fn check(from: Elem, to: Elem) -> Result<()> {
-    if to == Elem::E8m0 && from != to {
-        return Err(unsupported(format!("CPU code for a cast from {from} to {to}")));
-    }
-    Ok(())
-}
-
 /// x of type `from` as type `to`.
 pub(crate) fn cast(e: &mut Emit, from: Elem, to: Elem, x: Value) -> Result<Value> {
-    check(from, to)?;
     if from == to {
         return Ok(x);
     }
@@ -174,6 +165,21 @@ fn from_narrow(e: &mut Emit, from: Elem, x: Value) -> Result<Value> {
             let v = e.select(is, nan, v);
             e.cast_bits(v, float)
         }
+        // The same with 2¹²⁶, and the sign in bit 3.
+        Elem::F4e2m1 => {
+            let mask = e.int(Elem::I32, 8);
+            let sign = e.b.ins().band(x, mask);
+            let sign = e.b.ins().ishl_imm_s(sign, 28);
+            let mask = e.int(Elem::I32, 7);
+            let mag = e.b.ins().band(x, mask);
+            let mag = e.b.ins().ishl_imm_s(mag, 22);
+            let value = e.cast_bits(mag, float);
+            let by = e.constant(Elem::F32, silure_ir::Num::F(126f64.exp2()), e.wide);
+            let v = e.b.ins().fmul(value, by);
+            let v = e.cast_bits(v, register(Elem::I32, e.wide));
+            let v = e.b.ins().bor(v, sign);
+            e.cast_bits(v, float)
+        }
         _ => match strips(from) {
             Some((name, _)) => e.strip(name, from, Elem::F32, x)?,
             None => return Err(internal(format!("a cast from {from}"))),
@@ -239,6 +245,52 @@ fn to_narrow(e: &mut Emit, to: Elem, x: Value) -> Result<Value> {
             let mask = e.int(Elem::I32, 0x8000);
             let sign = e.b.ins().band(sign, mask);
             e.b.ins().bor(v, sign)
+        }
+        Elem::F4e2m1 => {
+            let top = e.int(Elem::I32, 0x40C0_0000);
+            let mag = e.b.ins().smin(mag, top);
+            // Below 1: adding 2²² leaves the count of halves, rounded to even, in the low bits.
+            let magic = e.constant(Elem::F32, silure_ir::Num::F(22f64.exp2()), e.wide);
+            let value = e.cast_bits(mag, register(Elem::F32, e.wide));
+            let sum = e.b.ins().fadd(value, magic);
+            let sum = e.cast_bits(sum, ints);
+            let base = e.int(Elem::I32, 0x4A80_0000);
+            let small = e.b.ins().isub(sum, base);
+            let v = round_at(e, mag, 22);
+            let v = e.b.ins().ushr_imm_s(v, 22);
+            let bias = e.int(Elem::I32, 252);
+            let v = e.b.ins().isub(v, bias);
+            let one = e.int(Elem::I32, 0x3F80_0000);
+            let is = e.icmp(IntCC::SignedLessThan, mag, one);
+            let v = e.select(is, small, v);
+            let sign = e.b.ins().ushr_imm_s(bits, 28);
+            let mask = e.int(Elem::I32, 8);
+            let sign = e.b.ins().band(sign, mask);
+            let v = e.b.ins().bor(v, sign);
+            // There is no NaN: the greatest value.
+            let nan = e.int(Elem::I32, 7);
+            e.select(is_nan, nan, v)
+        }
+        // The nearest power of two by its logarithm: up from √2 times one of them.
+        Elem::E8m0 => {
+            let up = e.int(Elem::I32, 0x0080_0000 - 0x0035_04F4);
+            let v = e.b.ins().iadd(mag, up);
+            let v = e.b.ins().ushr_imm_s(v, 23);
+            let most = e.int(Elem::I32, 254);
+            let v = e.b.ins().smin(v, most);
+            // Denormals are above or below √2 · 2⁻¹²⁷.
+            let (zero, one) = (e.int(Elem::I32, 0), e.int(Elem::I32, 1));
+            let half = e.int(Elem::I32, 0x005A_8279);
+            let is = e.icmp(IntCC::SignedGreaterThan, mag, half);
+            let low = e.select(is, one, zero);
+            let least = e.int(Elem::I32, 0x0080_0000);
+            let is = e.icmp(IntCC::SignedLessThan, mag, least);
+            let v = e.select(is, low, v);
+            let zeros = e.constant(Elem::F32, silure_ir::Num::F(0.0), e.wide);
+            let negative = e.fcmp(FloatCC::LessThan, x, zeros);
+            let nan = e.int(Elem::I32, 255);
+            let v = e.select(negative, nan, v);
+            e.select(is_nan, nan, v)
         }
         _ => return Err(internal(format!("a cast to {to}"))),
     })

@@ -182,6 +182,10 @@ impl Emit<'_> {
 
     /// An i32 arithmetic result as the canonical form of a narrower integer.
     pub fn canonical(&mut self, e: Elem, x: Value) -> Value {
+        self.canonical_as(e, x, self.wide)
+    }
+
+    fn canonical_as(&mut self, e: Elem, x: Value, wide: bool) -> Value {
         let bits = e.bits();
         if bits >= 32 || e == Elem::Bool {
             return x;
@@ -193,7 +197,7 @@ impl Emit<'_> {
                 self.b.ins().sshr_imm_s(up, n)
             }
             _ => {
-                let mask = self.int(Elem::I32, e.mask() as i64);
+                let mask = self.constant(Elem::I32, Num::I(e.mask() as i128), wide);
                 self.b.ins().band(x, mask)
             }
         }
@@ -252,7 +256,7 @@ impl Emit<'_> {
                     let v = self.b.ins().load(types::I8, m, p, offset);
                     self.b.ins().icmp_imm_s(IntCC::NotEqual, v, 0)
                 }
-                _ => match (e.bits(), e.class()) {
+                _ => match (8 * e.cell_bytes(), e.class()) {
                     (8, Class::Signed) => self.b.ins().sload8(types::I32, m, p, offset),
                     (8, _) => self.b.ins().uload8(types::I32, m, p, offset),
                     (16, Class::Signed) => self.b.ins().sload16(types::I32, m, p, offset),
@@ -260,9 +264,9 @@ impl Emit<'_> {
                     _ => self.b.ins().load(register(e, false), m, p, offset),
                 },
             };
-            return Val::One(v);
+            return Val::One(self.fresh(e, v, false));
         }
-        match e.bits() {
+        match 8 * e.cell_bytes() {
             64 => Val::Lanes(std::array::from_fn(|i| {
                 self.b.ins().load(register(e, false), m, p, offset + 8 * i as i32)
             })),
@@ -288,7 +292,7 @@ impl Emit<'_> {
                     self.b.ins().uwiden_low(v)
                 };
                 if e != Elem::Bool {
-                    return Val::Wide(v);
+                    return Val::Wide(self.fresh(e, v, true));
                 }
                 let zero = self.constant(Elem::I32, Num::I(0), true);
                 Val::Wide(self.b.ins().icmp(IntCC::NotEqual, v, zero))
@@ -296,24 +300,29 @@ impl Emit<'_> {
         }
     }
 
+    /// A byte as an element smaller than a byte, whatever its other bits are.
+    fn fresh(&mut self, e: Elem, v: Value, wide: bool) -> Value {
+        if e.bits() < 8 { self.canonical_as(e, v, wide) } else { v }
+    }
+
     /// Stores one element (`One`) or four contiguous ones.
     pub(crate) fn store(&mut self, e: Elem, v: Val, p: Value, offset: i32) -> Result<()> {
         let m = memory();
         match v {
-            Val::One(v) => match e.bits() {
+            Val::One(v) => match 8 * e.cell_bytes() {
                 8 if e == Elem::Bool => self.b.ins().store(m, v, p, offset),
                 8 => self.b.ins().istore8(m, v, p, offset),
                 16 => self.b.ins().istore16(m, v, p, offset),
                 _ => self.b.ins().store(m, v, p, offset),
             },
             Val::Lanes(lanes) => {
-                let bytes = (e.bits() / 8) as i32;
+                let bytes = e.cell_bytes() as i32;
                 for (i, v) in lanes.into_iter().enumerate() {
                     self.store(e, Val::One(v), p, offset + bytes * i as i32)?;
                 }
                 return Ok(());
             }
-            Val::Wide(v) => match e.bits() {
+            Val::Wide(v) => match 8 * e.cell_bytes() {
                 32 => self.b.ins().store(m, v, p, offset),
                 16 => {
                     let up = self.b.ins().ishl_imm_s(v, 16);

@@ -40,7 +40,7 @@ pub use object::{Callback, Codegen, MapCode, Object};
 pub use ops::ScalarLowering;
 pub use space::Space;
 
-use prepare::{Body, check_elem, prepare, unsupported};
+use prepare::{Body, prepare, unsupported};
 
 /// The lowerings in force, by op.
 #[derive(Clone)]
@@ -106,7 +106,6 @@ pub(crate) fn legal(f: &Func, op: OpId, registry: &Registry) -> Result<()> {
 }
 
 fn check_tensor(t: &TensorType) -> Result<()> {
-    check_elem(t.elem)?;
     match &t.encoding {
         Some(e) => {
             Err(unsupported(format!("elementwise code on layout `{e}`")).need("a dense tensor", t))
@@ -123,7 +122,7 @@ pub(crate) fn check_body(body: &Body, registry: &Registry) -> Result<()> {
         let mut elems = Vec::new();
         for v in o.operands().chain(o.results.iter().copied()) {
             match body.func.ty(v) {
-                Type::Scalar(e) => check_elem(*e).map_err(|d| d.at(&o.loc))?,
+                Type::Scalar(_) => {}
                 t => {
                     return Err(unsupported(format!(
                         "`{}` on {t} in elementwise code",
@@ -145,9 +144,6 @@ pub(crate) fn check_body(body: &Body, registry: &Registry) -> Result<()> {
                 types.join(", ")
             ))
             .at(&o.loc));
-        }
-        if let (true, [from, to]) = (o.def.name == "arith.cast", elems.as_slice()) {
-            cast::check(*from, *to).map_err(|d| d.at(&o.loc))?;
         }
     }
     Ok(())

@@ -86,7 +86,7 @@ impl Nest<'_, '_> {
     }
 
     pub fn port(&mut self, space: &Space, i: usize, elem: Elem, base: Value, inner: usize) -> Port {
-        let bytes = elem.bytes().unwrap_or(1) as i64;
+        let bytes = elem.cell_bytes() as i64;
         let strides: Vec<Scalar> = space.strides[i]
             .iter()
             .map(|d| {
@@ -255,7 +255,7 @@ impl Nest<'_, '_> {
     /// The address of element `i` of a port's row, for contiguous ports.
     fn address(&mut self, p: &Port, i: Value) -> Value {
         let row = self.e.b.use_var(p.row);
-        let shift = p.elem.bytes().unwrap_or(1).trailing_zeros() as i64;
+        let shift = p.elem.cell_bytes().trailing_zeros() as i64;
         let offset = self.e.b.ins().ishl_imm_s(i, shift);
         self.e.b.ins().iadd(row, offset)
     }
@@ -263,7 +263,7 @@ impl Nest<'_, '_> {
     /// The address of element `i` of a port's row for any stride.
     fn scattered(&mut self, p: &Port, i: Value) -> Value {
         let row = self.e.b.use_var(p.row);
-        let bytes = p.elem.bytes().unwrap_or(1) as i64;
+        let bytes = p.elem.cell_bytes() as i64;
         let s = self.times(p.inner, bytes);
         let s = self.value(s);
         let offset = self.e.b.ins().imul(i, s);
@@ -271,7 +271,7 @@ impl Nest<'_, '_> {
     }
 
     fn read(&mut self, p: &Port, i: Value, lanes: usize, u: usize) -> Val {
-        let bytes = p.elem.bytes().unwrap_or(1);
+        let bytes = p.elem.cell_bytes();
         if let Scalar::Const(1) = p.inner {
             let at = self.address(p, i);
             return self.e.load(p.elem, at, (u * lanes * bytes) as i32, lanes > 1);
@@ -292,7 +292,7 @@ impl Nest<'_, '_> {
     }
 
     fn write(&mut self, p: &Port, i: Value, lanes: usize, u: usize, v: Val) -> Result<()> {
-        let bytes = p.elem.bytes().unwrap_or(1);
+        let bytes = p.elem.cell_bytes();
         if let Scalar::Const(1) = p.inner {
             let at = self.address(p, i);
             let v = match v {

@@ -278,7 +278,7 @@ impl Codegen {
             let base = match space.strides[i].get(inner) {
                 Some(d) => {
                     let s = nest.dim(d);
-                    let s = nest.times(s, elem.bytes().unwrap_or(1) as i64);
+                    let s = nest.times(s, elem.cell_bytes() as i64);
                     let s = nest.value(s);
                     let skip = nest.e.b.ins().imul(s, col0);
                     nest.e.b.ins().iadd(base, skip)

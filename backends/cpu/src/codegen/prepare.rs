@@ -67,24 +67,11 @@ pub(crate) fn prepare(
     };
     let args = elems(&f, f.args())?;
     let results = elems(&f, &f.yields(f.body))?;
-    for &e in args.iter().chain(&results) {
-        check_elem(e)?;
-    }
     Ok(Body { func: f, args, results })
 }
 
 pub(crate) fn unsupported(message: String) -> Diagnostic {
     Diagnostic::new(Code::Unsupported, message)
-}
-
-/// Whether memory can hold the type for generated code.
-pub(crate) fn check_elem(e: Elem) -> Result<()> {
-    if e.bytes().is_none() {
-        return Err(unsupported(format!("elementwise code on {e}: its elements share bytes"))
-            .need("a type of whole bytes", e)
-            .note("cast it to a wider type first"));
-    }
-    Ok(())
 }
 
 /// Replaces ops without lowering by their decomposition, until none is left that has one.

@@ -41,7 +41,7 @@ impl Encoder<'_, '_, '_> {
         match o.def.name {
             n if n == core::CONSTANT.name => {
                 let Some(t) = o.attrs.tensor("value") else { bail!(Internal, "no value") };
-                let id = self.e.plan().constant(t.bytes());
+                let id = self.e.plan().constant(&t.elem().to_cells(t.bytes(), t.len()));
                 let b = self.e.constant(id);
                 self.scope.bufs.insert(o.result(), b);
             }
@@ -280,7 +280,7 @@ impl Encoder<'_, '_, '_> {
         let base = self.buf(x)?;
         let offset = match o.attrs.dims("offset") {
             [] => Dim::Const(0),
-            [d, ..] => d.clone() * Dim::Const(self.tensor(x)?.elem.bytes().unwrap_or(1) as i64),
+            [d, ..] => d.clone() * Dim::Const(self.tensor(x)?.elem.cell_bytes() as i64),
         };
         if offset == Dim::Const(0) {
             // The whole buffer under another type.
@@ -336,7 +336,7 @@ impl Encoder<'_, '_, '_> {
         let positive = self.e.bin(BinOp::Le, 0, at);
         let ok = self.e.bin(BinOp::And, fits, positive);
         self.e.check(ok, "the position written is outside the state", end, most);
-        let width = st.elem.bytes().unwrap_or(1) as i64;
+        let width = st.elem.cell_bytes() as i64;
         let inner = st.dims[axis + 1..].iter().cloned().fold(Dim::Const(width), |a, d| a * d);
         let outer = st.dims[..axis].iter().cloned().fold(Dim::Const(1), |a, d| a * d);
         let inner = self.dim(&inner)?;

@@ -29,9 +29,6 @@ fn positions(cx: &silure_ir::infer::InferCx) -> Result<(), String> {
     if !matches!(i.elem, Elem::I32 | Elem::I64) {
         return Err(format!("indices of type {}; i32 and i64 are supported", i.elem));
     }
-    if x.elem.bytes().is_none() {
-        return Err(format!("elements of type {} are smaller than a byte", x.elem));
-    }
     if x.rank() > 8 { Err(format!("rank {} is above 8", x.rank())) } else { Ok(()) }
 }
 
@@ -205,7 +202,7 @@ fn nonzero(l: &mut Lower, x: ValueId, size: &Dim, out: TensorType) -> Result<Val
         Sizes::of(NonZero::FIELDS)
             .right("dims", &t.dims, 1)
             .code("rank", t.rank())
-            .set("bytes", Dim::Const(t.elem.bytes().unwrap_or(1) as i64))
+            .set("bytes", Dim::Const(t.elem.cell_bytes() as i64))
             .flag("float", t.elem.is_float())
             .set("count", count)
             .done()

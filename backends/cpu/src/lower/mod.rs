@@ -11,6 +11,7 @@ mod create;
 mod detect;
 mod index;
 mod list;
+mod legal;
 mod matmul;
 mod movement;
 mod nn;
@@ -33,6 +34,7 @@ use silure_ir::{
 
 use crate::codegen::ScalarLowering;
 
+pub use legal::legalise;
 pub use matmul::{F32_PACKED, I8_PACKED, packed_bytes};
 pub use sizes::{Sizes, f32_bits, f64_bits};
 
@@ -422,50 +424,6 @@ impl Lower<'_, '_> {
     }
 }
 
-/// Whether a value can be computed while an engine is written.
-fn is_weight(f: &Func, v: ValueId) -> bool {
-    // Any bytes will do: only the shape of the expression is asked for.
-    let stand_in = |_: &str, ty: &TensorType| {
-        let bytes = silure_ir::tensor::byte_len(ty.elem, &ty.shape()?).ok()? as u64;
-        Some(WeightExpr::File { source: "".into(), offset: 0, bytes, ty: ty.clone() })
-    };
-    expression(f, v, &stand_in).is_some()
-}
-
-/// Replaces every op that has no lowering here, but is made of others, by them: before fusion, so
-/// that the parts fuse.
-pub fn decompose(m: &mut Module, table: &Lowerings) -> Result<bool> {
-    let mut changed = false;
-    for f in m.funcs.iter_mut().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
-        for _ in 0..16 {
-            let mut again = false;
-            for op in f.walk() {
-                let o = f.op(op);
-                let (def, loc) = (o.def, o.loc.clone());
-                // Elementwise ops are code of their own and are expanded where it is generated.
-                let kept =
-                    stays(f, op) || def.is(Traits::ELEMENTWISE) || table.get(def.name).is_some();
-                let (Some(d), false, true) = (def.decompose, kept, o.parent().is_some()) else {
-                    continue;
-                };
-                let mut b = Builder::before(f, op);
-                let new =
-                    d(&mut b, op).map_err(|e| e.at(&loc).note(format!("in `{}`", def.name)))?;
-                for (a, b) in f.op(op).results.clone().iter().zip(new) {
-                    f.replace_uses(*a, b);
-                }
-                f.erase(op);
-                again = true;
-            }
-            if !again {
-                break;
-            }
-            changed = true;
-        }
-    }
-    Ok(changed)
-}
-
 /// The product of dims.
 pub fn product(dims: &[Dim]) -> Dim {
     dims.iter().cloned().fold(Dim::Const(1), |a, d| a * d)
@@ -485,15 +443,9 @@ pub fn always(_: &InferCx) -> Result<(), String> {
     Ok(())
 }
 
-/// Accepts instances on elements that have an address of their own.
+/// Accepts every element type: each has an address of its own in memory.
 pub fn addressable(cx: &InferCx) -> Result<(), String> {
-    let operand = cx.operand(0).map(|v| cx.func.ty(v));
-    let mut elems =
-        operand.into_iter().chain(cx.results().first().copied()).filter_map(|t| t.elem());
-    match elems.find(|e| e.bytes().is_none()) {
-        Some(e) => Err(format!("elements of type {e} are smaller than a byte")),
-        None => Ok(()),
-    }
+    always(cx)
 }
 
 /// Accepts instances whose operand 0 has one of these element types.
@@ -506,10 +458,7 @@ pub fn elem_is(cx: &InferCx, ok: &[Elem]) -> Result<(), String> {
     Err(format!("element type {e} is not supported here; supported: {}", names.join(", ")))
 }
 
-/// Bytes of an element that can be addressed.
+/// Bytes of an element in memory.
 pub fn width(e: Elem) -> Result<i64> {
-    match e.bytes() {
-        Some(b) => Ok(b as i64),
-        None => bail!(Unsupported, "elements of type {e} are smaller than a byte"),
-    }
+    Ok(e.cell_bytes() as i64)
 }

@@ -50,7 +50,7 @@ pub(super) fn copy_to(
 }
 
 /// Kernel name and sizes of a strided copy; adjacent axes that go together are merged.
-fn copy_sizes(
+pub(super) fn copy_sizes(
     ty: &TensorType,
     dims: &[Dim],
     src: &[Dim],
@@ -216,7 +216,7 @@ fn slice(l: &mut Lower, op: OpId) -> Result<ValueId> {
         let ys = strides(&y.dims);
         (0..y.rank()).all(|i| y.dims[i] == Dim::Const(1) || src[i] == ys[i])
     };
-    if contiguous && t.elem.bytes().is_some() && y.encoding.is_none() {
+    if contiguous && y.encoding.is_none() {
         return view_at(l, x, y, offset);
     }
     let (dims, dst) = (y.dims.clone(), strides(&y.dims));

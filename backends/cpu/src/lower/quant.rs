@@ -1,4 +1,4 @@
-//! Quantisation.
+//! Quantisation: the kernels for what is common; [`super::legal`] takes the rest apart.
 
 use silure_ir::infer::{InferCx, norm_axis};
 use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId};

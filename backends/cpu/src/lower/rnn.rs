@@ -1,19 +1,25 @@
-//! Recurrent layers. Their weights are packed per direction when the engine is written, so they must
-//! be known then.
+//! Recurrent layers. Their weights are packed per direction: when the engine is written, if they are
+//! known then, else by copies in front of the layer.
 
 use silure_ir::infer::InferCx;
-use silure_ir::{Attr, Attrs, Dim, Elem, OpId, Result, TensorType, ValueId, WeightExpr, bail};
+use silure_ir::{
+    Attr, Attrs, Dim, Elem, Num, OpId, Result, Tensor, TensorType, ValueId, WeightExpr, bail,
+};
+use silure_kernels_cpu::gemm::NR;
 use silure_kernels_cpu::rnn::{Rnn, function};
 
-use super::{Lower, Lowering, Sizes, elem_is, f32_bits, is_weight, matmul::F32_PACKED};
+use super::matmul::F32_PACKED;
+use super::movement::{copy_sizes, copy_to};
+use super::{Lower, Lowering, Sizes, elem_is, f32_bits};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[&LSTM, &GRU, &RNN];
 
 fn can(cx: &InferCx) -> Result<(), String> {
     elem_is(cx, &[Elem::F32])?;
-    if ![1, 2].iter().all(|&i| cx.operand(i).is_some_and(|v| is_weight(cx.func, v))) {
-        return Err("the weights of a recurrent layer must be known when compiling".into());
+    let r = cx.tensor(2).map_err(|e| e.message)?;
+    if r.dims.iter().any(|d| d.as_size().is_none()) {
+        return Err(format!("recurrent weights {r} of a size that only the run decides"));
     }
     if let Some(t) = cx.maybe_tensor(4).map_err(|e| e.message)?
         && t.elem != Elem::I32
@@ -88,7 +94,7 @@ fn layer(l: &mut Lower, op: OpId, kernel: &str, defaults: &[&str]) -> Result<Vec
 
 /// `[D, rows, K]` as packed `[D, K, rows]`; of some rows alone if `part` says (first, count).
 fn packed(l: &mut Lower, v: ValueId, part: Option<(usize, usize)>) -> Result<ValueId> {
-    let Some(mut expr) = l.weight_of(v) else { bail!(Internal, "not a weight") };
+    let Some(mut expr) = l.weight_of(v) else { return pack_now(l, v, part) };
     let mut name = format!("{}.packed", l.weight_name(v));
     if let Some((first, count)) = part {
         let Some(s) = expr.ty()?.shape() else { bail!(Internal, "unknown shape") };
@@ -97,6 +103,34 @@ fn packed(l: &mut Lower, v: ValueId, part: Option<(usize, usize)>) -> Result<Val
     }
     let crossed = WeightExpr::Transpose(Box::new(expr), vec![0, 2, 1]);
     l.weight(&name, WeightExpr::Pack(Box::new(crossed), F32_PACKED.into()))
+}
+
+/// The same by copies: panels of [`NR`] rows, each `[K, NR]`, the last filled up with zeros.
+fn pack_now(l: &mut Lower, v: ValueId, part: Option<(usize, usize)>) -> Result<ValueId> {
+    let t = l.t(v)?;
+    let (dirs, all, k) = (t.dims[0].clone(), t.dims[1].as_size(), t.dims[2].clone());
+    let Some(all) = all else { bail!(Internal, "unknown rows") };
+    let (first, rows) = part.unwrap_or((0, all));
+    let (whole, rest) = (rows / NR, rows % NR);
+    let dim = |n: usize| Dim::Const(n as i64);
+    let out =
+        TensorType::new(t.elem, vec![dirs.clone(), dim(rows.div_ceil(NR)), k.clone(), dim(NR)]);
+    let panel = k.clone() * dim(NR);
+    let dst = [dim(rows.div_ceil(NR)) * panel.clone(), panel.clone(), Dim::Const(1), dim(NR)];
+    let src = [dim(all) * k.clone(), panel.clone(), k.clone(), Dim::Const(1)];
+    let zero = l.constant(Tensor::scalar(t.elem, Num::F(0.0)))?;
+    let (n, one) = (out.count(), Dim::Const(1));
+    let mut y = copy_to(l, zero, out.clone(), &[n], &[Dim::Const(0)], &[one], Dim::Const(0))?;
+    for (panels, of, at) in [(whole, NR, 0), (1, rest, whole)] {
+        if panels == 0 || of == 0 {
+            continue;
+        }
+        let dims = [dirs.clone(), dim(panels), dim(of), k.clone()];
+        let from = dim(first + at * NR) * k.clone();
+        let (kernel, sizes) = copy_sizes(&out, &dims, &src, &dst, from, dim(at) * panel.clone())?;
+        y = l.update(kernel, y, &[Some(v)], sizes)?;
+    }
+    Ok(y)
 }
 
 /// Codes and parameters of the activations: three slots per direction.

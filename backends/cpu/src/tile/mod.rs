@@ -42,11 +42,11 @@ mod storage;
 use cranelift_codegen::ir::{Function, InstBuilder, UserFuncName, types};
 use cranelift_frontend::FunctionBuilderContext;
 use silure_ir::dialects::tile::{Facts, check_kernel, grid_of, symbol_args};
-use silure_ir::{Code, Diagnostic, Dim, Func, Result, SymDecl, Traits, Type, ValueId, math};
+use silure_ir::{Code, Diagnostic, Dim, Elem, Func, Result, SymDecl, Traits, Type, ValueId, math};
 use silure_kernels_cpu::abi;
 
 use crate::codegen::emit::memory as plain;
-use crate::codegen::prepare::check_elem;
+use crate::codegen::prepare::unsupported;
 use crate::codegen::{Codegen, IsaLevel, Object};
 use lower::Lower;
 use storage::{Step, Storage, steps};
@@ -129,7 +129,7 @@ pub fn can(f: &Func) -> Vec<Diagnostic> {
     for op in f.walk() {
         let o = f.op(op);
         let elems = o.operands().chain(o.results.iter().copied()).filter_map(|v| f.ty(v).elem());
-        if let Some(e) = elems.filter_map(|e| check_elem(e).err()).next() {
+        if let Some(e) = elems.filter_map(|e| whole_bytes(e).err()).next() {
             out.push(e.at(&o.loc).note(format!("in `{}`", o.def.name)));
             continue;
         }
@@ -235,4 +235,14 @@ pub fn elementwise_loops(f: &Func) -> usize {
     let regions = f.walk().into_iter().flat_map(|op| f.op(op).regions.iter().copied());
     let all = std::iter::once(f.body).chain(regions);
     all.map(|r| steps(f, r).iter().filter(|s| matches!(s, Step::Run(_))).count()).sum()
+}
+
+/// Whether a tile can hold the type.
+fn whole_bytes(e: Elem) -> Result<()> {
+    match e.bytes() {
+        Some(_) => Ok(()),
+        None => Err(unsupported(format!("tiles of {e}: its elements share bytes"))
+            .need("a type of whole bytes", e)
+            .note("cast it to a wider type first")),
+    }
 }

@@ -162,12 +162,12 @@ fn reference(m: &Module, g: &Func, f: &Func, p: &Problem) -> Result<Vec<Tensor>>
             KernelArg::Buffer(b) | KernelArg::Output(b) => Tensor::new(elem, &shape, b)?,
             KernelArg::Scalar(n) => {
                 let mut t = Tensor::zeros(elem, &shape)?;
-                elem.store(t.bytes_mut(), 0, n.encode(elem));
+                elem.store_cell(t.bytes_mut(), 0, n.encode(elem));
                 t
             }
             KernelArg::Index(i) => {
                 let mut t = Tensor::zeros(elem, &shape)?;
-                elem.store(t.bytes_mut(), 0, elem.encode_int(*i as i128));
+                elem.store_cell(t.bytes_mut(), 0, elem.encode_int(*i as i128));
                 t
             }
         });

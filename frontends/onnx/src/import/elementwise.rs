@@ -228,32 +228,18 @@ fn clip(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![y])
 }
 
-/// A cast to an 8-bit float keeps what is beyond its range at the greatest value if it saturates.
-fn saturated(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId, to: Elem) -> Result<ValueId> {
-    let saturate = cx.flag_or(n, "saturate", true)?;
-    let small = matches!(to, Elem::E4m3fn | Elem::E4m3fnuz | Elem::E5m2 | Elem::E5m2fnuz);
-    if !saturate || !small || cx.elem(x)? == Elem::Bool {
-        return cx.cast(x, to);
-    }
-    let (lo, hi) = to.range();
-    let x = cx.one(&arith::CLIP, &[x], attrs! { lo: lo, hi: hi })?;
-    cx.cast(x, to)
-}
-
 fn cast(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    cx.ignore("round_mode");
     let Some(to) = cx.elem_named(n, "to")? else {
         return Err(cx.wrong("attribute `to` is missing"));
     };
     let x = cx.input(n, 0)?;
-    Ok(vec![saturated(cx, n, x, to)?])
+    Ok(vec![super::cast::convert(cx, n, x, to)?])
 }
 
 fn cast_like(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    cx.ignore("round_mode");
     let (x, like) = (cx.input(n, 0)?, cx.input(n, 1)?);
     let to = cx.elem(like)?;
-    Ok(vec![saturated(cx, n, x, to)?])
+    Ok(vec![super::cast::convert(cx, n, x, to)?])
 }
 
 fn bit_cast(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

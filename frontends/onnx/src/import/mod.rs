@@ -20,6 +20,7 @@ mod attention;
 mod attrs;
 mod axes;
 mod body;
+mod cast;
 mod constant;
 mod contrib;
 mod control;

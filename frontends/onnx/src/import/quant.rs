@@ -30,14 +30,19 @@ fn maybe_scalar(cx: &mut Cx<'_, '_>, v: Option<ValueId>) -> Result<Option<ValueI
     v.map(|v| scalar(cx, v)).transpose()
 }
 
-/// Scale and zero point of operand 1 and 2, with the axis and the block size.
-fn parameters(
-    cx: &mut Cx<'_, '_>,
-    n: &Node<'_>,
-) -> Result<(ValueId, ValueId, Option<ValueId>, i64, i64)> {
+/// Operands of a quantisation: x, scale and zero point in agreeing shapes, and what they go along.
+struct Parameters {
+    x: ValueId,
+    scale: ValueId,
+    zero: Option<ValueId>,
+    axis: i64,
+    block: i64,
+}
+
+fn parameters(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Parameters> {
     let axis = cx.int_or(n, "axis", 1)?;
     let block = cx.int_or(n, "block_size", 0)?;
-    let x = cx.input(n, 0)?;
+    let mut x = cx.input(n, 0)?;
     let (mut scale, mut zero) = (cx.input(n, 1)?, cx.maybe(n, 2)?);
     let rank = cx.rank(x)?;
     if block == 0 {
@@ -45,43 +50,75 @@ fn parameters(
         zero = maybe_scalar(cx, zero)?;
     }
     // Without an axis to go along there is nothing to check it against.
-    let axis = if cx.rank(scale)? == 0 { 0 } else { cx.axis(axis, rank)? as i64 };
-    if let Some(z) = zero
-        && cx.rank(z)? == 0
-        && cx.rank(scale)? > 0
-    {
-        let dims = cx.dims(scale)?;
-        zero = Some(cx.broadcast(z, &dims)?);
+    let axis = if cx.rank(scale)? == 0 { 0 } else { cx.axis(axis, rank)? };
+    match (cx.rank(scale)?, block) {
+        (0, _) => {}
+        (1, 0) => cx.same_size(&mut x, axis, &mut scale, 0, "the axis and its scales")?,
+        (r, 1..) if r == rank => {
+            for d in (0..rank).filter(|d| *d != axis) {
+                cx.same_size(&mut x, d, &mut scale, d, "sizes of the operand and its scales")?;
+            }
+            let blocks = cx.dims(x)?[axis].ceildiv(&Dim::Const(block));
+            cx.expect_size(&mut scale, axis, &blocks, "the blocks of the operand and its scales")?;
+        }
+        _ => {
+            let needed = "one scale, one for each position of the axis, or one a block";
+            let present = cx.ty(scale)?.to_string();
+            return Err(cx.wrong("the scales do not fit").needed(needed).present(present));
+        }
     }
-    Ok((x, scale, zero, axis, block))
+    if let Some(z) = zero {
+        let dims = cx.dims(scale)?;
+        zero = Some(if cx.rank(z)? == 0 { cx.broadcast(z, &dims)? } else { cx.reshape(z, dims)? });
+    }
+    Ok(Parameters { x, scale, zero, axis: axis as i64, block })
 }
 
 fn quantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let saturate = cx.flag_or(n, "saturate", true)?;
-    cx.ignore("precision");
-    let to = cx.int_or(n, "output_dtype", 0)?;
-    let elem = if to == 0 { None } else { cx.elem_attr(n, "output_dtype")? };
-    let (x, scale, zero, axis, block) = parameters(cx, n)?;
-    let elem = match zero {
+    let precision = match cx.int_or(n, "precision", 0)? {
+        0 => None,
+        _ => cx.elem_attr(n, "precision")?,
+    };
+    let elem = match cx.int_or(n, "output_dtype", 0)? {
+        0 => None,
+        _ => cx.elem_attr(n, "output_dtype")?,
+    };
+    let mut p = parameters(cx, n)?;
+    let elem = match p.zero {
         Some(z) => cx.elem(z)?,
         None => elem.unwrap_or(Elem::U8),
     };
-    let se = cx.elem(scale)?;
-    let x = if cx.elem(x)?.is_float() { x } else { cx.cast(x, se)? };
-    let attrs = attrs! { axis: axis, block: block, elem: elem, saturate: saturate };
-    cx.ops("graph.quantize", &[Some(x), Some(scale), zero], attrs)
+    // The type of the division: stated, or that of the scale, which for a scale without a mantissa and
+    // for integers is f32.
+    let (xe, se) = (cx.elem(p.x)?, cx.elem(p.scale)?);
+    let by_scale =
+        if se == Elem::E8m0 || !xe.is_float() && se.bits() < 32 { Elem::F32 } else { se };
+    let precision = precision.unwrap_or(by_scale);
+    (p.x, p.scale) = (cx.cast(p.x, precision)?, cx.cast(p.scale, precision)?);
+    let attrs = attrs! { axis: p.axis, block: p.block, elem: elem, saturate: saturate };
+    cx.ops("graph.quantize", &[Some(p.x), Some(p.scale), p.zero], attrs)
 }
 
 fn dequantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
-    let to = cx.int_or(n, "output_dtype", 0)?;
-    let elem = if to == 0 { None } else { cx.elem_attr(n, "output_dtype")? };
-    let (x, scale, zero, axis, block) = parameters(cx, n)?;
-    let attrs = attrs! { axis: axis, block: block };
-    let y = cx.ops("graph.dequantize", &[Some(x), Some(scale), zero], attrs)?[0];
-    Ok(vec![match elem {
-        Some(e) => cx.cast(y, e)?,
-        None => y,
-    }])
+    let elem = match cx.int_or(n, "output_dtype", 0)? {
+        0 => None,
+        _ => cx.elem_attr(n, "output_dtype")?,
+    };
+    let mut p = parameters(cx, n)?;
+    let own = cx.elem(p.scale)?;
+    if own == Elem::E8m0 && elem.is_none() {
+        return Err(
+            cx.wrong("attribute `output_dtype` is missing: the scale's type holds no result")
+        );
+    }
+    let to = elem.unwrap_or(own);
+    if to != own {
+        p.scale = cx.cast(p.scale, Elem::F32)?;
+    }
+    let attrs = attrs! { axis: p.axis, block: p.block };
+    let y = cx.ops("graph.dequantize", &[Some(p.x), Some(p.scale), p.zero], attrs)?[0];
+    Ok(vec![cx.cast(y, to)?])
 }
 
 fn dynamic(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

@@ -1,5 +1,6 @@
 //! Quantisation. Scales and zero points are one for the whole tensor (rank 0), one per position of
-//! `axis` (rank 1), or with `block` one per block of that many elements along `axis` (rank of x).
+//! `axis` (rank 1), or with `block` one per block of that many elements along `axis` (rank of x). Both
+//! ops are made of elementwise ones, for targets without a kernel of their own for the types.
 //!
 //! * `quantize(x, scale, zero?) {axis, block, elem, saturate}`
 //! * `dequantize(x, scale, zero?) {axis, block}`: elements of the scale
@@ -8,12 +9,17 @@
 use silure_types::{Class, Elem};
 
 use super::util;
-use crate::attr::AttrKind;
+use super::{BROADCAST, RESHAPE, SLICE};
+use crate::attr::{Attr, AttrKind, Attrs};
+use crate::attrs;
 use crate::bail;
+use crate::builder::Builder;
 use crate::diag::Result;
+use crate::dialects::arith;
 use crate::dim::Dim;
 use crate::eval::EvalCx;
-use crate::infer::InferCx;
+use crate::func::{OpId, ValueId};
+use crate::infer::{InferCx, norm_axis};
 use crate::op::*;
 use crate::tensor::{Num, Tensor};
 use crate::types::{TensorType, Type};
@@ -21,8 +27,9 @@ use crate::types::{TensorType, Type};
 /// Floats to a quantised type.
 pub static QUANTIZE: OpDef = OpDef {
     name: "graph.quantize",
-    doc: "round(x / scale) + zero, ties to even, saturated to the element type (that of `zero`, else `elem`); for a \
-          float8 type x / scale is rounded to it, overflow to the greatest value if `saturate`.",
+    doc: "round(x / scale) + zero, ties to even, saturated to the element type (that of `zero`, else `elem`); the \
+          quotient is first rounded to the scale's type. For a small float type x / scale + zero is rounded to \
+          it, overflow to the greatest value if `saturate`.",
     operands: &[one("x", Of::Num), one("scale", Of::Float), optional("zero", Of::Num)],
     results: &["y"],
     attrs: &[
@@ -51,12 +58,13 @@ pub static QUANTIZE: OpDef = OpDef {
         let zero = cx.maybe(2)?.map(|_| Spread::new(cx, 2, x)).transpose()?;
         let (least, most) = elem.range();
         let saturate = cx.attrs().bool("saturate");
+        let precision = scale.t.elem();
         let one = |i: usize| {
-            let v = x.get(i).f() / scale.at(i).f();
+            let v = precision.decode(precision.encode(x.get(i).f() / scale.at(i).f()));
             let z = zero.as_ref().map_or(0.0, |z| z.at(i).f());
             Num::F(match elem.class() {
-                Class::Float if saturate && !v.is_nan() => v.clamp(least, most),
-                Class::Float => v,
+                Class::Float if saturate && !v.is_nan() => (v + z).clamp(least, most),
+                Class::Float => v + z,
                 // In a quantised type there is no NaN: it is zero.
                 _ if v.is_nan() => z,
                 _ => (v.round_ties_even() + z).clamp(least, most),
@@ -64,6 +72,7 @@ pub static QUANTIZE: OpDef = OpDef {
         };
         Ok(vec![Tensor::from_nums(elem, x.shape(), (0..x.len()).map(one))?.into()])
     }),
+    decompose: Some(|b, op| decompose_quantize(b, op).map(|v| vec![v])),
     tolerance: Tolerance::Quantised,
     ..OpDef::NEW
 };
@@ -93,6 +102,7 @@ pub static DEQUANTIZE: OpDef = OpDef {
         };
         Ok(vec![Tensor::from_nums(scale.t.elem(), x.shape(), (0..x.len()).map(one))?.into()])
     }),
+    decompose: Some(|b, op| decompose_dequantize(b, op).map(|v| vec![v])),
     tolerance: Tolerance::Elementwise,
     ..OpDef::NEW
 };
@@ -162,6 +172,137 @@ impl<'a> Spread<'a> {
             false => (o * self.blocks + j / self.block) * self.a.inner + k,
         })
     }
+}
+
+/// Scale and zero point of an op being decomposed, as float tensors of one shape with x.
+struct Parts {
+    x: ValueId,
+    scale: ValueId,
+    zero: Option<ValueId>,
+    /// The type that is computed in.
+    wide: Elem,
+    /// The shape that is computed in: that of x, a blocked axis split where blocks divide it.
+    shape: Vec<Dim>,
+}
+
+/// x as it is, and its parameters spread over it.
+fn parts(b: &mut Builder, op: OpId) -> Result<Parts> {
+    let o = b.func.op(op);
+    let (Some(x), Some(s), zero) = (o.operand(0), o.operand(1), o.operand(2)) else {
+        bail!(Internal, "two operands are needed")
+    };
+    let (axis, block) = (o.attrs.int("axis"), o.attrs.int("block"));
+    let (t, ts) = (b.tensor(x)?, b.tensor(s)?);
+    let wide = if t.elem == Elem::F64 || ts.elem == Elem::F64 { Elem::F64 } else { Elem::F32 };
+    let mut shape = t.dims.clone();
+    let blocked = block > 0 && ts.count() != Dim::Const(1);
+    // One axis of blocks and one inside them, if no block is cut.
+    let mut line = vec![Dim::Const(1); t.rank()];
+    if ts.count() != Dim::Const(1) {
+        let axis = norm_axis(axis, t.rank())?;
+        if blocked {
+            let blocks = ts.dims[axis].clone();
+            line = ts.dims.clone();
+            if blocks.clone() * Dim::Const(block) == t.dims[axis] {
+                line.insert(axis + 1, Dim::Const(1));
+                shape.splice(axis..=axis, [blocks, Dim::Const(block)]);
+            }
+        } else {
+            line[axis] = t.dims[axis].clone();
+        }
+    }
+    let spread = |b: &mut Builder, v: ValueId| -> Result<ValueId> {
+        let v = b.one(&RESHAPE, [v], attrs! { shape: line.clone() })?;
+        if blocked && line.len() == shape.len() && line.len() == t.rank() {
+            return stretch(b, v, norm_axis(axis, t.rank())?, block, &t.dims);
+        }
+        b.one(&BROADCAST, [v], attrs! { shape: shape.clone() })
+    };
+    let s = cast(b, s, wide)?;
+    let scale = spread(b, s)?;
+    let zero = zero.map(|z| spread(b, z)).transpose()?;
+    let x = b.one(&RESHAPE, [x], attrs! { shape: shape.clone() })?;
+    Ok(Parts { x, scale, zero, wide, shape })
+}
+
+/// Each element along `axis` repeated `block` times, cut to `dims`.
+fn stretch(b: &mut Builder, v: ValueId, axis: usize, block: i64, dims: &[Dim]) -> Result<ValueId> {
+    let mut d = b.tensor(v)?.dims;
+    let blocks = d[axis].clone();
+    d.insert(axis + 1, Dim::Const(1));
+    let v = b.one(&RESHAPE, [v], attrs! { shape: d.clone() })?;
+    d[axis + 1] = Dim::Const(block);
+    let v = b.one(&BROADCAST, [v], attrs! { shape: d.clone() })?;
+    d.splice(axis..=axis + 1, [blocks * Dim::Const(block)]);
+    let v = b.one(&RESHAPE, [v], attrs! { shape: d })?;
+    let cut = Attrs::new()
+        .with("axes", vec![axis as i64])
+        .with("starts", Attr::Dims(vec![Dim::Const(0)]))
+        .with("ends", Attr::Dims(vec![dims[axis].clone()]));
+    let v = b.one(&SLICE, [v], cut)?;
+    b.one(&RESHAPE, [v], attrs! { shape: dims.to_vec() })
+}
+
+fn cast(b: &mut Builder, v: ValueId, to: Elem) -> Result<ValueId> {
+    match b.tensor(v)?.elem == to {
+        true => Ok(v),
+        false => b.one(&arith::CAST, [v], attrs! { to: to }),
+    }
+}
+
+fn decompose_quantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
+    let p = parts(b, op)?;
+    let o = b.func.op(op);
+    let (saturate, y) = (o.attrs.bool("saturate"), o.result());
+    let (Some(scale), to) = (o.operand(1), b.tensor(y)?) else { bail!(Internal, "no scale") };
+    let precision = b.tensor(scale)?.elem;
+    let x = cast(b, p.x, p.wide)?;
+    let mut v = b.one(&arith::DIV, [x, p.scale], attrs! {})?;
+    if precision != p.wide {
+        v = cast(b, v, precision)?;
+        v = cast(b, v, p.wide)?;
+    }
+    let (lo, hi) = to.elem.range();
+    let float = to.elem.is_float();
+    if !float {
+        // In a quantised type there is no NaN: it is zero.
+        let nan = b.one(&arith::IS_NAN, [v], attrs! {})?;
+        let zero = b.constant(Tensor::scalar(p.wide, Num::F(0.0)))?;
+        let zero = b.one(&BROADCAST, [zero], attrs! { shape: p.shape.clone() })?;
+        let r = b.one(&arith::ROUND, [v], attrs! {})?;
+        v = b.one(&arith::SELECT, [nan, zero, r], attrs! {})?;
+    }
+    if let Some(z) = p.zero {
+        let z = cast(b, z, p.wide)?;
+        v = b.one(&arith::ADD, [v, z], attrs! {})?;
+    }
+    if !float || saturate {
+        v = b.one(&arith::CLIP, [v], attrs! { lo: lo, hi: hi })?;
+    }
+    v = cast(b, v, to.elem)?;
+    b.one(&RESHAPE, [v], attrs! { shape: to.dims })
+}
+
+fn decompose_dequantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
+    let p = parts(b, op)?;
+    let to = b.tensor(b.func.op(op).result())?;
+    let x = b.tensor(p.x)?.elem;
+    let v = match p.zero {
+        None => cast(b, p.x, p.wide)?,
+        // What a float does not hold is subtracted before it is rounded.
+        Some(z) if x.is_int() && x.bits() > 16 => {
+            let (v, z) = (cast(b, p.x, Elem::I64)?, cast(b, z, Elem::I64)?);
+            let v = b.one(&arith::SUB, [v, z], attrs! {})?;
+            cast(b, v, p.wide)?
+        }
+        Some(z) => {
+            let (v, z) = (cast(b, p.x, p.wide)?, cast(b, z, p.wide)?);
+            b.one(&arith::SUB, [v, z], attrs! {})?
+        }
+    };
+    let v = b.one(&arith::MUL, [v, p.scale], attrs! {})?;
+    let v = cast(b, v, to.elem)?;
+    b.one(&RESHAPE, [v], attrs! { shape: to.dims })
 }
 
 /// Quantisation with a scale found at run time.
