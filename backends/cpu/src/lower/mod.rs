@@ -18,6 +18,7 @@ mod rnn;
 
 mod rows;
 mod sizes;
+mod string;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ impl Default for Lowerings {
             quant::TABLE,
             rnn::TABLE,
             rows::TABLE,
+            string::TABLE,
         ] {
             for l in topic {
                 t.register(l);

@@ -131,6 +131,9 @@ impl Cx<'_, '_> {
         if self.elem(v)? == to {
             return Ok(v);
         }
+        if to.is_str() || self.elem(v)?.is_str() {
+            return self.cast_strings(v, to);
+        }
         self.one(&arith::CAST, &[v], attrs! { to: to })
     }
 }
@@ -232,7 +235,7 @@ fn clip(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 fn saturated(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId, to: Elem) -> Result<ValueId> {
     let saturate = cx.flag_or(n, "saturate", true)?;
     let small = matches!(to, Elem::E4m3fn | Elem::E4m3fnuz | Elem::E5m2 | Elem::E5m2fnuz);
-    if !saturate || !small || cx.elem(x)? == Elem::Bool {
+    if !saturate || !small || matches!(cx.elem(x)?, Elem::Bool | Elem::Str) {
         return cx.cast(x, to);
     }
     let (lo, hi) = to.range();

@@ -44,6 +44,7 @@ mod sequence;
 mod shape;
 mod signature;
 mod slice;
+mod string;
 mod weights;
 mod window;
 
@@ -115,6 +116,7 @@ static TABLES: &[&[Record]] = &[
     loss::TABLE,
     sequence::TABLE,
     window::TABLE,
+    string::TABLE,
 ];
 
 fn records() -> impl Iterator<Item = &'static Record> {

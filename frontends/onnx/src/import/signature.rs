@@ -160,7 +160,7 @@ impl Cx<'_, '_> {
                 .present(t.ty().to_string()));
         }
         self.note(format!("input {} has a given value, which is compiled in", quote(name)));
-        if t.bytes().len() > silure_ir::weight::INLINE_LIMIT {
+        if t.bytes().len() > silure_ir::weight::INLINE_LIMIT && !t.elem().is_str() {
             let weight = silure_ir::Weight {
                 name: identifier(name).into(),
                 ty: t.ty(),
