@@ -30,6 +30,7 @@ mod index;
 mod legacy;
 mod linalg;
 mod loss;
+mod ml;
 mod nn;
 mod norm;
 mod quant;
@@ -119,8 +120,9 @@ static TABLES: &[&[Record]] = &[
     string::TABLE,
 ];
 
+/// All records of all tables.
 fn records() -> impl Iterator<Item = &'static Record> {
-    TABLES.iter().chain(contrib::TABLES).flat_map(|t| t.iter())
+    TABLES.iter().chain(contrib::TABLES).chain(ml::TABLES).flat_map(|t| t.iter())
 }
 
 /// The operators that are read: domain and name, sorted.
