@@ -16,7 +16,7 @@ pub(super) const TABLE: &[Record] = &[
 
 impl Cx<'_, '_> {
     /// A list that is given as one of several attributes, the last a tensor.
-    fn list(&mut self, n: &Node<'_>, names: [&'static str; 4]) -> Result<Tensor> {
+    fn keyed(&mut self, n: &Node<'_>, names: [&'static str; 4]) -> Result<Tensor> {
         let [ints, floats, strings, tensor] = names;
         let mut lists = Vec::new();
         if let Some(v) = self.ints(n, ints)? {
@@ -100,9 +100,9 @@ fn label_encoder(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     }
     let float = cx.float_or(n, "default_float", -0.0)?;
     let names = ["keys_int64s", "keys_floats", "keys_strings", "keys_tensor"];
-    let keys = cx.list(n, names)?;
+    let keys = cx.keyed(n, names)?;
     let names = ["values_int64s", "values_floats", "values_strings", "values_tensor"];
-    let values = cx.list(n, names)?;
+    let values = cx.keyed(n, names)?;
     let given = if n.op.version >= 4 { cx.tensor(n, "default_tensor")? } else { None };
     let default = match given {
         Some(proto) => {

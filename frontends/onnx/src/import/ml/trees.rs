@@ -249,6 +249,15 @@ fn same_length(cx: &Cx<'_, '_>, lists: &[(&str, usize)]) -> Result<()> {
     }
 }
 
+/// The transformed scores of a regression. ONNX Runtime leaves a single score as it is, against ONNX's
+/// text: what its users expect is not known.
+fn transformed(cx: &mut Cx<'_, '_>, y: ValueId, post: &str, targets: usize) -> Result<ValueId> {
+    if targets == 1 && post != "NONE" {
+        return Err(cx.unsupported("a transformation of a single score").present(post));
+    }
+    cx.post_transform(y, post)
+}
+
 fn tree_ensemble(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let x = cx.input(n, 0)?;
     let elem = cx.elem(x)?;
@@ -290,7 +299,7 @@ fn tree_ensemble(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         forest.votes.push((first + i, target, w));
     }
     let y = cx.score(x, &forest, how)?;
-    Ok(vec![cx.post_transform(y, post)?])
+    Ok(vec![transformed(cx, y, post, forest.targets)?])
 }
 
 /// The nodes of a `TreeEnsemble`, its leaves last. A node that asks for membership becomes a chain of
@@ -511,7 +520,7 @@ fn regressor(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     votes(cx, &mut forest, &at, [&trees, &nodes, &ids], &weights)?;
     let y = cx.score(x, &forest, how)?;
     let y = based(cx, y, base, forest.targets)?;
-    let y = cx.post_transform(y, &post)?;
+    let y = transformed(cx, y, &post, forest.targets)?;
     Ok(vec![cx.cast(y, Elem::F32)?])
 }
 

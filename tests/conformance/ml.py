@@ -1,0 +1,206 @@
+"""Compares operators of ai.onnx.ml on random small models with onnxruntime.
+
+    python ml.py SILURE [--count N] [--seed N] [--only TEXT]
+
+Needs onnx, onnxruntime and numpy. A model that Silure refuses (exit code 5) is counted, one that
+gives another answer is a failure. Scores agree within 1e-5 relative and absolute; labels are equal.
+"""
+import argparse
+import collections
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto as T
+from onnx import helper as h
+
+F32, I64, STR = T.FLOAT, T.INT64, T.STRING
+
+
+def model(op, inputs, outputs, version=3, **attrs):
+    node = h.make_node(op, [i[0] for i in inputs], [o[0] for o in outputs], domain="ai.onnx.ml", **attrs)
+    ports = [[h.make_tensor_value_info(n, t, s) for n, t, s in p] for p in (inputs, outputs)]
+    opsets = [h.make_opsetid("", 17), h.make_opsetid("ai.onnx.ml", version)]
+    return h.make_model(h.make_graph([node], "g", *ports), opset_imports=opsets, ir_version=8)
+
+
+def floats(r, *shape):
+    return r.normal(size=shape).astype(np.float32)
+
+
+def trees(r, features, ids, count):
+    """Attributes of random trees, and the leaves as (tree, node, target id)."""
+    a, leaves = collections.defaultdict(list), []
+    modes = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT"]
+    mode = r.choice(modes)
+    mixed = r.random() < 0.3
+
+    def node(tree, depth, numbers):
+        me = next(numbers)
+        at = len(a["nodes_nodeids"])
+        leaf = depth == 0 or r.random() < 0.2
+        values = dict(nodeids=me, treeids=tree, featureids=0 if leaf else int(r.integers(features)),
+                      modes="LEAF" if leaf else str(r.choice(modes) if mixed else mode), truenodeids=0, falsenodeids=0,
+                      values=0.0 if leaf else float(np.float32(r.normal())), missing_value_tracks_true=int(r.random() < 0.5))
+        for k, v in values.items():
+            a["nodes_" + k].append(v)
+        if leaf:
+            leaves.append((tree, me, int(r.choice(ids))))
+        else:
+            a["nodes_truenodeids"][at] = node(tree, depth - 1, numbers)
+            a["nodes_falsenodeids"][at] = node(tree, depth - 1, numbers)
+        return me
+
+    for t in range(count):
+        node(t, int(r.integers(1, 5)), iter(range(1000)))
+    return dict(a), leaves
+
+
+def ensemble(r, kind):
+    features, n = int(r.integers(1, 6)), int(r.integers(1, 5))
+    labels = int(r.integers(2, 5)) if kind == "Classifier" else int(r.integers(1, 4))
+    ids = [0] if kind == "Classifier" and labels == 2 else range(labels)
+    attrs, leaves = trees(r, features, ids, n)
+    if len(ids) > 1:
+        # Where no leaf reached votes for a target, onnxruntime leaves the base value out.
+        leaves = [(t, i, c) for t, i, _ in leaves for c in ids]
+    prefix = "class" if kind == "Classifier" else "target"
+    w = r.random(len(leaves)) / n if r.random() < 0.5 else r.normal(size=len(leaves))
+    attrs |= {f"{prefix}_treeids": [x[0] for x in leaves], f"{prefix}_nodeids": [x[1] for x in leaves],
+              f"{prefix}_ids": [x[2] for x in leaves], f"{prefix}_weights": [float(np.float32(v)) for v in w]}
+    x = floats(r, 7, features)
+    x[r.random(x.shape) < 0.1] = np.nan
+    ins = [("x", F32, ["n", features])]
+    attrs["post_transform"] = str(r.choice(["NONE", "NONE", "SOFTMAX", "LOGISTIC"]))
+    if kind == "Regressor":
+        attrs |= {"n_targets": labels, "aggregate_function": str(r.choice(["SUM", "AVERAGE"]))}
+        if r.random() < 0.5:
+            attrs["base_values"] = floats(r, labels).tolist()
+        return model("TreeEnsembleRegressor", ins, [("y", F32, ["n", labels])], **attrs), [x]
+    strings = r.random() < 0.5
+    attrs["classlabels_strings" if strings else "classlabels_int64s"] = (
+        [f"label {i}" for i in range(labels)] if strings else list(range(10, 10 + labels)))
+    outs = [("y", STR if strings else I64, ["n"]), ("z", F32, ["n", labels])]
+    return model("TreeEnsembleClassifier", ins, outs, **attrs), [x]
+
+
+def linear(r, kind):
+    f, c = int(r.integers(1, 6)), int(r.integers(1, 5)) + (kind == "Classifier")
+    attrs = {"coefficients": floats(r, c * f).tolist(), "intercepts": floats(r, c).tolist(),
+             "post_transform": str(r.choice(["NONE", "SOFTMAX", "LOGISTIC"]))}
+    ins, x = [("x", F32, ["n", f])], floats(r, 5, f)
+    if kind == "Regressor":
+        attrs |= {"targets": c, "post_transform": "NONE"}
+        return model("LinearRegressor", ins, [("y", F32, ["n", c])], version=1, **attrs), [x]
+    strings = r.random() < 0.5
+    attrs["classlabels_strings" if strings else "classlabels_ints"] = (
+        [f"label {i}" for i in range(c)] if strings else list(range(10, 10 + c)))
+    outs = [("y", STR if strings else I64, ["n"]), ("z", F32, ["n", c])]
+    return model("LinearClassifier", ins, outs, version=1, **attrs), [x]
+
+
+def svm(r):
+    f, s = int(r.integers(1, 5)), int(r.integers(1, 6))
+    attrs = {"coefficients": floats(r, s).tolist(), "support_vectors": floats(r, s * f).tolist(), "n_supports": s,
+             "rho": floats(r, 1).tolist(), "kernel_params": [0.5, 0.25, 2.0],
+             "kernel_type": str(r.choice(["LINEAR", "POLY", "RBF", "SIGMOID"]))}
+    return model("SVMRegressor", [("x", F32, ["n", f])], [("y", F32, ["n", 1])], version=1, **attrs), [floats(r, 5, f)]
+
+
+def features(r, op):
+    f = int(r.integers(1, 6))
+    x, same = floats(r, 4, f), [("y", F32, ["n", f])]
+    ins = [("x", F32, ["n", f])]
+    if op == "Scaler":
+        n = f if r.random() < 0.5 else 1
+        attrs = {"offset": floats(r, n).tolist(), "scale": floats(r, n).tolist()}
+    elif op == "Normalizer":
+        x[0] = 0
+        attrs = {"norm": str(r.choice(["L1", "L2"]))}
+    elif op == "Binarizer":
+        attrs = {"threshold": 0.25}
+    else:
+        x[r.random(x.shape) < 0.3] = np.nan
+        attrs = {"imputed_value_floats": floats(r, f).tolist(), "replaced_value_float": float("nan")}
+    return model(op, ins, same, version=1, **attrs), [x]
+
+
+def encoder(r):
+    words = [f"w{i}" for i in range(6)]
+    kinds = {"strings": (STR, words), "int64s": (I64, [-3, 0, 7, 8, 9, 11]), "floats": (F32, [0.5, -1.0, 2.0, 0.0, 7.25, 8.0])}
+    k, v = r.choice(list(kinds)), r.choice(list(kinds))
+    n = int(r.integers(1, 6))
+    attrs = {f"keys_{k}": kinds[k][1][:n], f"values_{v}": kinds[v][1][::-1][:n]}
+    if r.random() < 0.5:
+        attrs[{"strings": "default_string", "int64s": "default_int64", "floats": "default_float"}[v]] = kinds[v][1][0]
+    types = {STR: str, I64: np.int64, F32: np.float32}
+    x = np.array([kinds[k][1][i] for i in r.integers(0, 6, 8)], dtype=types[kinds[k][0]])
+    return model("LabelEncoder", [("x", kinds[k][0], ["n"])], [("y", kinds[v][0], ["n"])], version=2, **attrs), [x]
+
+
+MAKERS = {
+    "TreeEnsembleRegressor": lambda r: ensemble(r, "Regressor"),
+    "TreeEnsembleClassifier": lambda r: ensemble(r, "Classifier"),
+    "LinearRegressor": lambda r: linear(r, "Regressor"),
+    "LinearClassifier": lambda r: linear(r, "Classifier"),
+    "SVMRegressor": svm,
+    "LabelEncoder": encoder,
+    **{op: (lambda r, op=op: features(r, op)) for op in ("Scaler", "Normalizer", "Binarizer", "Imputer")},
+}
+
+
+def compare(silure, m, xs):
+    want = ort.InferenceSession(m.SerializeToString()).run(
+        None, {i.name: x.astype(object) if x.dtype.kind == "U" else x for i, x in zip(m.graph.input, xs)})
+    with tempfile.TemporaryDirectory() as d:
+        d = pathlib.Path(d)
+        onnx.save(m, d / "m.onnx")
+        for i, x in enumerate(xs):
+            np.save(d / f"in_{i}.npy", x)
+        files = [d / f"in_{i}.npy" for i in range(len(xs))]
+        p = subprocess.run([silure, "run", d / "m.onnx", "--out-dir", d, "--inputs", *files], capture_output=True, text=True)
+        if p.returncode == 5:
+            return "refused", p.stderr.strip()
+        if p.returncode:
+            return "failed", p.stderr.strip()
+        for i, w in enumerate(want):
+            y = np.load(d / f"out_{i}.npy")
+            w = np.asarray(w)
+            if y.shape != w.shape:
+                return "wrong", f"output {i}: shape {y.shape} instead of {w.shape}"
+            same = np.allclose(y, w, rtol=1e-5, atol=1e-5, equal_nan=True) if w.dtype.kind == "f" else (
+                y.astype(str) == w.astype(str)).all()
+            if not same:
+                return "wrong", f"output {i}: {y.ravel()[:6]} instead of {w.ravel()[:6]}"
+    return "passed", ""
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("silure")
+    p.add_argument("--count", type=int, default=20)
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--only", default="")
+    a = p.parse_args()
+    bad = False
+    for name, make in MAKERS.items():
+        if a.only not in name:
+            continue
+        seen, reasons = collections.Counter(), collections.Counter()
+        for i in range(a.count):
+            state, why = compare(a.silure, *make(np.random.default_rng([a.seed, i])))
+            seen[state] += 1
+            if state != "passed":
+                reasons[f"{state}: {why[:300]}"] += 1
+            bad |= state in ("wrong", "failed")
+        print(f"{name}: {dict(seen)}")
+        for reason, n in reasons.most_common(3):
+            print(f"  {n} × {reason}")
+    sys.exit(bad)
+
+
+main()
