@@ -1,8 +1,8 @@
 //! Numbers as text and back, and what strings are split into: the meaning of ops on strings.
 //!
 //! Numbers are printed as NumPy prints array elements: integers in decimal, floats with the fewest
-//! digits that read back to the same value, in scientific form below 1e-4 and from 1e16 on, `inf`,
-//! `-inf`, `nan`, and `True` or `False`.
+//! digits that read back to the same value, in scientific form below 1e-4 and from 1e16 on (NumPy 2.4
+//! begins earlier for f16 and f32), `inf`, `-inf`, `nan`, and `True` or `False`.
 //!
 //! ```
 //! use silure_types::{Elem, text};
@@ -51,26 +51,14 @@ fn float(elem: Elem, bits: u64) -> String {
     if v.is_infinite() {
         return if v > 0.0 { "inf" } else { "-inf" }.into();
     }
-    let e = match elem {
-        Elem::F32 => format!("{:e}", v as f32),
-        Elem::F64 => format!("{v:e}"),
-        // Few digits identify a narrow float: the first precision that reads back.
-        _ => (0..17)
-            .map(|p| format!("{v:.p$e}"))
-            .find(|s| s.parse().is_ok_and(|x: f64| elem.encode(x) == elem.encode(v)))
-            .unwrap_or_else(|| format!("{v:e}")),
-    };
-    let (mantissa, exponent) = e.split_once('e').unwrap_or((&e, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if v != 0.0 && !(-4..16).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{mantissa}e{sign}{:02}", exponent.abs());
+    let (digits, exponent) = shortest(elem, v.abs());
+    let sign = if v.is_sign_negative() { "-" } else { "" };
+    if v != 0.0 && !(1e-4..1e16).contains(&v.abs()) {
+        let (first, rest) = digits.split_at(1);
+        let dot = if rest.is_empty() { "" } else { "." };
+        let e = if exponent < 0 { '-' } else { '+' };
+        return format!("{sign}{first}{dot}{rest}e{e}{:02}", exponent.abs());
     }
-    let (sign, mantissa) = match mantissa.strip_prefix('-') {
-        Some(m) => ("-", m),
-        None => ("", mantissa),
-    };
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
     let point = exponent + 1;
     if point <= 0 {
         return format!("{sign}0.{}{digits}", "0".repeat(-point as usize));
@@ -80,6 +68,40 @@ fn float(elem: Elem, bits: u64) -> String {
         return format!("{sign}{digits}{}.0", "0".repeat(point - digits.len()));
     }
     format!("{sign}{}.{}", &digits[..point], &digits[point..])
+}
+
+/// The fewest digits that read back to `v`, which is not negative, and the exponent of the first. Of
+/// two that are equally near, the even one.
+fn shortest(elem: Elem, v: f64) -> (String, i32) {
+    let parts = |s: &str| {
+        let (mantissa, exponent) = s.split_once('e').unwrap_or((s, "0"));
+        let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
+        (digits, exponent.parse().unwrap_or(0))
+    };
+    let reads_back = |s: &str| match elem {
+        Elem::F32 => s.parse().is_ok_and(|x: f32| x == v as f32),
+        _ => s.parse().is_ok_and(|x: f64| elem.encode(x) == elem.encode(v)),
+    };
+    let first = match elem {
+        Elem::F32 => parts(&format!("{:e}", v as f32)).0.len() - 1,
+        Elem::F64 => parts(&format!("{v:e}")).0.len() - 1,
+        // Few digits identify a narrow float.
+        _ => 0,
+    };
+    for p in first..17 {
+        let near = format!("{v:.p$e}");
+        if reads_back(&near) {
+            return parts(&near);
+        }
+        // Neighbours below a power of two are nearer, so that the next number may be the one.
+        let (digits, exponent) = parts(&near);
+        let up = digits.parse::<u64>().unwrap_or(0) + 1;
+        if reads_back(&format!("{up}e{}", exponent - p as i32)) {
+            let up = up.to_string();
+            return (up[..p + 1].into(), exponent + (up.len() - 1 - p) as i32);
+        }
+    }
+    parts(&format!("{v:e}"))
 }
 
 /// The bits of the element that text means: white space around it is ignored, floats are plain,
