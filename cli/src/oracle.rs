@@ -23,7 +23,10 @@ pub fn run(
     let args = args
         .iter()
         .map(|t| {
-            let t = silure::ir::Tensor::new(t.elem, &t.shape, t.elem.from_cells(t.bytes()))?;
+            let t = match t.elem.is_str() {
+                true => silure::ir::Tensor::from_strs(&t.shape, &t.texts())?,
+                false => silure::ir::Tensor::new(t.elem, &t.shape, t.elem.from_cells(t.bytes()))?,
+            };
             Ok(Datum::from(t))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -32,7 +35,10 @@ pub fn run(
     out.iter()
         .map(|d| {
             let t = d.tensor()?;
-            Ok(Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len()))?)
+            Ok(match t.elem().is_str() {
+                true => Tensor::strings(t.shape(), &t.strs()?)?,
+                false => Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len()))?,
+            })
         })
         .collect()
 }

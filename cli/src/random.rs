@@ -19,6 +19,9 @@ pub struct Recipe {
 impl Recipe {
     /// Elements for a tensor of that name; `n`-th input of its entry.
     pub fn bytes(&self, name: &str, n: usize, elem: Elem, count: usize) -> Result<Vec<u8>> {
+        if elem.is_str() {
+            return Err(Failure::usage(format!("input '{name}' holds strings: give it as a file")));
+        }
         let too_big = || Failure::usage(format!("input '{name}': {count} elements are too many"));
         let size = elem.cells_bytes(count as u64).filter(|b| *b <= 1 << 40).ok_or_else(too_big)?;
         let mut out = Vec::new();

@@ -75,6 +75,7 @@ pub struct PlanBuilder {
     strings: HashMap<String, Str>,
     kernels: HashMap<String, u32>,
     consts: HashMap<Vec<u8>, u32>,
+    texts: HashMap<String, u64>,
 }
 
 impl PlanBuilder {
@@ -137,6 +138,18 @@ impl PlanBuilder {
         let id = self.plan.consts.len() as u32 - 1;
         self.consts.insert(bytes.to_vec(), id);
         id
+    }
+
+    /// The element of type `string` that stands for a string in constants.
+    pub fn text(&mut self, s: &str) -> u64 {
+        if s.is_empty() {
+            return 0;
+        }
+        let texts = &mut self.plan.texts;
+        *self.texts.entry(s.into()).or_insert_with(|| {
+            texts.push(s.into());
+            texts.len() as u64
+        })
     }
 
     /// A generated function; code objects list offsets in the order of these calls.

@@ -37,6 +37,10 @@ impl Out {
         self.u(items.len() as u64);
         items.iter().for_each(|x| f(self, x));
     }
+    fn text(&mut self, s: &String) {
+        self.u(s.len() as u64);
+        self.0.extend_from_slice(s.as_bytes());
+    }
     fn port(&mut self, p: &Port) {
         self.u(p.name.0 as u64);
         if p.kind != PortKind::Tensor {
@@ -292,6 +296,11 @@ impl<'a> In<'a> {
         self.at += n;
         Ok(b)
     }
+    fn text(&mut self) -> Result<String> {
+        let b = self.bytes("length")?;
+        let s = std::str::from_utf8(b).map_err(|e| bad("text", "UTF-8", e))?;
+        Ok(s.to_string())
+    }
     fn port(&mut self) -> Result<Port> {
         let name = self.str("name")?;
         let (mut kind, mut any_shape) = (PortKind::Tensor, false);
@@ -488,10 +497,7 @@ impl Plan {
     /// The binary form. The same plan always gives the same bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut o = Out(Vec::new());
-        o.list(&self.strings, |o, s| {
-            o.u(s.len() as u64);
-            o.0.extend_from_slice(s.as_bytes());
-        });
+        o.list(&self.strings, Out::text);
         for table in [&self.devices, &self.kernels, &self.functions] {
             o.list(table, |o, s| o.u(s.0 as u64));
         }
@@ -512,6 +518,10 @@ impl Plan {
         o.u(self.const_bytes.len() as u64);
         o.0.extend_from_slice(&self.const_bytes);
         o.list(&self.entries, Out::entry);
+        // A plan without string constants ends here, as in format 1.
+        if !self.texts.is_empty() {
+            o.list(&self.texts, Out::text);
+        }
         o.0
     }
 
@@ -519,11 +529,7 @@ impl Plan {
     pub fn decode(bytes: &[u8]) -> Result<Plan> {
         let mut r = In { bytes, at: 0 };
         let plan = Plan {
-            strings: r.list("string", |r| {
-                let b = r.bytes("length")?;
-                let s = std::str::from_utf8(b).map_err(|e| bad("text", "UTF-8", e))?;
-                Ok(s.to_string())
-            })?,
+            strings: r.list("string", In::text)?,
             devices: r.list("device", |r| r.str("name"))?,
             kernels: r.list("kernel", |r| r.str("name"))?,
             functions: r.list("function", |r| r.str("name"))?,
@@ -540,6 +546,12 @@ impl Plan {
             consts: r.list("constant", |r| Ok((r.u("offset")?, r.u("bytes")?)))?,
             const_bytes: r.bytes("constant bytes")?.to_vec(),
             entries: r.list("entry", In::entry)?,
+            texts: match r.left() {
+                0 => vec![],
+                _ => Some(r.list("string constant", In::text)?)
+                    .filter(|t| !t.is_empty())
+                    .ok_or_else(|| bad("string constants", "at least one, or no list", "none"))?,
+            },
         };
         if r.left() > 0 {
             return Err(bad("plan", "nothing after it", format!("{} bytes", r.left())));

@@ -7,13 +7,13 @@ use crate::plan::{Plan, Port};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Newest version of the file format that this crate reads and writes: 2 added sequences and
-/// optionals. An engine is written in the oldest version that has all it uses.
+/// Newest version of the file format that this crate reads and writes: 2 added sequences,
+/// optionals and strings. An engine is written in the oldest version that has all it uses.
 pub const FORMAT_VERSION: u32 = 2;
 
 /// The version an engine with this plan is written in, and the oldest reader that understands it.
 pub fn version_of(plan: &Plan) -> u32 {
-    if plan.has_lists() { 2 } else { 1 }
+    if plan.has_lists() || plan.has_strings() { 2 } else { 1 }
 }
 
 /// What an engine file says of itself.

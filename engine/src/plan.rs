@@ -450,9 +450,18 @@ pub struct Plan {
     pub const_bytes: Vec<u8>,
     /// Entry points.
     pub entries: Vec<Entry>,
+    /// String constants, different and not empty: elements of type `string` in constants are 0 for
+    /// the empty string, i + 1 for `texts[i]`.
+    pub texts: Vec<String>,
 }
 
 impl Plan {
+    /// Whether anything in it holds strings.
+    pub fn has_strings(&self) -> bool {
+        let mut ports = self.entries.iter().flat_map(|e| e.inputs.iter().chain(&e.outputs));
+        !self.texts.is_empty() || ports.any(|p| p.elem.is_str())
+    }
+
     /// The text of a string id; empty if there is none (never so in a valid plan).
     pub fn str(&self, id: Str) -> &str {
         self.strings.get(id.0 as usize).map_or("", String::as_str)

@@ -1,6 +1,6 @@
 //! Checks that a plan can be interpreted without leaving its own tables.
 //!
-//! Checked: every id in range; the strings, devices and names that must be there and be unique;
+//! Checked: every id in range; string constants that differ; the strings, devices and names that must be there and be unique;
 //! jumps inside the entry and never back into the size program; the size program pure and forward;
 //! arena uses inside live ranges; nothing read-only written; shapes of the right rank; code that
 //! cannot run off its end. Not checked: what kernels do with pointers and sizes.
@@ -66,6 +66,14 @@ impl Plan {
             )?;
             let fits = s.bytes().is_some_and(|b| b <= i64::MAX as u64);
             check(fits, &field, "a size that fits 63 bits", format_args!("{:?}", s.dims))?;
+        }
+        let mut texts = HashSet::new();
+        for (i, t) in self.texts.iter().enumerate() {
+            let field = format!("string constant {i}");
+            let most = silure_types::Strings::MAX_LEN;
+            let fits = (1..=most).contains(&t.len());
+            check(fits, &field, format_args!("1 to {most} bytes"), t.len())?;
+            check(texts.insert(t), &field, "a string of its own", "one that was there before")?;
         }
         for (i, &(offset, bytes)) in self.consts.iter().enumerate() {
             let field = format!("constant {i}");

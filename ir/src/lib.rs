@@ -33,6 +33,7 @@ pub mod math;
 pub mod module;
 pub mod op;
 mod special;
+pub mod strings;
 pub mod tensor;
 pub mod text;
 pub mod types;

@@ -167,6 +167,8 @@ pub enum Of {
     Num,
     /// Bool elements.
     Bool,
+    /// Strings.
+    Str,
     /// `i32` or `i64` elements.
     Position,
     /// A size: `index`.
@@ -191,6 +193,7 @@ impl Of {
             Of::Int => class(&[Class::Signed, Class::Unsigned]) || *ty == Type::Index,
             Of::Num => class(&[Class::Float, Class::Signed, Class::Unsigned]) || *ty == Type::Index,
             Of::Bool => class(&[Class::Bool]),
+            Of::Str => class(&[Class::Str]),
             Of::Position => data && matches!(ty.elem(), Some(Elem::I32 | Elem::I64)),
             Of::Index => *ty == Type::Index,
             Of::State => matches!(ty, Type::State(_)),
@@ -208,6 +211,7 @@ impl Of {
             Of::Int => "integer",
             Of::Num => "integer or floating-point",
             Of::Bool => "bool",
+            Of::Str => "string",
             Of::Position => "i32 or i64",
             Of::Index => "index",
             Of::State => "state",

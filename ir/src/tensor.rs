@@ -126,6 +126,14 @@ impl Tensor {
         Tensor::from_nums(elem, shape, v.iter().map(|&x| Num::I(x as i128)))
     }
 
+    /// A tensor of strings.
+    pub fn from_strs<S: AsRef<str>>(shape: &[usize], v: &[S]) -> Result<Tensor> {
+        let handles = v.iter().map(|s| crate::strings::intern(s.as_ref()));
+        let bytes: Vec<u8> =
+            handles.collect::<Result<Vec<u64>>>()?.iter().flat_map(|h| h.to_le_bytes()).collect();
+        Tensor::new(Elem::Str, shape, bytes)
+    }
+
     /// A rank-0 tensor.
     pub fn scalar(elem: Elem, v: Num) -> Tensor {
         let mut data = vec![0; elem.packed_bytes(1).unwrap_or(1) as usize];
@@ -176,6 +184,16 @@ impl Tensor {
     /// The bits of element `i`.
     pub fn bits(&self, i: usize) -> u64 {
         self.elem.load(&self.data, i).unwrap_or(0)
+    }
+
+    /// Element `i` of a tensor of strings.
+    pub fn str(&self, i: usize) -> Result<Arc<str>> {
+        crate::strings::text(self.bits(i))
+    }
+
+    /// All elements of a tensor of strings.
+    pub fn strs(&self) -> Result<Vec<Arc<str>>> {
+        (0..self.len()).map(|i| self.str(i)).collect()
     }
 
     /// Sets element `i`.
@@ -275,6 +293,9 @@ impl Tensor {
 
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.elem.is_str() {
+            return f.write_str(&crate::text::dense(self));
+        }
         let head: Vec<f64> = (0..self.len().min(8)).map(|i| self.get(i).f()).collect();
         write!(f, "{}{:?}{head:?}", self.elem, self.shape)?;
         if self.len() > 8 { f.write_str("…") } else { Ok(()) }

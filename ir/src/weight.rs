@@ -251,7 +251,7 @@ impl WeightExpr {
 
 /// The expression of a value that can be computed before any run: a weight (`lookup` knows them by
 /// name and type), a constant, and what casts, products, slices, concatenations, reshapes and
-/// transposes make of them. `None` if anything else takes part.
+/// transposes make of them. `None` if anything else takes part, and for strings, which are constants.
 pub fn expression(
     f: &Func,
     v: ValueId,
@@ -259,6 +259,9 @@ pub fn expression(
 ) -> Option<WeightExpr> {
     let o = f.op(f.def_op(v)?);
     let ty = f.ty(v).as_tensor()?;
+    if ty.elem.is_str() {
+        return None;
+    }
     let of = |v: ValueId| expression(f, v, lookup);
     let inner = || of(o.operand(0)?).map(Box::new);
     Some(match o.def.name {

@@ -191,7 +191,7 @@ fn place(p: &mut crate::rewrite::PatchCx, old: ValueId, t: &Arc<Tensor>) -> Resu
     if t.len() > 1 && (0..t.len()).all(|i| t.bits(i) == first) && !known_contents(t) {
         return p.splat(&ty, t.get(0));
     }
-    if t.bytes().len() <= INLINE_LIMIT {
+    if t.bytes().len() <= INLINE_LIMIT || t.elem().is_str() {
         return p.builder().constant((**t).clone());
     }
     let w = Weight { name: "folded".into(), ty: t.ty(), expr: WeightExpr::Data(t.clone()) };

@@ -12,6 +12,7 @@ use memmap2::{Mmap, MmapMut};
 use silure_engine::plan::{Inst, KernelRef};
 use silure_engine::{EngineFile, FormatError, Manifest, Plan, SectionKind};
 use silure_kernels_cpu::abi::{Kernel, KernelFn};
+use silure_types::Strings;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,6 +78,8 @@ pub struct Engine {
     pub(crate) weights: *const u8,
     pub(crate) helpers: Vec<*const u8>,
     pub(crate) isa: u32,
+    /// The string constants.
+    pub(crate) texts: Arc<Strings>,
     manifest: Manifest,
     code_target: Option<String>,
     _code: Option<Mmap>,
@@ -160,6 +163,14 @@ impl Engine {
         // In range: the file's checks hold the weights section inside it.
         let weights = beside.as_ref().unwrap_or(&file).bytes()[offset..].as_ptr();
         let consts = Block::copy_of(&parsed.plan.const_bytes, "constants")?;
+        let mut texts = Strings::new();
+        for (i, t) in parsed.plan.texts.iter().enumerate() {
+            // They differ: checked by the plan's validation.
+            if texts.intern(t) != Some(i as u64 + 1) {
+                let needed = "different strings";
+                return Err(FormatError::field("string constants", needed, t).into());
+            }
+        }
         let helpers = silure_kernels_cpu::HELPERS.iter().map(|(_, h)| h.0).collect();
         let EngineFile { plan, manifest, .. } = parsed;
         Ok(Arc::new(Engine {
@@ -170,6 +181,7 @@ impl Engine {
             weights,
             helpers,
             isa: host.isa,
+            texts: Arc::new(texts),
             manifest,
             code_target,
             _code: code,

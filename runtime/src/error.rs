@@ -192,6 +192,38 @@ pub enum Error {
         /// The sizes.
         sizes: Vec<i64>,
     },
+    /// A kernel makes strings that do not fit.
+    #[error(
+        "kernel '{kernel}': the strings it makes do not fit: {available} bytes are left, and one \
+         string has at most {} bytes",
+        silure_types::Strings::MAX_LEN
+    )]
+    StringLimit {
+        /// The kernel.
+        kernel: String,
+        /// Bytes left under the session's limit.
+        available: u64,
+    },
+    /// A string element is no handle of the table it belongs to.
+    #[error("'{at}': no string has handle {handle}")]
+    NoString {
+        /// The handle.
+        handle: u64,
+        /// The input or output.
+        at: String,
+    },
+    /// A kernel met a string element that is no handle: a defect of the compiler, or of the engine.
+    #[error("kernel '{kernel}': a string element is no handle of the run's strings")]
+    BadString {
+        /// The kernel.
+        kernel: String,
+    },
+    /// A string cannot be read as what a kernel needs.
+    #[error("kernel '{kernel}': a string cannot be read as what is needed there (a number)")]
+    Unreadable {
+        /// The kernel.
+        kernel: String,
+    },
     /// A kernel gave a status nobody knows.
     #[error("kernel '{kernel}': unknown status {status}")]
     Status {

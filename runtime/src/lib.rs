@@ -38,6 +38,7 @@ mod options;
 mod pool;
 mod session;
 mod tensor;
+mod texts;
 mod value;
 
 pub use device::{Device, Host};

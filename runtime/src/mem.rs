@@ -115,6 +115,11 @@ impl Budget {
         Ok(())
     }
 
+    /// Bytes that may still be taken.
+    pub fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+
     /// Gives bytes back.
     pub fn give(&mut self, bytes: u64) {
         self.used = self.used.saturating_sub(bytes);

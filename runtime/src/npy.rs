@@ -3,15 +3,17 @@
 //! Reads versions 1 to 3, little- and big-endian, C and Fortran order; writes version 1 (2 for long
 //! headers), little-endian, C order. Types that NumPy lacks travel as raw bits, one element each:
 //! bf16 as `u2`, 8-bit floats as `u1`, i2 and i4 as `i1`, u2, u4 and f4e2m1 as `u1`; the declared
-//! type of the input or output says what they are.
+//! type of the input or output says what they are. Strings are `U` arrays.
 //!
 //! ```
 //! use silure_runtime::{npy, Tensor};
 //! let t = Tensor::i64(&[2, 1], &[5, -5]).unwrap();
-//! let file = npy::encode(&t);
+//! let file = npy::encode(&t).unwrap();
 //! let back = npy::decode("x.npy", &file).unwrap().into_tensor(t.elem).unwrap();
 //! assert_eq!((&back.shape, back.bytes()), (&t.shape, t.bytes()));
 //! ```
+
+mod strings;
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -28,7 +30,8 @@ const MAX_RANK: usize = 32;
 pub struct Array {
     /// Where it is from, for messages.
     pub path: String,
-    /// Kind and bytes of an element: `b1`, `i1` … `i8`, `u1` … `u8`, `f2`, `f4`, `f8`.
+    /// Kind and bytes of an element: `b1`, `i1` … `i8`, `u1` … `u8`, `f2`, `f4`, `f8`; `U12` for
+    /// strings of up to 12 code points.
     pub dtype: String,
     /// Extents.
     pub shape: Vec<usize>,
@@ -54,6 +57,7 @@ fn bad(
 pub fn dtype_of(elem: Elem) -> &'static str {
     match (elem.class(), elem.bits()) {
         (Class::Bool, _) => "b1",
+        (Class::Str, _) => "U",
         (Class::Signed, 2 | 4 | 8) => "i1",
         (Class::Signed, 16) => "i2",
         (Class::Signed, 32) => "i4",
@@ -68,8 +72,10 @@ pub fn dtype_of(elem: Elem) -> &'static str {
     }
 }
 
+/// Bytes of an element; only `U` types may be wider than 8, or 0.
 fn width(dtype: &str) -> usize {
-    (dtype.as_bytes()[1] - b'0') as usize
+    let digits = dtype[1..].parse::<u32>().unwrap_or(0) as usize;
+    if dtype.starts_with('U') { digits * 4 } else { digits }
 }
 
 /// Reads a file's bytes.
@@ -108,8 +114,9 @@ pub fn decode(path: &str, file: &[u8]) -> Result<Array> {
     let w = width(&header.dtype);
     let mut bytes =
         if header.fortran { from_fortran(data, &header.shape, w) } else { data.to_vec() };
-    if header.big_endian {
-        bytes.chunks_exact_mut(w).for_each(<[u8]>::reverse);
+    if header.big_endian && w > 0 {
+        let unit = if header.dtype.starts_with('U') { 4 } else { w };
+        bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse);
     }
     Ok(Array { path: path.into(), dtype: header.dtype, shape: header.shape, bytes })
 }
@@ -123,7 +130,7 @@ pub fn read(path: &Path) -> Result<Array> {
 /// Column-major to row-major.
 fn from_fortran(data: &[u8], shape: &[usize], w: usize) -> Vec<u8> {
     let mut out = vec![0; data.len()];
-    if data.is_empty() {
+    if data.is_empty() || w == 0 {
         return out;
     }
     let mut strides = vec![0usize; shape.len()];
@@ -217,8 +224,13 @@ impl Header {
             dtype,
             "b1" | "i1" | "i2" | "i4" | "i8" | "u1" | "u2" | "u4" | "u8" | "f2" | "f4" | "f8"
         );
+        // At most 2²⁸ code points, so that sizes stay small numbers.
+        let text = dtype.strip_prefix('U').is_some_and(|n| {
+            n.bytes().all(|b| b.is_ascii_digit()) && n.parse().is_ok_and(|n: u32| n <= 1 << 28)
+        });
+        let known = known || text;
         if !known || !matches!(order, "<" | ">" | "|" | "=") {
-            return Err(bad(path, "descr", "b1, i1 to i8, u1 to u8, f2, f4 or f8", descr));
+            return Err(bad(path, "descr", "b1, i1 to i8, u1 to u8, f2, f4, f8 or U…", descr));
         }
         Ok(Header { dtype: dtype.into(), big_endian: order == ">", fortran, shape })
     }
@@ -234,6 +246,9 @@ impl Array {
     /// The tensor these values are, of the declared element type.
     pub fn into_tensor(self, elem: Elem) -> Result<Tensor> {
         let needed = dtype_of(elem);
+        if elem.is_str() && self.dtype.starts_with('U') {
+            return strings::read(&self, width(&self.dtype));
+        }
         if self.dtype != needed {
             let needed = format!("{needed} (for {elem})");
             return Err(bad(&self.path, "descr", needed, &self.dtype));
@@ -256,10 +271,14 @@ impl Array {
     }
 }
 
-/// The `.npy` file of a tensor.
-pub fn encode(t: &Tensor) -> Vec<u8> {
-    let dtype = dtype_of(t.elem);
-    let order = if width(dtype) == 1 { '|' } else { '<' };
+/// The `.npy` file of a tensor; an error for strings that NumPy cannot hold.
+pub fn encode(t: &Tensor) -> Result<Vec<u8>> {
+    let (mut dtype, mut texts) = (dtype_of(t.elem).to_string(), vec![]);
+    if t.elem.is_str() {
+        let (width, bytes) = strings::bytes(t)?;
+        (dtype, texts) = (format!("U{width}"), bytes);
+    }
+    let order = if width(&dtype) == 1 { '|' } else { '<' };
     let dims: String = t.shape.iter().map(|d| format!("{d}, ")).collect();
     let dims = if t.shape.len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
     let mut header =
@@ -279,13 +298,16 @@ pub fn encode(t: &Tensor) -> Vec<u8> {
         out.extend((header.len() as u32).to_le_bytes());
     }
     out.extend(header.bytes());
-    out.extend_from_slice(t.bytes());
-    out
+    match t.elem.is_str() {
+        true => out.extend_from_slice(&texts),
+        false => out.extend_from_slice(t.bytes()),
+    }
+    Ok(out)
 }
 
 /// Writes a tensor.
 pub fn write(path: &Path, t: &Tensor) -> Result<()> {
-    std::fs::write(path, encode(t)).map_err(|e| Error::io(path, e))
+    std::fs::write(path, encode(t)?).map_err(|e| Error::io(path, e))
 }
 
 #[cfg(test)]
@@ -306,14 +328,14 @@ mod tests {
 
     #[test]
     fn every_type_comes_back() {
-        for &elem in Elem::ALL {
+        for &elem in Elem::ALL.iter().filter(|e| !e.is_str()) {
             let mut t = Tensor::zeros(elem, &[3, 5]).unwrap();
             for i in 0..15 {
                 let bits = (i as u64 * 37) & elem.mask();
                 let bits = if elem == Elem::Bool { bits & 1 } else { bits };
                 elem.store_cell(t.bytes_mut(), i, bits);
             }
-            let f = encode(&t);
+            let f = encode(&t).unwrap();
             assert_eq!((f.len() - 15 * width(dtype_of(elem))) % 64, 0);
             let back = decode("t", &f).unwrap().into_tensor(elem).unwrap();
             assert_eq!((&back.shape, back.bytes()), (&t.shape, t.bytes()), "{elem}");
@@ -377,6 +399,26 @@ mod tests {
                 let _ = decode("t", &f);
             }
         }
+    }
+
+    #[test]
+    fn strings_come_back() {
+        let t = Tensor::strings(&[2, 2], &["", "äöü", "日本 ", "𝄞"]).unwrap();
+        let f = encode(&t).unwrap();
+        assert!(String::from_utf8_lossy(&f).contains("'<U3'"));
+        let back = decode("t", &f).unwrap().into_tensor(Elem::Str).unwrap();
+        assert_eq!((&back.shape, back.texts()), (&t.shape, t.texts()));
+        let h = |t: &str| format!("{{'descr': '{t}', 'fortran_order': True, 'shape': (2,)}}");
+        let be: Vec<u8> = [0x61u32, 0, 0x62, 0x63].iter().flat_map(|c| c.to_be_bytes()).collect();
+        let a = decode("t", &file(1, &h(">U2"), &be)).unwrap().into_tensor(Elem::Str).unwrap();
+        assert_eq!(a.texts(), ["a", "bc"]);
+        let none = decode("t", &file(1, &h("<U0"), &[])).unwrap();
+        assert_eq!(none.into_tensor(Elem::Str).unwrap().texts(), ["", ""]);
+        let bad = decode("t", &file(1, &h("<U1"), &[0, 0xD8, 0, 0, 0, 0, 0, 0])).unwrap();
+        let e = bad.into_tensor(Elem::Str).unwrap_err().to_string();
+        assert!(e.contains("code points") && e.contains("element 0"), "{e}");
+        assert!(decode("t", &file(1, &h("<U999999999"), &[])).is_err());
+        assert!(encode(&Tensor::strings(&[1], &["a\0"]).unwrap()).is_err());
     }
 
     #[test]

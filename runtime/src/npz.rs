@@ -150,7 +150,7 @@ pub fn encode(members: &[(String, Tensor)]) -> Result<Vec<u8>> {
         |n: usize, field| u32::try_from(n).map_err(|_| bad("archive", field, "less than 4 GiB", n));
     for (key, t) in members {
         let name = format!("{key}.npy");
-        let data = npy::encode(t);
+        let data = npy::encode(t)?;
         let at = fits(out.len(), "size")?;
         let mut common = Vec::new();
         // Version 2.0, no flags, stored, 1980-01-01 00:00.
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn deflated_members_are_read_with_a_limit() {
-        let npy = npy::encode(&Tensor::zeros(Elem::F32, &[1000]).unwrap());
+        let npy = npy::encode(&Tensor::zeros(Elem::F32, &[1000]).unwrap()).unwrap();
         let packed = miniz_oxide::deflate::compress_to_vec(&npy, 6);
         let file = |plain: u32| {
             let mut f = b"PK\x03\x04".to_vec();

@@ -10,9 +10,11 @@ use crate::mem::{Block, Budget, HeapPool};
 use crate::options::{ProfileRow, RunOptions};
 use crate::pool::Pool;
 use crate::tensor::{Tensor, TensorMut, TensorRef, tensor_bytes};
+use crate::texts;
 use crate::value::{self, Value, ValueRef};
 use silure_engine::plan::{BufKind, Entry, Inst, Port, PortKind, Val};
-use silure_types::Elem;
+use silure_kernels_cpu::abi::StringTable;
+use silure_types::{Elem, Strings};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ const BINDINGS: usize = 8;
 pub struct SessionOptions {
     /// Threads to run on; sessions may share a pool. `None`: the calling thread alone.
     pub pool: Option<Arc<Pool>>,
-    /// Most bytes the session may hold (states, arena, heap, scratch). `None`: no limit.
+    /// Most bytes the session may hold (states, arena, heap, scratch, strings). `None`: no limit.
     pub memory_limit: Option<u64>,
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Work {
     pub scratch: Block,
     pub heap: HeapPool,
     pub budget: Budget,
+    /// The strings of the run; the engine's constants between runs.
+    pub strings: StringTable,
     /// Per op of the profiled entry: calls, nanoseconds, operations, bytes.
     pub profile: Vec<[u64; 4]>,
 }
@@ -105,6 +109,7 @@ impl Session {
                 scratch: Block::zeroed(0, "scratch")?,
                 heap: HeapPool::default(),
                 budget,
+                strings: StringTable::new(Strings::over(engine.texts.clone())),
                 profile: vec![],
             },
         })
@@ -115,7 +120,7 @@ impl Session {
         &self.engine
     }
 
-    /// Most bytes held so far: states, arena, heap and scratch.
+    /// Most bytes held so far: states, arena, heap, scratch and strings.
     pub fn peak_memory(&self) -> u64 {
         self.work.budget.peak
     }
@@ -154,7 +159,7 @@ impl Session {
                 v.check(engine.plan.str(p.name), p)?;
             }
             // A list has no extents of its own: a scalar without bytes stands in its place.
-            let none = TensorRef { elem: Elem::U8, shape: &[], bytes: &[] };
+            let none = TensorRef { elem: Elem::U8, shape: &[], bytes: &[], strings: None };
             tensors.push(match (v, e.inputs.get(i).map(|p| p.kind)) {
                 (ValueRef::Tensor(t), Some(PortKind::Tensor) | None) => *t,
                 _ => none,
@@ -203,6 +208,90 @@ impl Session {
         mut sink: Sink<'_, '_>,
         options: &RunOptions,
     ) -> Result<Vec<(usize, Value)>> {
+        let strings = |p: &Port| p.elem.is_str();
+        let result = match self.engine.plan.entries.get(index) {
+            Some(e) if e.inputs.iter().any(strings) => {
+                self.run_texts(index, inputs, values, &mut sink, options)
+            }
+            _ => self.run_bytes(index, inputs, values, &mut sink, options),
+        };
+        let table = texts::table(&mut self.work.strings);
+        let result = result.and_then(|lists| sink.hand_out(&self.engine, index, table, lists));
+        self.work.budget.give(table.bytes());
+        table.clear();
+        result
+    }
+
+    /// A run whose inputs hold strings: they become elements of the session's table.
+    fn run_texts(
+        &mut self,
+        index: usize,
+        inputs: &[TensorRef<'_>],
+        values: &[ValueRef<'_>],
+        sink: &mut Sink<'_, '_>,
+        options: &RunOptions,
+    ) -> Result<Vec<(usize, Value)>> {
+        let engine = self.engine.clone();
+        let entry = entry_of(&engine, index)?;
+        check_inputs(&engine, entry, inputs, &mut self.key, true)?;
+        // The tensors of each input: one, or those of a list.
+        let given: Vec<&[TensorRef<'_>]> = (0..inputs.len())
+            .map(|i| match values.get(i) {
+                Some(v) if entry.inputs[i].kind != PortKind::Tensor => {
+                    v.items().unwrap_or_default()
+                }
+                _ => std::slice::from_ref(&inputs[i]),
+            })
+            .collect();
+        let strings = given.iter().copied().flatten().filter(|t| t.elem.is_str());
+        let own: u64 = strings.map(|t| t.bytes.len() as u64).sum();
+        let Work { strings, budget, .. } = &mut self.work;
+        budget.take(own, "inputs of strings")?;
+        let table = texts::table(strings);
+        let mut read = |name: &str, t: &TensorRef<'_>| match t.elem.is_str() {
+            true => texts::take_in(table, budget, name, t).map(Some),
+            false => Ok(None),
+        };
+        let blocks: Result<Vec<Vec<Option<Block>>>> = given
+            .iter()
+            .zip(&entry.inputs)
+            .map(|(list, p)| list.iter().map(|t| read(engine.plan.str(p.name), t)).collect())
+            .collect();
+        let result = blocks.and_then(|blocks| {
+            let lists: Vec<Vec<TensorRef<'_>>> = given
+                .iter()
+                .zip(&blocks)
+                .map(|(list, blocks)| list.iter().zip(blocks).map(texts::replaced).collect())
+                .collect();
+            let tensors: Vec<TensorRef<'_>> = (0..inputs.len())
+                .map(|i| match entry.inputs[i].kind {
+                    PortKind::Tensor => lists[i][0],
+                    _ => inputs[i],
+                })
+                .collect();
+            let values: Vec<ValueRef<'_>> = values
+                .iter()
+                .zip(&lists)
+                .map(|(v, list)| match v {
+                    ValueRef::Sequence(_) => ValueRef::Sequence(list),
+                    ValueRef::Tensor(_) => ValueRef::Tensor(list[0]),
+                    ValueRef::Absent => ValueRef::Absent,
+                })
+                .collect();
+            self.run_bytes(index, &tensors, &values, sink, options)
+        });
+        self.work.budget.give(own);
+        result
+    }
+
+    fn run_bytes(
+        &mut self,
+        index: usize,
+        inputs: &[TensorRef<'_>],
+        values: &[ValueRef<'_>],
+        sink: &mut Sink<'_, '_>,
+        options: &RunOptions,
+    ) -> Result<Vec<(usize, Value)>> {
         let engine = self.engine.clone();
         let entry = entry_of(&engine, index)?;
         check_inputs(&engine, entry, inputs, &mut self.key, true)?;
@@ -218,7 +307,7 @@ impl Session {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
             exec.work.profile.resize(entry.code.len(), [0; 4]);
         }
-        let result = exec.run(inputs, &mut sink).and_then(|()| exec.list_outputs());
+        let result = exec.run(inputs, sink).and_then(|()| exec.list_outputs());
         if options.profile {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
         }
@@ -239,8 +328,10 @@ impl Session {
         let engine = self.engine.clone();
         let entry = entry_of(&engine, index)?;
         let ports = entry.inputs.iter().map(|p| p.elem).chain(std::iter::repeat(Elem::U8));
-        let inputs: Vec<TensorRef<'_>> =
-            ports.zip(shapes).map(|(elem, shape)| TensorRef { elem, shape, bytes: &[] }).collect();
+        let inputs: Vec<TensorRef<'_>> = ports
+            .zip(shapes)
+            .map(|(elem, shape)| TensorRef { elem, shape, bytes: &[], strings: None })
+            .collect();
         check_inputs(&engine, entry, &inputs, &mut self.key, false)?;
         let options = RunOptions::default();
         let mut exec = Exec::new(&engine, entry, &self.pool, &mut self.work, &options);

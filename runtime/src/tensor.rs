@@ -3,7 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::mem::Block;
-use silure_types::Elem;
+use silure_types::{Elem, Strings};
+use std::sync::Arc;
 
 /// A caller's input: borrowed bytes with a shape.
 #[derive(Clone, Copy, Debug)]
@@ -14,10 +15,13 @@ pub struct TensorRef<'a> {
     pub shape: &'a [usize],
     /// The elements, little-endian; aligned to the element's size.
     pub bytes: &'a [u8],
+    /// Of strings: the table that the elements are handles of (0 is the empty string without one).
+    pub strings: Option<&'a Strings>,
 }
 
 /// A caller's output: the run writes the extents into `shape` and the elements into the first
-/// bytes of `bytes`, which may be longer than needed.
+/// bytes of `bytes`, which may be longer than needed. Strings are not written so: their tensors are
+/// made by [`Session::run`](crate::Session::run).
 #[derive(Debug)]
 pub struct TensorMut<'a> {
     /// Element type.
@@ -36,6 +40,7 @@ pub struct Tensor {
     /// Extents, outermost first.
     pub shape: Vec<usize>,
     data: Block,
+    strings: Option<Arc<Strings>>,
 }
 
 /// Bytes of a tensor; `None` on overflow.
@@ -50,7 +55,7 @@ impl Tensor {
         let bytes = tensor_bytes(elem, shape)
             .ok_or_else(|| Error::Overflow { what: format!("bytes of {elem}{shape:?}") })?;
         let data = Block::zeroed(bytes as usize, "a tensor")?;
-        Ok(Tensor { elem, shape: shape.to_vec(), data })
+        Ok(Tensor { elem, shape: shape.to_vec(), data, strings: None })
     }
 
     /// A tensor of these bytes.
@@ -80,6 +85,35 @@ impl Tensor {
         Tensor::new(Elem::I64, shape, &bytes)
     }
 
+    /// A tensor of strings.
+    pub fn strings<S: AsRef<str>>(shape: &[usize], values: &[S]) -> Result<Tensor> {
+        let mut table = Strings::new();
+        let mut bytes = Vec::with_capacity(values.len().saturating_mul(8));
+        for s in values {
+            let handle = table.intern(s.as_ref()).ok_or_else(|| Error::Memory {
+                what: "a string",
+                needed: s.as_ref().len() as u64,
+                available: Strings::MAX_LEN.to_string(),
+            })?;
+            bytes.extend(handle.to_le_bytes());
+        }
+        let mut t = Tensor::new(Elem::Str, shape, &bytes)?;
+        t.set_strings(table);
+        Ok(t)
+    }
+
+    /// The table that elements of type `string` are handles of.
+    pub(crate) fn set_strings(&mut self, table: Strings) {
+        self.strings = Some(Arc::new(table));
+    }
+
+    /// Its strings; none if it holds something else.
+    pub fn texts(&self) -> Vec<&str> {
+        let text = |h: u64| self.strings.as_ref().and_then(|s| s.get(h)).unwrap_or_default();
+        let n: usize = if self.elem.is_str() { self.shape.iter().product() } else { 0 };
+        (0..n).map(|i| self.elem.load(self.bytes(), i).map_or("", text)).collect()
+    }
+
     /// Its elements.
     pub fn bytes(&self) -> &[u8] {
         self.data.bytes()
@@ -100,7 +134,8 @@ impl Tensor {
 
     /// Borrowed, as an input.
     pub fn view(&self) -> TensorRef<'_> {
-        TensorRef { elem: self.elem, shape: &self.shape, bytes: self.bytes() }
+        let strings = self.strings.as_deref();
+        TensorRef { elem: self.elem, shape: &self.shape, bytes: self.bytes(), strings }
     }
 
     /// Borrowed, as an output.

@@ -217,14 +217,14 @@ fn wrong_inputs_are_named() {
     let none = floats(0, |_| 0.0);
     let e = text(s.run(0, &[none.view(), none.view()]));
     assert_eq!(e, "input 'x' axis 0: needed 1 to 4194304, present 0");
-    let short = TensorRef { elem: Elem::F32, shape: &[4], bytes: &x.bytes()[..12] };
+    let short = TensorRef { elem: Elem::F32, shape: &[4], bytes: &x.bytes()[..12], strings: None };
     let e = text(s.run(0, &[short, x.view()]));
     assert_eq!(e, "input 'x': needed 16 bytes, present 12");
     let shifted = [x.bytes(), &[0; 4]].concat();
-    let shifted = TensorRef { elem: Elem::F32, shape: &[4], bytes: &shifted[1..17] };
+    let shifted = TensorRef { elem: Elem::F32, shape: &[4], bytes: &shifted[1..17], strings: None };
     let e = text(s.run(0, &[shifted, x.view()]));
     assert!(e.contains("an address that is a multiple of 4"), "{e}");
-    let huge = TensorRef { elem: Elem::F32, shape: &[usize::MAX], bytes: &[] };
+    let huge = TensorRef { elem: Elem::F32, shape: &[usize::MAX], bytes: &[], strings: None };
     assert!(s.run(0, &[huge, x.view()]).is_err());
     let mut small = Tensor::zeros(Elem::F32, &[3]).unwrap();
     let r = s.run_into(0, &[x.view(), x.view()], &mut [small.view_mut()], &RunOptions::default());

@@ -14,12 +14,19 @@ use silure_runtime::{Engine, Session};
 
 /// A tensor of the oracle as one of the runtime.
 pub fn to_runtime(t: &Tensor) -> silure_runtime::Tensor {
+    if t.elem().is_str() {
+        let strs = t.strs().expect("handles of strings");
+        return silure_runtime::Tensor::strings(t.shape(), &strs).expect("a valid tensor");
+    }
     silure_runtime::Tensor::new(t.elem(), t.shape(), &t.elem().to_cells(t.bytes(), t.len()))
         .expect("a valid tensor")
 }
 
 /// A tensor of the runtime as one of the oracle.
 pub fn to_oracle(t: &silure_runtime::Tensor) -> Tensor {
+    if t.elem.is_str() {
+        return Tensor::from_strs(&t.shape, &t.texts()).expect("a valid tensor");
+    }
     Tensor::new(t.elem, &t.shape, t.elem.from_cells(t.bytes())).expect("a valid tensor")
 }
 

@@ -13,8 +13,11 @@
 //! ```
 
 mod float;
+pub mod strings;
+pub mod text;
 
 pub use float::FloatFormat;
+pub use strings::Strings;
 
 /// What kind of number an element type holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +30,8 @@ pub enum Class {
     Unsigned,
     /// Any floating-point format, the 8- and 4-bit ones included.
     Float,
+    /// A handle of an interned string (see [`strings`]); no number.
+    Str,
 }
 
 macro_rules! elems {
@@ -83,6 +88,7 @@ elems! {
     E5m2fnuz "e5m2fnuz" 21 8  Float    "8-bit float, bias 16, one NaN (0x80), no negative zero.";
     E8m0     "e8m0"     22 8  Float    "Power-of-two scale (OCP microscaling), 0xFF is NaN.";
     F4e2m1   "f4e2m1"   23 4  Float    "OCP 4-bit float, no NaN or infinity, largest 6.";
+    Str      "string"   24 64 Str      "Interned string: a handle, 0 is the empty one.";
 }
 
 impl Elem {
@@ -104,6 +110,11 @@ impl Elem {
     /// Bytes of `n` packed elements, rounded up; `None` on overflow.
     pub fn packed_bytes(self, n: u64) -> Option<u64> {
         n.checked_mul(self.bits() as u64).map(|bits| bits.div_ceil(8))
+    }
+
+    /// Whether elements are strings.
+    pub const fn is_str(self) -> bool {
+        matches!(self.class(), Class::Str)
     }
 
     /// Whether it is a floating-point format.
@@ -130,7 +141,7 @@ impl Elem {
     pub fn range(self) -> (f64, f64) {
         match self.class() {
             Class::Bool => (0.0, 1.0),
-            Class::Unsigned => (0.0, ((1u128 << self.bits()) - 1) as f64),
+            Class::Unsigned | Class::Str => (0.0, ((1u128 << self.bits()) - 1) as f64),
             Class::Signed => {
                 let half = (1u128 << (self.bits() - 1)) as f64;
                 (-half, ((1u128 << (self.bits() - 1)) - 1) as f64)
@@ -149,7 +160,7 @@ impl Elem {
             Class::Float => float::decode(self, bits),
             Class::Bool => ((bits & 0xFF) != 0) as u8 as f64,
             Class::Signed => self.decode_int(bits) as i64 as f64,
-            Class::Unsigned => self.decode_int(bits) as u64 as f64,
+            Class::Unsigned | Class::Str => self.decode_int(bits) as u64 as f64,
         }
     }
 
@@ -163,7 +174,7 @@ impl Elem {
                 let v = if value.is_nan() { 0 } else { value.trunc().clamp(lo, hi) as i64 };
                 v as u64 & self.mask()
             }
-            Class::Unsigned => {
+            Class::Unsigned | Class::Str => {
                 let (lo, hi) = self.range();
                 if value.is_nan() { 0 } else { value.trunc().clamp(lo, hi) as u64 & self.mask() }
             }

@@ -57,3 +57,54 @@ fn sub_byte_elements_pack_low_bits_first() {
     assert_eq!(Elem::I4.load(&b, 1), Some(0xF));
     assert_eq!(Elem::I4.load(&b, 4), None);
 }
+
+#[test]
+fn numbers_as_text_and_back() {
+    let f32s = [
+        (0.1, "0.1"),
+        (-0.0, "-0.0"),
+        (1e-5, "1e-05"),
+        (1.5e-4, "0.00015"),
+        (123456792.0, "123456790.0"),
+        (1e16, "1e+16"),
+        (f32::MAX, "3.4028235e+38"),
+        (f32::NEG_INFINITY, "-inf"),
+    ];
+    for (v, s) in f32s {
+        let bits = v.to_bits() as u64;
+        assert_eq!(text::format(Elem::F32, bits).as_deref(), Some(s));
+        assert_eq!(text::parse(Elem::F32, s), Some(bits));
+    }
+    for bits in (0..1u64 << 16).filter(|b| !Elem::F16.decode(*b).is_nan()) {
+        let s = text::format(Elem::F16, bits).unwrap();
+        assert_eq!(text::parse(Elem::F16, &s), Some(bits), "{s}");
+    }
+    assert_eq!(text::format(Elem::I8, 0xFF).as_deref(), Some("-1"));
+    assert_eq!(text::format(Elem::Bool, 1).as_deref(), Some("True"));
+    assert_eq!(text::format(Elem::Bf16, 1), None);
+    assert_eq!(text::parse(Elem::U8, "256"), None);
+    assert_eq!(text::parse(Elem::I64, "1.0"), None);
+    assert_eq!(text::parse(Elem::F64, "+INF"), Some(f64::INFINITY.to_bits()));
+}
+
+#[test]
+fn splits_like_python() {
+    let all = usize::MAX;
+    assert_eq!(text::split(" a  b c ", None, 1), ["a", "b c "]);
+    assert_eq!(text::split(" a b ", Some(""), all), ["a", "b"]);
+    assert_eq!(text::split("  ", None, all), [""; 0]);
+    assert_eq!(text::split("", Some(","), all), [""]);
+    assert_eq!(text::split("a,,b", Some(","), all), ["a", "", "b"]);
+    assert_eq!(text::split("a,b,c", Some(","), 1), ["a", "b,c"]);
+    assert_eq!(text::split(" a b", None, 0), ["a b"]);
+}
+
+#[test]
+fn strings_are_interned_once_and_bounded() {
+    let mut t = Strings::new();
+    assert_eq!((t.intern(""), t.intern("ä"), t.intern("ä")), (Some(0), Some(1), Some(1)));
+    t.set_limit(t.bytes() + 70);
+    assert_eq!(t.intern("longer than six"), None);
+    assert_eq!(t.intern("six"), Some(2));
+    assert_eq!((t.len(), t.get(3), t.find("seven")), (3, None, None));
+}

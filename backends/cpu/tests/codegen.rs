@@ -71,7 +71,7 @@ fn load(o: &Object) -> Loaded {
 }
 
 fn ctx() -> Ctx {
-    Ctx { helpers: HELPERS.as_ptr().cast(), isa: 0, threads: 1 }
+    Ctx { helpers: HELPERS.as_ptr().cast(), isa: 0, threads: 1, strings: std::ptr::null() }
 }
 
 /// `HELPERS` as a plain table of addresses.

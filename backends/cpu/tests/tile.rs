@@ -89,7 +89,8 @@ impl Loaded {
         if back {
             pieces.reverse();
         }
-        let cx = Ctx { helpers: self.helpers.as_ptr(), isa: 0, threads: 1 };
+        let cx =
+            Ctx { helpers: self.helpers.as_ptr(), isa: 0, threads: 1, strings: std::ptr::null() };
         let mut status = 0;
         for (from, to) in pieces {
             memory.fill(0xFF);

@@ -39,6 +39,8 @@ pub enum Data {
         /// The bytes themselves.
         bytes: Bytes,
     },
+    /// The elements of a tensor of strings, which has no bytes.
+    Strings(Arc<[String]>),
     /// A range of another file in the model's folder.
     External {
         /// The file.
@@ -55,6 +57,7 @@ impl Tensor {
     pub fn byte_len(&self) -> u64 {
         match &self.data {
             Data::Memory(b) | Data::Model { bytes: b, .. } => b.len() as u64,
+            Data::Strings(s) => s.iter().map(|s| s.len() as u64).sum(),
             Data::External { len, .. } => *len,
         }
     }
@@ -67,7 +70,7 @@ impl Tensor {
     /// The file, offset and length that hold the bytes; `None` if they are in memory only.
     pub fn range(&self) -> Option<(&Path, u64, u64)> {
         match &self.data {
-            Data::Memory(_) => None,
+            Data::Memory(_) | Data::Strings(_) => None,
             Data::Model { path, offset, bytes } => Some((path, *offset, bytes.len() as u64)),
             Data::External { file, offset, len } => Some((file.path(), *offset, *len)),
         }
@@ -77,6 +80,8 @@ impl Tensor {
     pub fn bytes(&self) -> Result<Bytes> {
         match &self.data {
             Data::Memory(b) | Data::Model { bytes: b, .. } => Ok(b.clone()),
+            // Their elements are not bytes: they are asked for by their variant.
+            Data::Strings(_) => Ok(Bytes::new()),
             Data::External { file, offset, len } => {
                 Ok(file.read(*offset, *len, &file.path().display().to_string())?.into())
             }
@@ -87,7 +92,7 @@ impl Tensor {
     /// one, has more than 65,536 elements, or one of them does not fit.
     pub fn ints(&self) -> Result<Option<Vec<i64>>> {
         let n = self.elements();
-        if n > 65_536 || self.elem.is_float() {
+        if n > 65_536 || self.elem.is_float() || self.elem.is_str() {
             return Ok(None);
         }
         let bytes = self.bytes()?;
@@ -107,7 +112,7 @@ pub fn elem(data_type: i32) -> std::result::Result<Elem, &'static str> {
         5 => Elem::I16,
         6 => Elem::I32,
         7 => Elem::I64,
-        8 => return Err("string"),
+        8 => Elem::Str,
         9 => Elem::Bool,
         10 => Elem::F16,
         11 => Elem::F64,
@@ -145,7 +150,7 @@ impl Model {
     /// The tensor that `proto` describes. `at` names it in errors.
     pub fn tensor(&self, proto: &TensorProto, at: &str) -> Result<Tensor> {
         let elem = elem(proto.data_type()).map_err(|name| {
-            let code = if matches!(proto.data_type(), 8 | 14 | 15 | 27 | 28) {
+            let code = if matches!(proto.data_type(), 14 | 15 | 27 | 28) {
                 Code::Unsupported
             } else {
                 Code::Malformed
@@ -206,6 +211,9 @@ impl Model {
             .needed("one")
             .present(given.join(", ")));
         }
+        if elem.is_str() {
+            return self.strings(t, &given, count, at);
+        }
         if external {
             return self.external(&t.external_data, elem, need, at);
         }
@@ -222,6 +230,23 @@ impl Model {
             }
             Some(field) => self.typed(t, field, elem, count, need, at),
         }
+    }
+
+    fn strings(&self, t: &TensorProto, given: &[&str], count: u64, at: &str) -> Result<Data> {
+        if given.first().is_some_and(|f| *f != "string_data") {
+            return Err(Error::new(Code::Malformed, at, "the tensor's data is in the wrong field")
+                .needed("string_data for string")
+                .present(given.join(", ")));
+        }
+        exact(t.string_data.len() as u64, count, at, "string_data", "elements")?;
+        self.charge(t.string_data.iter().map(|s| s.len() as u64 + 64).sum(), at)?;
+        let text = |(i, s): (usize, &Bytes)| {
+            std::str::from_utf8(s).map(str::to_string).map_err(|_| {
+                Error::new(Code::Malformed, at, "a string is not UTF-8")
+                    .present(format!("element {i}"))
+            })
+        };
+        Ok(Data::Strings(t.string_data.iter().enumerate().map(text).collect::<Result<_>>()?))
     }
 
     /// The place in the file of a slice of the file's buffer.

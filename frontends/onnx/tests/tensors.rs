@@ -59,7 +59,10 @@ fn wrong_sizes_fields_and_types_are_refused() {
     f(tensor("", 1, &[i64::MAX]), Code::Range);
     f(tensor("", 1, &[1 << 40]), Code::Range);
     f(tensor("", 1, &[1; 17]), Code::Limit);
-    f(tensor("", 8, &[1]), Code::Unsupported);
+    // Strings are elements of their own field, and UTF-8.
+    f(tensor("", 8, &[1]), Code::Range);
+    f(TensorProto { string_data: vec![vec![0xFF].into()], ..tensor("", 8, &[1]) }, Code::Malformed);
+    f(TensorProto { raw_data: Some(vec![1].into()), ..tensor("", 8, &[1]) }, Code::Malformed);
     f(tensor("", 14, &[1]), Code::Unsupported);
     f(tensor("", 0, &[1]), Code::Malformed);
     f(tensor("", 99, &[1]), Code::Malformed);

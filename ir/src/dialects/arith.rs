@@ -228,7 +228,13 @@ macro_rules! compare {
             operands: &[one("a", Of::Any), one("b", Of::Any)],
             results: &["y"],
             traits: Traits::ELEMENTWISE,
-            infer: Some(to_bool),
+            infer: Some(|cx| {
+                let equality = matches!($name, "arith.eq" | "arith.ne");
+                if !equality && cx.ty(0)?.elem().is_some_and(Elem::is_str) {
+                    return Err(cx.wrong(0, "numbers: strings have no order", cx.ty(0)?));
+                }
+                to_bool(cx)
+            }),
             values: Some(|cx| known_elementwise(cx, |x| {
                 let (a, b) = (x[0].as_const()?, x[1].as_const()?);
                 let f: fn(&f64, &f64) -> bool = $cmp;
@@ -306,6 +312,14 @@ pub static SELECT: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// Strings are no numbers: `graph.to_string` and `graph.parse_number` convert.
+fn no_strings(cx: &InferCx, to: Elem) -> Result<()> {
+    if to.is_str() || (cx.ty(0)?.elem().is_some_and(Elem::is_str)) {
+        return Err(cx.wrong(0, "numbers", cx.ty(0)?));
+    }
+    Ok(())
+}
+
 /// Another element type, same value.
 pub static CAST: OpDef = OpDef {
     name: "arith.cast",
@@ -317,6 +331,7 @@ pub static CAST: OpDef = OpDef {
     traits: Traits::ELEMENTWISE,
     infer: Some(|cx| {
         let to = cx.elem("to")?;
+        no_strings(cx, to)?;
         match cx.ty(0)? {
             Type::Index => Ok(vec![Type::Scalar(to)]),
             t => t.with_elem(to).map(|t| vec![t]).ok_or_else(|| cx.wrong(0, "elements", t)),
@@ -351,6 +366,7 @@ pub static BITCAST: OpDef = OpDef {
     traits: Traits::ELEMENTWISE,
     infer: Some(|cx| {
         let (x, to) = (cx.ty(0)?, cx.elem("to")?);
+        no_strings(cx, to)?;
         match x.elem().filter(|e| e.bits() == to.bits()).and_then(|_| x.with_elem(to)) {
             Some(t) => Ok(vec![t]),
             None => Err(cx.wrong(0, &format!("elements of {} bits", to.bits()), x)),

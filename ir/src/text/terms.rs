@@ -219,6 +219,15 @@ pub(super) fn float(v: f64) -> String {
 pub fn dense(t: &Tensor) -> String {
     const PLAIN: usize = 32;
     let mut s = format!("dense<{}: ", t.ty());
+    if t.elem().is_str() {
+        for i in 0..t.len() {
+            s.push_str(if i > 0 { ", " } else { "" });
+            // Every handle comes from the table; nothing else can be printed for one that does not.
+            s.push_str(&crate::diag::quote(&t.str(i).unwrap_or_default()));
+        }
+        s.push('>');
+        return s;
+    }
     let exact = |i: usize| {
         let n = t.get(i);
         !n.f().is_nan() && n.encode(t.elem()) == t.bits(i)
@@ -251,7 +260,21 @@ pub(super) fn parse_dense(c: &mut Cursor) -> Result<Tensor> {
     c.need(":")?;
     let Some(shape) = ty.shape() else { return Err(c.error("a constant has a known shape")) };
     let need = byte_len(ty.elem, &shape)?;
-    let t = if c.at("\"") {
+    let t = if ty.elem.is_str() {
+        let mut strs = Vec::new();
+        while !c.at(">") {
+            strs.push(c.string()?);
+            if !c.eat(",") {
+                break;
+            }
+        }
+        let count = need / 8;
+        if strs.len() != count {
+            let e = c.error(format!("wrong number of elements for {ty}"));
+            return Err(e.need(count, strs.len()));
+        }
+        Tensor::from_strs(&shape, &strs)?
+    } else if c.at("\"") {
         let hex = c.string()?;
         let byte =
             |i: usize| hex.get(2 * i..2 * i + 2).and_then(|h| u8::from_str_radix(h, 16).ok());

@@ -127,8 +127,10 @@ fn read(f: &Func, v: ValueId) -> Read {
         source = x;
     }
     // Axes of size 1 of the space itself need no index either, but keep the identity readable.
+    // Code holds no strings: their handles are an engine's own.
     if let Some(c) = core::constant_of(f, source)
         && c.len() == 1
+        && !c.elem().is_str()
     {
         return Read::Constant(c.get(0), c.elem());
     }

@@ -347,6 +347,14 @@ fn claim(s: &SilureSession) -> Result<std::sync::MutexGuard<'_, Session>, Error>
     }
 }
 
+/// An element type that tensors of this interface hold.
+fn numbers(code: i32) -> Result<Elem, Error> {
+    match elem(code)? {
+        Elem::Str => Err(usage("tensors of strings are not passed through this interface")),
+        e => Ok(e),
+    }
+}
+
 fn elem(code: i32) -> Result<Elem, Error> {
     let known = u8::try_from(code).ok().and_then(Elem::from_code);
     known.ok_or_else(|| usage(format!("element type {code} is not known")))
@@ -447,7 +455,7 @@ pub unsafe extern "C" fn silure_run(
         for (t, shape) in given.iter().zip(&shapes) {
             // SAFETY: the caller's contract.
             let bytes = unsafe { array(t.data as *const u8, t.bytes, "data of an input") }?;
-            refs.push(TensorRef { elem: elem(t.elem)?, shape, bytes });
+            refs.push(TensorRef { elem: numbers(t.elem)?, shape, bytes, strings: None });
         }
         let mut results = Vec::with_capacity(wanted.len());
         for t in wanted {
@@ -464,7 +472,7 @@ pub unsafe extern "C" fn silure_run(
                 // SAFETY: the caller's contract: room for so many bytes, overlapping nothing.
                 (n, false) => unsafe { std::slice::from_raw_parts_mut(t.data as *mut u8, n) },
             };
-            muts.push(TensorMut { elem: elem(t.elem)?, shape, bytes: data });
+            muts.push(TensorMut { elem: numbers(t.elem)?, shape, bytes: data });
         }
         let cancel = Some(s.cancel.clone());
         let options = RunOptions { timeout, cancel, profile: false };

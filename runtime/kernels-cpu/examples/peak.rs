@@ -19,7 +19,8 @@ use silure_kernels_cpu::{detect_isa, find};
 
 /// Seconds of the best run; `lens` are the bytes of the buffers, 0 for a missing one.
 fn time(k: &Kernel, sizes: &[i64], lens: &[usize]) -> f64 {
-    let ctx = Ctx { helpers: std::ptr::null(), isa: detect_isa(), threads: 1 };
+    let ctx =
+        Ctx { helpers: std::ptr::null(), isa: detect_isa(), threads: 1, strings: std::ptr::null() };
     let mut memory: Vec<Vec<u64>> =
         lens.iter().map(|n| vec![0x3E00_0000_3E00_0000; n.div_ceil(8)]).collect();
     let bufs: Vec<*mut u8> = memory

@@ -13,6 +13,16 @@ pub const BAD_SIZES: i32 = 2;
 /// Integer division or remainder by zero.
 pub const DIVISION_BY_ZERO: i32 = 3;
 
+/// The session cannot hold the strings a kernel makes, or one is too long.
+pub const STRING_LIMIT: i32 = 4;
+/// A string element that no table has.
+pub const BAD_STRING: i32 = 5;
+/// A string that cannot be read as what is asked for: a number, a pattern.
+pub const UNREADABLE: i32 = 6;
+
+/// The strings of a session, which kernels add to.
+pub type StringTable = std::sync::Mutex<silure_types::Strings>;
+
 /// What a kernel may reach besides its arguments. The layout is part of the engine format: generated
 /// code reads `helpers` by index, so that it needs no relocations.
 #[repr(C)]
@@ -23,6 +33,8 @@ pub struct Ctx {
     pub isa: u32,
     /// Threads of the pool (a kernel's result may not depend on it).
     pub threads: u32,
+    /// The session's strings, for kernels on them; null where there are none.
+    pub strings: *const StringTable,
 }
 
 /// A kernel's entry point.

@@ -34,6 +34,7 @@ pub mod movement;
 pub mod quant;
 pub mod rnn;
 pub mod rows;
+pub mod strings;
 pub mod strip;
 pub mod table;
 

@@ -1,7 +1,7 @@
 //! Every macro-kernel by name.
 
 use crate::abi::Kernel;
-use crate::{attention, cast, conv, detect, gemm, movement, quant, rnn, rows};
+use crate::{attention, cast, conv, detect, gemm, movement, quant, rnn, rows, strings};
 
 /// All kernels. Names are unique and stable: engine files refer to them.
 pub static KERNELS: &[&Kernel] = &[
@@ -96,6 +96,15 @@ pub static KERNELS: &[&Kernel] = &[
     &quant::DYNAMIC_QUANTIZE_U8,
     &cast::CAST,
     &attention::ATTENTION_F32,
+    &strings::convert::STRING_FORMAT,
+    &strings::convert::STRING_PARSE,
+    &strings::convert::STRING_CASE,
+    &strings::convert::STRING_CONCAT,
+    &strings::convert::STRING_REGEX,
+    &strings::split::STRING_SPLIT_COUNT,
+    &strings::split::STRING_SPLIT_FILL,
+    &strings::lookup::LOOKUP,
+    &strings::lookup::NGRAM_COUNTS,
 ];
 
 /// The kernel of that name, if there is one.

@@ -2,6 +2,7 @@
 
 use super::{Exec, kernel_name};
 use crate::error::{Error, Result};
+use crate::texts;
 use silure_engine::plan::*;
 use silure_kernels_cpu::abi;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -73,8 +74,15 @@ impl Exec<'_, '_> {
         let w = &mut *self.work;
         w.budget.grow(&mut w.scratch, total, "scratch")?;
         let stride = stride.unwrap_or(0) as usize;
-        let ctx =
-            abi::Ctx { helpers: engine.helpers.as_ptr(), isa: engine.isa, threads: threads as u32 };
+        let table = texts::table(&mut w.strings);
+        let strings_before = table.bytes();
+        table.set_limit(strings_before.saturating_add(w.budget.left()));
+        let ctx = abi::Ctx {
+            helpers: engine.helpers.as_ptr(),
+            isa: engine.isa,
+            threads: threads as u32,
+            strings: &self.work.strings,
+        };
         let call = Call {
             ctx: &ctx,
             kernel,
@@ -108,6 +116,9 @@ impl Exec<'_, '_> {
                 at = next;
             }
         });
+        let w = &mut *self.work;
+        let strings = texts::table(&mut w.strings).bytes() - strings_before;
+        w.budget.take(strings, "strings")?;
         match status.into_inner() {
             abi::OK if stop.into_inner() => {
                 self.interrupted()?;
@@ -124,6 +135,9 @@ impl Exec<'_, '_> {
         match status {
             abi::INDEX_OUT_OF_RANGE => Error::IndexOutOfRange { kernel },
             abi::BAD_SIZES => Error::BadSizes { kernel, sizes: self.work.sizes.clone() },
+            abi::STRING_LIMIT => Error::StringLimit { kernel, available: self.work.budget.left() },
+            abi::BAD_STRING => Error::BadString { kernel },
+            abi::UNREADABLE => Error::Unreadable { kernel },
             abi::DIVISION_BY_ZERO => Error::DivisionByZero { what: format!("kernel '{kernel}'") },
             status => Error::Status { kernel, status },
         }

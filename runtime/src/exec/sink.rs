@@ -4,7 +4,9 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::check_align;
 use crate::tensor::{Tensor, TensorMut, tensor_bytes};
+use crate::value::Value;
 use silure_engine::plan::{Entry, Port};
+use silure_types::Strings;
 
 /// Where outputs go.
 pub(crate) enum Sink<'s, 'a> {
@@ -40,9 +42,44 @@ impl Sink<'_, '_> {
                     present: t.shape.len(),
                 });
             }
+            if t.elem.is_str() {
+                return Err(Error::Usage(format!(
+                    "output '{name}' holds strings, which are not written into a caller's buffer: \
+                     ask for tensors made by the run"
+                )));
+            }
             check_align("output", name, t.elem, t.bytes)?;
         }
         Ok(())
+    }
+
+    /// Gives outputs of strings, those that are lists too, their contents before the run's table is
+    /// dropped.
+    pub fn hand_out(
+        &mut self,
+        engine: &Engine,
+        entry: usize,
+        table: &Strings,
+        mut lists: Vec<(usize, Value)>,
+    ) -> Result<Vec<(usize, Value)>> {
+        let Some(e) = engine.plan.entries.get(entry) else { return Ok(lists) };
+        let give = |i: usize, t: &mut Tensor| match t.elem.is_str() {
+            true => crate::texts::hand_out(table, engine.plan.str(e.outputs[i].name), t),
+            false => Ok(()),
+        };
+        for (i, v) in &mut lists {
+            match v {
+                Value::Tensor(t) => give(*i, t)?,
+                Value::Sequence(s) => s.iter_mut().try_for_each(|t| give(*i, t))?,
+                Value::Absent => {}
+            }
+        }
+        if let Sink::Owned(outputs) = self {
+            for (i, t) in outputs.iter_mut().enumerate() {
+                t.iter_mut().try_for_each(|t| give(i, t))?;
+            }
+        }
+        Ok(lists)
     }
 
     /// The memory of an output of this shape.

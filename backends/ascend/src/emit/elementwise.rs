@@ -93,7 +93,7 @@ impl Emitter<'_> {
             ("ne", Class::Float) => "une".to_string(),
             (n, Class::Float) => format!("o{n}"),
             ("eq" | "ne", _) => name.to_string(),
-            (n, Class::Unsigned | Class::Bool) => format!("u{n}"),
+            (n, Class::Unsigned | Class::Bool | Class::Str) => format!("u{n}"),
             (n, Class::Signed) => format!("s{n}"),
         };
         self.cmp(w, &predicate, &args[0], &args[1])

@@ -5,7 +5,7 @@
 //! | type | scalar | wide |
 //! |---|---|---|
 //! | f32 | f32 | f32x4 |
-//! | f64, i64, u64 | as they are | four scalars |
+//! | f64, i64, u64, strings | as they are | four scalars |
 //! | other integers | i32, sign- or zero-extended: canonical | i32x4 |
 //! | narrow floats | i32, their bits | i32x4 |
 //! | bool | i8, 0 or 1 | i32x4, 0 or −1 |
@@ -74,7 +74,7 @@ pub(crate) fn has_wide(e: Elem) -> bool {
 pub(crate) fn register(e: Elem, wide: bool) -> Type {
     match e {
         Elem::F64 => types::F64,
-        Elem::I64 | Elem::U64 => types::I64,
+        Elem::I64 | Elem::U64 | Elem::Str => types::I64,
         Elem::F32 if wide => types::F32X4,
         Elem::F32 => types::F32,
         Elem::Bool if !wide => types::I8,
@@ -136,7 +136,9 @@ impl Emit<'_> {
         let bits = v.encode(e);
         let lane = match e {
             Elem::F64 => return self.b.ins().f64const(Ieee64::with_bits(bits)),
-            Elem::I64 | Elem::U64 => return self.b.ins().iconst(types::I64, bits as i64),
+            Elem::I64 | Elem::U64 | Elem::Str => {
+                return self.b.ins().iconst(types::I64, bits as i64);
+            }
             Elem::F32 if !wide => return self.b.ins().f32const(Ieee32::with_bits(bits as u32)),
             Elem::Bool if !wide => return self.b.ins().iconst(types::I8, bits as i64),
             Elem::Bool => (bits as u32).wrapping_neg(),

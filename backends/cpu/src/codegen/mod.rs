@@ -133,6 +133,10 @@ pub(crate) fn check_body(body: &Body, registry: &Registry) -> Result<()> {
             }
             elems.extend(body.func.ty(v).elem());
         }
+        if o.def.is(Traits::CONSTANT) && elems.iter().any(|e| e.is_str()) {
+            // A handle is an engine's own number: strings are read from memory.
+            return Err(unsupported("a string constant in elementwise code".into()).at(&o.loc));
+        }
         if o.def.is(Traits::TERMINATOR) || o.def.is(Traits::CONSTANT) {
             continue;
         }

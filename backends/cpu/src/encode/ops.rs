@@ -41,7 +41,16 @@ impl Encoder<'_, '_, '_> {
         match o.def.name {
             n if n == core::CONSTANT.name => {
                 let Some(t) = o.attrs.tensor("value") else { bail!(Internal, "no value") };
-                let id = self.e.plan().constant(&t.elem().to_cells(t.bytes(), t.len()));
+                let id = match t.elem().is_str() {
+                    true => {
+                        let mut bytes = Vec::with_capacity(t.bytes().len());
+                        for s in t.strs()? {
+                            bytes.extend(self.e.plan().text(&s).to_le_bytes());
+                        }
+                        self.e.plan().constant(&bytes)
+                    }
+                    false => self.e.plan().constant(&t.elem().to_cells(t.bytes(), t.len())),
+                };
                 let b = self.e.constant(id);
                 self.scope.bufs.insert(o.result(), b);
             }

@@ -10,8 +10,8 @@ mod anchor;
 mod create;
 mod detect;
 mod index;
-mod list;
 mod legal;
+mod list;
 mod matmul;
 mod movement;
 mod nn;
@@ -20,6 +20,7 @@ mod rnn;
 
 mod rows;
 mod sizes;
+mod string;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,6 +72,7 @@ impl Default for Lowerings {
             quant::TABLE,
             rnn::TABLE,
             rows::TABLE,
+            string::TABLE,
         ] {
             for l in topic {
                 t.register(l);

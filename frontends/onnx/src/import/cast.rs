@@ -16,7 +16,7 @@ pub(super) fn convert(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId, to: Elem) -
         _ if from == to => Ok(x),
         // What is beyond the range of an 8-bit float stays at its greatest value.
         Elem::E4m3fn | Elem::E4m3fnuz | Elem::E5m2 | Elem::E5m2fnuz
-            if saturate && from != Elem::Bool =>
+            if saturate && !matches!(from, Elem::Bool | Elem::Str) =>
         {
             let (lo, hi) = to.range();
             let x = cx.one(&arith::CLIP, &[x], attrs! { lo: lo, hi: hi })?;

@@ -31,6 +31,11 @@ fn constant(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         Tensor::from_ints(Elem::I64, &[], &[v])
     } else if let Some(v) = cx.ints(n, "value_ints")? {
         Tensor::from_ints(Elem::I64, &[v.len()], &v)
+    } else if n.attr("value_string").is_some() {
+        let s = cx.word(n, "value_string", "")?;
+        Tensor::from_strs(&[], &[s])
+    } else if let Some(v) = cx.words(n, "value_strings")? {
+        Tensor::from_strs(&[v.len()], &v)
     } else {
         let name = n.attrs[0].name;
         return Err(cx.unsupported(format!("a constant given as `{name}` is not read")));

@@ -333,7 +333,7 @@ impl<'p, 'm> Cx<'p, 'm> {
             return Some(k.to_vec());
         }
         let t = self.constant_value(v)?;
-        (!t.elem().is_float() && t.len() <= 64)
+        (!t.elem().is_float() && !t.elem().is_str() && t.len() <= 64)
             .then(|| t.to_i64s().into_iter().map(Dim::Const).collect())
     }
 
@@ -392,6 +392,6 @@ impl<'p, 'm> Cx<'p, 'm> {
 
     /// The value of a constant operand as floats.
     pub fn known_floats(&mut self, v: ValueId) -> Option<Vec<f64>> {
-        Some(self.constant_value(v)?.to_f64s())
+        self.constant_value(v).filter(|t| !t.elem().is_str()).map(|t| t.to_f64s())
     }
 }

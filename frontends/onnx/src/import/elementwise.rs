@@ -131,6 +131,9 @@ impl Cx<'_, '_> {
         if self.elem(v)? == to {
             return Ok(v);
         }
+        if to.is_str() || self.elem(v)?.is_str() {
+            return self.cast_strings(v, to);
+        }
         self.one(&arith::CAST, &[v], attrs! { to: to })
     }
 }

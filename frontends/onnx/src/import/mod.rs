@@ -34,6 +34,7 @@ mod index;
 mod legacy;
 mod linalg;
 mod loss;
+mod ml;
 mod nn;
 mod norm;
 mod quant;
@@ -50,6 +51,7 @@ mod shape;
 mod signal;
 mod signature;
 mod slice;
+mod string;
 mod training;
 mod weights;
 mod window;
@@ -125,10 +127,12 @@ static TABLES: &[&[Record]] = &[
     sample::TABLE,
     signal::TABLE,
     training::TABLE,
+    string::TABLE,
 ];
 
+/// All records of all tables.
 fn records() -> impl Iterator<Item = &'static Record> {
-    TABLES.iter().chain(contrib::TABLES).flat_map(|t| t.iter())
+    TABLES.iter().chain(contrib::TABLES).chain(ml::TABLES).flat_map(|t| t.iter())
 }
 
 /// The operators that are read: domain and name, sorted.

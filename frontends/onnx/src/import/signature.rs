@@ -165,7 +165,7 @@ impl Cx<'_, '_> {
 
     /// A tensor as a constant, or as a weight if it is large.
     pub fn stored(&mut self, t: Tensor, name: &str) -> Result<ValueId> {
-        if t.bytes().len() <= silure_ir::weight::INLINE_LIMIT {
+        if t.bytes().len() <= silure_ir::weight::INLINE_LIMIT || t.elem().is_str() {
             return self.constant(t);
         }
         let ty = t.ty();

@@ -1,7 +1,8 @@
 //! Tensors of the model as constants and weights.
 //!
 //! Up to [`INLINE_LIMIT`] bytes are constants in the IR; larger ones are weights: ranges of the files
-//! they are in, so that the IR never holds them, or data if the file has them in another form.
+//! they are in, so that the IR never holds them, or data if the file has them in another form. Strings
+//! are constants however many there are.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -113,7 +114,7 @@ impl Cx<'_, '_> {
     pub fn initializer(&mut self, index: usize, name: &str) -> Result<ValueId> {
         let program = self.program;
         let tensor = &program.tensors[index];
-        if tensor.byte_len() <= INLINE_LIMIT as u64 {
+        if tensor.byte_len() <= INLINE_LIMIT as u64 || tensor.elem.is_str() {
             return self.inline(tensor);
         }
         let known = self.weights.get(&index).cloned();
@@ -130,7 +131,7 @@ impl Cx<'_, '_> {
 
     /// A tensor of the model as a value; `name` is the weight's name if it is large.
     pub fn tensor_value(&mut self, tensor: &Tensor, name: &str) -> Result<ValueId> {
-        if tensor.byte_len() <= INLINE_LIMIT as u64 {
+        if tensor.byte_len() <= INLINE_LIMIT as u64 || tensor.elem.is_str() {
             return self.inline(tensor);
         }
         let weight = self.weight(tensor, name)?;
@@ -145,6 +146,9 @@ impl Cx<'_, '_> {
     /// The tensor with its bytes.
     pub fn dense(&self, tensor: &Tensor) -> Result<silure_ir::Tensor> {
         let shape = self.tensor_type(tensor)?.shape().unwrap_or_default();
+        if let Data::Strings(s) = &tensor.data {
+            return silure_ir::Tensor::from_strs(&shape, s).map_err(|d| self.diag(d));
+        }
         silure_ir::Tensor::new(tensor.elem, &shape, tensor.bytes()?.to_vec())
             .map_err(|d| self.diag(d))
     }
@@ -166,7 +170,7 @@ impl Cx<'_, '_> {
             ty: ty.clone(),
         };
         let expr = match &tensor.data {
-            Data::Memory(_) => WeightExpr::Data(Arc::new(self.dense(tensor)?)),
+            Data::Memory(_) | Data::Strings(_) => WeightExpr::Data(Arc::new(self.dense(tensor)?)),
             Data::Model { path, offset, .. } => {
                 let len = self.model.buffer.len() as u64;
                 let source = self.files.name(Source::Model { path: path.to_path_buf(), len });

@@ -25,6 +25,7 @@ mod select;
 mod sequence;
 mod shape;
 mod slice;
+mod string;
 mod util;
 
 pub use attention::*;
@@ -47,6 +48,7 @@ pub use select::*;
 pub use sequence::*;
 pub use shape::*;
 pub use slice::*;
+pub use string::*;
 
 use crate::op::OpDef;
 
@@ -66,5 +68,7 @@ pub static OPS: &[&OpDef] = &[
     &QUANTIZE, &DEQUANTIZE, &DYNAMIC_QUANTIZE, &RNN, &GRU, &LSTM, &RESIZE, &GRID_SAMPLE,
     &NON_MAX_SUPPRESSION, &ROI_ALIGN, &IF, &LOOP, &SCAN,
     &SEQ_EMPTY, &SEQ_CONSTRUCT, &SEQ_AT, &SEQ_LEN, &SEQ_INSERT, &SEQ_ERASE,
+    &TO_STRING, &PARSE_NUMBER, &STRING_CASE, &STRING_CONCAT, &STRING_SPLIT, &REGEX_FULL_MATCH,
+    &LOOKUP, &NGRAM_COUNTS,
     &CONCAT_FROM_SEQUENCE, &SPLIT_TO_SEQUENCE, &OPTIONAL, &OPTIONAL_HAS, &OPTIONAL_GET,
 ];

@@ -102,7 +102,7 @@ pub fn once(
     for (slot, p) in extra {
         ptrs[*slot] = *p;
     }
-    let ctx = Ctx { helpers: std::ptr::null(), isa, threads: 1 };
+    let ctx = Ctx { helpers: std::ptr::null(), isa, threads: 1, strings: std::ptr::null() };
     let tasks = (k.tasks)(sizes);
     let ranges: Vec<(u64, u64)> =
         if split { (0..tasks).rev().map(|t| (t, t + 1)).collect() } else { vec![(0, tasks)] };
