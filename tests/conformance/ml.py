@@ -111,6 +111,25 @@ def svm(r):
     return model("SVMRegressor", [("x", F32, ["n", f])], [("y", F32, ["n", 1])], version=1, **attrs), [floats(r, 5, f)]
 
 
+def svm_classifier(r):
+    f, c = int(r.integers(1, 5)), int(r.integers(2, 5))
+    per = [int(r.integers(1, 4)) for _ in range(c)]
+    pairs, v = c * (c - 1) // 2, sum(per)
+    attrs = {"kernel_params": [0.5, 0.25, 2.0], "kernel_type": str(r.choice(["LINEAR", "POLY", "RBF", "SIGMOID"])),
+             "post_transform": str(r.choice(["NONE", "SOFTMAX", "LOGISTIC"])), "classlabels_ints": list(range(10, 10 + c))}
+    if r.random() < 0.7:
+        attrs |= {"coefficients": floats(r, (c - 1) * v).tolist(), "support_vectors": floats(r, v * f).tolist(),
+                  "vectors_per_class": per, "rho": floats(r, pairs).tolist()}
+        scores = 2 if c == 2 else pairs
+    else:
+        w = floats(r, c * f)
+        attrs |= {"coefficients": (abs(w) if r.random() < 0.5 else w).tolist(), "rho": floats(r, 1).tolist(),
+                  "kernel_type": "LINEAR"}
+        scores = c
+    outs = [("y", I64, ["n"]), ("z", F32, ["n", scores])]
+    return model("SVMClassifier", [("x", F32, ["n", f])], outs, version=1, **attrs), [floats(r, 9, f)]
+
+
 def features(r, op):
     f = int(r.integers(1, 6))
     x, same = floats(r, 4, f), [("y", F32, ["n", f])]
@@ -148,6 +167,7 @@ MAKERS = {
     "LinearRegressor": lambda r: linear(r, "Regressor"),
     "LinearClassifier": lambda r: linear(r, "Classifier"),
     "SVMRegressor": svm,
+    "SVMClassifier": svm_classifier,
     "LabelEncoder": encoder,
     **{op: (lambda r, op=op: features(r, op)) for op in ("Scaler", "Normalizer", "Binarizer", "Imputer")},
 }

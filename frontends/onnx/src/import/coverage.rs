@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{TABLES, find, signature};
+use super::{find, records, signature};
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::Program;
 use crate::load::Model;
@@ -111,8 +111,7 @@ pub fn ops_page() -> String {
             );
         }
         let converted = |v: i64| {
-            let all = TABLES.iter().flat_map(|t| t.iter());
-            let mut own = all.filter(|r| r.domain == o.domain && r.op == o.name);
+            let mut own = records().filter(|r| r.domain == o.domain && r.op == o.name);
             own.any(|r| (r.since.0..=r.since.1).contains(&v))
         };
         let list = |v: &[i64]| v.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");

@@ -67,9 +67,9 @@ impl Cx<'_, '_> {
             Tensor::zeros(values.elem(), &[values.len() + 1]).map_err(|d| self.diag(d))?;
         (0..values.len()).for_each(|i| all.set_bits(i, values.bits(i)));
         all.set_bits(values.len(), default.bits(0));
-        let keys = self.table(keys, "keys")?;
+        let keys = self.stored(keys, "keys")?;
         let at = self.op("graph.lookup", &[x, keys], attrs! {})?;
-        let all = self.table(all, "values")?;
+        let all = self.stored(all, "values")?;
         self.rows_of(all, at)
     }
 
@@ -161,7 +161,7 @@ fn one_hot_encoder(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     if bits.len() != count {
         return Err(cx.unsupported("a category that is given twice"));
     }
-    let categories = cx.table(categories, "categories")?;
+    let categories = cx.stored(categories, "categories")?;
     let at = cx.op("graph.lookup", &[x, categories], attrs! {})?;
     // What is no category has the position behind the last, which is no column.
     let places: Vec<i64> = (0..count as i64).collect();

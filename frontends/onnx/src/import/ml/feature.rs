@@ -47,7 +47,7 @@ fn per_feature(cx: &mut Cx<'_, '_>, x: &mut ValueId, t: Tensor, name: &str) -> R
         }
         cx.expect_size(x, rank - 1, &Dim::from(t.len()), "the number of features")?;
     }
-    cx.table(t, name)
+    cx.stored(t, name)
 }
 
 fn scaler(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

@@ -4,11 +4,10 @@
 mod encode;
 mod feature;
 mod linear;
+mod svm;
 mod trees;
 
-use std::sync::Arc;
-
-use silure_ir::{Attr, Attrs, Dim, Elem, Tensor, ValueId, attrs};
+use silure_ir::{Dim, Elem, Tensor, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Convert, Record};
@@ -24,34 +23,19 @@ const fn ml(op: &'static str, first: i64, convert: Convert) -> Record {
 }
 
 pub(super) const TABLES: &[&[Record]] =
-    &[encode::TABLE, feature::TABLE, linear::TABLE, trees::TABLE];
+    &[encode::TABLE, feature::TABLE, linear::TABLE, svm::TABLE, trees::TABLE];
 
 impl Cx<'_, '_> {
-    /// A constant of any size: a weight if it is large.
-    fn table(&mut self, t: Tensor, name: &str) -> Result<ValueId> {
-        if t.bytes().len() <= silure_ir::weight::INLINE_LIMIT || t.elem().is_str() {
-            return self.constant(t);
-        }
-        let ty = t.ty();
-        let name = super::signature::identifier(name).into();
-        let expr = silure_ir::WeightExpr::Data(Arc::new(t));
-        let weight = silure_ir::Weight { name, ty: ty.clone(), expr };
-        let attrs = Attrs::new().with("name", Attr::Symbol(self.module.add_weight(weight)));
-        let def = &silure_ir::dialects::core::WEIGHT;
-        let op = self.build(def, &[], attrs, &[], &[silure_ir::Type::Tensor(ty)])?;
-        Ok(self.f.op(op).result())
-    }
-
     /// Numbers as a constant.
     fn numbers(&mut self, elem: Elem, shape: &[usize], v: &[f64], name: &str) -> Result<ValueId> {
         let t = Tensor::from_f64s(elem, shape, v).map_err(|d| self.diag(d))?;
-        self.table(t, name)
+        self.stored(t, name)
     }
 
     /// Integers as a constant.
     fn integers(&mut self, shape: &[usize], v: &[i64], name: &str) -> Result<ValueId> {
         let t = Tensor::from_ints(Elem::I64, shape, v).map_err(|d| self.diag(d))?;
-        self.table(t, name)
+        self.stored(t, name)
     }
 
     /// Rows of a table along its first axis.
@@ -99,7 +83,7 @@ impl Cx<'_, '_> {
     fn best_label(&mut self, scores: ValueId, labels: Tensor) -> Result<ValueId> {
         let attrs = attrs! { axis: 1, keep: false, last: false };
         let best = self.op("graph.argmax", &[scores], attrs)?;
-        let labels = self.table(labels, "labels")?;
+        let labels = self.stored(labels, "labels")?;
         self.rows_of(labels, best)
     }
 

@@ -576,7 +576,7 @@ fn binary(
     let place = cx.cast(above, Elem::I64)?;
     let rows = cx.dims(place)?[0].clone();
     let place = cx.op("graph.reshape", &[place], attrs! { shape: Attr::Dims(vec![rows]) })?;
-    let labels = cx.table(labels, "labels")?;
+    let labels = cx.stored(labels, "labels")?;
     let label = cx.rows_of(labels, place)?;
     let other = if positive {
         if post != "NONE" {
