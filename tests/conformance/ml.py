@@ -161,12 +161,25 @@ def encoder(r):
     return model("LabelEncoder", [("x", kinds[k][0], ["n"])], [("y", kinds[v][0], ["n"])], version=2, **attrs), [x]
 
 
+def zip_map(r):
+    c = int(r.integers(1, 5))
+    ints = r.random() < 0.5
+    keys = list(range(7, 7 + c)) if ints else [f"label {i}" for i in range(c)]
+    m = model("ZipMap", [("x", F32, ["n", c])], [("y", F32, ["n", c])], version=1,
+              **{"classlabels_int64s" if ints else "classlabels_strings": keys})
+    # The standard's output: a map for each row.
+    kind = h.make_map_type_proto(I64 if ints else STR, h.make_tensor_type_proto(F32, None))
+    m.graph.output[0].type.CopyFrom(h.make_sequence_type_proto(kind))
+    return m, [floats(r, 4, c)]
+
+
 MAKERS = {
     "TreeEnsembleRegressor": lambda r: ensemble(r, "Regressor"),
     "TreeEnsembleClassifier": lambda r: ensemble(r, "Classifier"),
     "LinearRegressor": lambda r: linear(r, "Regressor"),
     "LinearClassifier": lambda r: linear(r, "Classifier"),
     "SVMRegressor": svm,
+    "ZipMap": zip_map,
     "SVMClassifier": svm_classifier,
     "LabelEncoder": encoder,
     **{op: (lambda r, op=op: features(r, op)) for op in ("Scaler", "Normalizer", "Binarizer", "Imputer")},
@@ -189,6 +202,8 @@ def compare(silure, m, xs):
             return "failed", p.stderr.strip()
         for i, w in enumerate(want):
             y = np.load(d / f"out_{i}.npy")
+            if isinstance(w, list) and isinstance(w[0], dict):
+                w = [list(row.values()) for row in w]  # in order of the keys
             w = np.asarray(w)
             if y.shape != w.shape:
                 return "wrong", f"output {i}: shape {y.shape} instead of {w.shape}"

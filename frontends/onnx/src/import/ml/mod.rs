@@ -4,6 +4,7 @@
 mod encode;
 mod feature;
 mod linear;
+mod map;
 mod svm;
 mod trees;
 
@@ -23,7 +24,7 @@ const fn ml(op: &'static str, first: i64, convert: Convert) -> Record {
 }
 
 pub(super) const TABLES: &[&[Record]] =
-    &[encode::TABLE, feature::TABLE, linear::TABLE, svm::TABLE, trees::TABLE];
+    &[encode::TABLE, feature::TABLE, linear::TABLE, map::TABLE, svm::TABLE, trees::TABLE];
 
 impl Cx<'_, '_> {
     /// Numbers as a constant.
