@@ -121,6 +121,9 @@ def svm_classifier(r):
         attrs |= {"coefficients": floats(r, (c - 1) * v).tolist(), "support_vectors": floats(r, v * f).tolist(),
                   "vectors_per_class": per, "rho": floats(r, pairs).tolist()}
         scores = 2 if c == 2 else pairs
+        if r.random() < 0.5:
+            attrs |= {"prob_a": (-abs(floats(r, pairs))).tolist(), "prob_b": floats(r, pairs).tolist()}
+            scores = c
     else:
         w = floats(r, c * f)
         attrs |= {"coefficients": (abs(w) if r.random() < 0.5 else w).tolist(), "rho": floats(r, 1).tolist(),

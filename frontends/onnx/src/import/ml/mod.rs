@@ -1,6 +1,7 @@
 //! Operators of `ai.onnx.ml`, made of graph ops: encoders are a lookup and a gather, linear models a
 //! product, tree ensembles gathers from level to level over rows × trees.
 
+mod coupling;
 mod encode;
 mod feature;
 mod linear;

@@ -99,10 +99,8 @@ fn svm_classifier(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let counts = cx.ints(n, "vectors_per_class")?.unwrap_or_default();
     let rho = cx.floats(n, "rho")?.unwrap_or_default();
     let post = cx.word(n, "post_transform", "NONE")?;
-    let probabilities = [cx.floats(n, "prob_a")?, cx.floats(n, "prob_b")?];
-    if probabilities.iter().flatten().any(|p| !p.is_empty()) {
-        return Err(cx.unsupported("probabilities from scores of pairs (`prob_a`, `prob_b`)"));
-    }
+    let a = cx.floats(n, "prob_a")?.unwrap_or_default();
+    let b = cx.floats(n, "prob_b")?.unwrap_or_default();
     let labels = cx.labels(n, "classlabels_ints", "classlabels_strings")?;
     let x = cx.matrix(n, 0)?;
     let x = cx.cast(x, Elem::F32)?;
@@ -136,9 +134,39 @@ fn svm_classifier(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let votes = cx.matmul(won, gain)?;
     let votes = cx.plus(votes, Some(base), classes)?;
     let label = cx.best_label(votes, labels)?;
+    if !(a.is_empty() && b.is_empty()) {
+        let won = cx.pair_probabilities(y, a, b, pairs.count())?;
+        let p = cx.coupled(won, classes)?;
+        return Ok(vec![label, cx.post_transform(p, &post)?]);
+    }
     let scores =
         if classes == 2 { pair_of_scores(cx, y, &post)? } else { cx.post_transform(y, &post)? };
     Ok(vec![label, scores])
+}
+
+impl Cx<'_, '_> {
+    /// The probability of each pair's first class, 1 − σ(a · score + b).
+    fn pair_probabilities(
+        &mut self,
+        scores: ValueId,
+        a: Vec<f64>,
+        b: Vec<f64>,
+        pairs: usize,
+    ) -> Result<ValueId> {
+        if a.len() != pairs || b.len() != pairs {
+            return Err(self
+                .wrong("`prob_a` and `prob_b` do not fit the pairs of classes")
+                .needed(pairs.to_string())
+                .present(format!("{} and {}", a.len(), b.len())));
+        }
+        let a = self.numbers(Elem::F32, &[pairs], &a, "prob_a")?;
+        let v = self.two(&arith::MUL, scores, a)?;
+        let v = self.plus(v, Some(b), pairs)?;
+        let v = self.one(&arith::SIGMOID, &[v], attrs! {})?;
+        let one = self.number(Elem::F32, 1.0)?;
+        let v = self.two(&arith::SUB, one, v)?;
+        self.one(&arith::CLIP, &[v], attrs! { lo: 1e-7, hi: 1.0 - 1e-7 })
+    }
 }
 
 /// One score for two classes as two.
