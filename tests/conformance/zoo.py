@@ -3,8 +3,8 @@
     python zoo.py DIR [--only TEXT]
 
 Needs torch (its TorchScript and dynamo exporters are both tried, with fixed and with dynamic sizes; tiny
-models of transformers if that is there) and scikit-learn with skl2onnx; what is not installed is said and left out. Weights are random; nothing is
-downloaded.
+models of transformers if that is there), scikit-learn with skl2onnx, TensorFlow with tf2onnx; what is not
+installed is said and left out. Weights are random; nothing is downloaded.
 """
 import argparse
 import json
@@ -15,6 +15,8 @@ import warnings
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+
+import zoo_tensorflow
 
 warnings.simplefilter("ignore")
 
@@ -476,6 +478,7 @@ def main():
     zoo = Zoo(a.root, a.only)
     add_torch(zoo)
     add_sklearn(zoo)
+    zoo_tensorflow.add(zoo)
     (a.root / "index.json").write_text(json.dumps(zoo.index, indent=0))
     for f in zoo.failures:
         print("not exported:", f)

@@ -235,6 +235,7 @@ const COORDINATES: &[(&str, usize)] = &[
     ("asymmetric", resize::coordinate::ASYMMETRIC),
     ("tf_crop_and_resize", resize::coordinate::TF_CROP_AND_RESIZE),
     ("half_pixel_symmetric", resize::coordinate::HALF_PIXEL_SYMMETRIC),
+    ("tf_half_pixel_for_nn", resize::coordinate::TF_HALF_PIXEL_FOR_NN),
 ];
 const MODES: &[(&str, usize)] = &[
     ("nearest", resize::mode::NEAREST),

@@ -20,9 +20,10 @@ use crate::types::Type;
 pub static RESIZE: OpDef = OpDef {
     name: "graph.resize",
     doc: "x resampled to `sizes` (or floor(size · scale)) along every axis, with ONNX's coordinate \
-          transformations: half_pixel, half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric, \
-          tf_crop_and_resize (with `roi`, starts then ends, and `extrapolation` outside). Positions follow from \
-          the scale, or from size / length without one; corners lie at size · scale, rounded or not.",
+          transformations: half_pixel, half_pixel_symmetric, pytorch_half_pixel, tf_half_pixel_for_nn, \
+          align_corners, asymmetric, tf_crop_and_resize (with `roi`, starts then ends, and `extrapolation` \
+          outside). Positions follow from the scale, or from size / length without one; corners lie at \
+          size · scale, rounded or not.",
     operands: &[
         one("x", Of::Num),
         optional("scales", Of::Float),
@@ -58,6 +59,7 @@ fn infer_resize(cx: &InferCx) -> Result<Vec<Type>> {
         "half_pixel",
         "half_pixel_symmetric",
         "pytorch_half_pixel",
+        "tf_half_pixel_for_nn",
         "align_corners",
         "asymmetric",
         "tf_crop_and_resize",
@@ -122,6 +124,7 @@ impl Axis<'_> {
         let (out, s) = (self.target, self.scale);
         match self.coordinates {
             "asymmetric" => i / s,
+            "tf_half_pixel_for_nn" => (i + 0.5) / s,
             "align_corners" if first => 0.0,
             "align_corners" => i * (n - 1.0) / (out - 1.0),
             "pytorch_half_pixel" if self.out <= 1 => 0.0,

@@ -31,6 +31,8 @@ pub mod coordinate {
     pub const TF_CROP_AND_RESIZE: usize = 4;
     /// Half pixel, symmetric about the middle where the length was rounded.
     pub const HALF_PIXEL_SYMMETRIC: usize = 5;
+    /// (o + ½)/scale.
+    pub const TF_HALF_PIXEL_FOR_NN: usize = 6;
 }
 
 /// Roundings of the nearest mode.
@@ -117,6 +119,7 @@ impl Resize {
             coordinate::ALIGN_CORNERS if first => 0.0,
             coordinate::ALIGN_CORNERS => o * (len - 1.0) / (out - 1.0),
             coordinate::ASYMMETRIC => o / scale,
+            coordinate::TF_HALF_PIXEL_FOR_NN => (o + 0.5) / scale,
             coordinate::TF_CROP_AND_RESIZE => {
                 let (s, e) = (self.start[d], self.end[d]);
                 if out == 1.0 {
@@ -236,7 +239,12 @@ impl Resize {
         let empty = self.x.contains(&0) && !self.y.contains(&0);
         let scales = self.scale.iter().all(|s| *s >= 0.0 && s.is_finite());
         let small = self.x.iter().all(|n| u32::try_from(*n).is_ok());
-        self.mode <= 2 && self.coordinate <= 5 && self.nearest <= 3 && !empty && scales && small
+        self.mode <= 2
+            && self.coordinate <= coordinate::TF_HALF_PIXEL_FOR_NN
+            && self.nearest <= 3
+            && !empty
+            && scales
+            && small
     }
 }
 
