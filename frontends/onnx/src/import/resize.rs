@@ -46,7 +46,9 @@ fn scales_at_run(
     let rank = cx.rank(x)?;
     let scales = cx.placed(places, scales, rank, Num::F(1.0))?;
     let own = lengths(cx, x)?;
-    let sizes = cx.two(&arith::MUL, own, scales)?;
+    // The op's own rule: the product in f32.
+    let (own, by) = (cx.cast(own, Elem::F32)?, cx.cast(scales, Elem::F32)?);
+    let sizes = cx.two(&arith::MUL, own, by)?;
     let sizes = cx.one(&arith::FLOOR, &[sizes], attrs! {})?;
     Ok([Some(scales), Some(cx.cast(sizes, Elem::I64)?)])
 }

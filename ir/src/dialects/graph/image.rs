@@ -19,7 +19,7 @@ use crate::types::Type;
 /// Resampling to another size.
 pub static RESIZE: OpDef = OpDef {
     name: "graph.resize",
-    doc: "x resampled to `sizes` (or floor(size · scale)) along every axis, with ONNX's coordinate \
+    doc: "x resampled to `sizes` (or floor(size · scale), in f32) along every axis, with ONNX's coordinate \
           transformations: half_pixel, half_pixel_symmetric, pytorch_half_pixel, tf_half_pixel_for_nn, \
           align_corners, asymmetric, tf_crop_and_resize (with `roi`, starts then ends, and `extrapolation` \
           outside). Positions follow from the scale, or from size / length without one; corners lie at \
@@ -86,13 +86,19 @@ fn infer_resize(cx: &InferCx) -> Result<Vec<Type>> {
     Ok(vec![Type::tensor(x.elem, dims)])
 }
 
-/// floor(n · scale), as a dim where the scale is a ratio of small integers.
+/// floor(n · scale) of the product in f32, as ONNX's own shape inference has it: six elements by the
+/// nearest f32 of 7/6 are seven.
+fn scaled_length(n: usize, scale: f64) -> usize {
+    (n as f32 * scale as f32).floor() as usize
+}
+
+/// [`scaled_length`] as a dim where the scale is a ratio of small integers.
 fn scaled(cx: &InferCx, n: &Dim, scale: f64) -> Result<Dim> {
     if !(scale > 0.0 && scale < 1e6) {
         bail!(Type, "a scale of {scale} is not between 0 and a million");
     }
     if let Some(n) = n.as_const() {
-        return Ok(Dim::Const((n as f64 * scale).floor() as i64));
+        return Ok(Dim::from(scaled_length(n as usize, scale)));
     }
     let ratio = (1..=64i64).find(|q| (scale * *q as f64).fract() == 0.0);
     Ok(match ratio {
@@ -201,7 +207,7 @@ fn eval_resize(cx: &EvalCx) -> Result<Vec<Datum>> {
     let shape = match (&sizes, &scales) {
         (Some(s), _) if s.len() == r => super::shape::sizes(s)?,
         (None, Some(s)) if s.len() == r && s.iter().all(|s| *s > 0.0) => {
-            x.shape().iter().zip(s).map(|(n, s)| (*n as f64 * s).floor() as usize).collect()
+            x.shape().iter().zip(s).map(|(n, s)| scaled_length(*n, *s)).collect()
         }
         _ => bail!(Eval, "one size or positive scale for each of {r} axes is needed"),
     };
