@@ -50,6 +50,12 @@ pub fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: Some(name.into()), r#type: Some(7), ints, ..Default::default() }
 }
 
+/// A list of floats.
+pub fn floats(name: &str, floats: &[f32]) -> AttributeProto {
+    let floats = floats.to_vec();
+    AttributeProto { name: Some(name.into()), r#type: Some(6), floats, ..Default::default() }
+}
+
 /// A string.
 pub fn string(name: &str, s: &str) -> AttributeProto {
     let s = Some(s.as_bytes().to_vec().into());

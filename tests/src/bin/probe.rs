@@ -102,6 +102,11 @@ fn inputs(engine: &Engine) -> Option<Vec<Tensor>> {
             .collect();
         let count = shape.iter().try_fold(1u64, |a, &n| a.checked_mul(n as u64))?;
         total = total.checked_add(count).filter(|&t| t <= SMALL)?;
+        if p.elem.is_str() {
+            let words = ["", "a", "7", "b,a", "-1.5"];
+            let values: Vec<&str> = (0..count as usize).map(|i| words[i % words.len()]).collect();
+            return Tensor::from_strs(&shape, &values).ok();
+        }
         Tensor::from_nums(p.elem, &shape, (0..count).map(|i| value(p.elem, i))).ok()
     };
     plan.entries[0].inputs.iter().map(tensor).collect()
@@ -131,6 +136,12 @@ fn compare(outputs: &[silure_runtime::Tensor], want: &[Datum]) -> Outcome {
         if y.shape() != w.shape() || y.elem() != w.elem() {
             let (a, b) = (y.ty(), w.ty());
             return Outcome::Wrong(format!("output {o} is {a}, needed {b}"));
+        }
+        if w.elem().is_str() {
+            match y == **w {
+                true => continue,
+                false => return Outcome::Wrong(format!("output {o} has other strings")),
+            }
         }
         let digits = if w.elem().is_float() { w.elem().epsilon().max(1e-3) } else { 1e-3 };
         let (y, w) = (y.to_f64s(), w.to_f64s());

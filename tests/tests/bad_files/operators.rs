@@ -60,6 +60,39 @@ const LISTS: &[&str] = &[
     "ends",
     "repeats",
     "scales",
+    "classlabels_ints",
+    "classlabels_int64s",
+    "vectors_per_class",
+    "nodes_treeids",
+    "nodes_nodeids",
+    "nodes_featureids",
+    "nodes_truenodeids",
+    "nodes_falsenodeids",
+    "class_ids",
+    "target_ids",
+    "tree_roots",
+    "keys_int64s",
+    "values_int64s",
+];
+const FLOATS: &[&str] = &[
+    "coefficients",
+    "intercepts",
+    "support_vectors",
+    "kernel_params",
+    "rho",
+    "prob_a",
+    "prob_b",
+    "nodes_values",
+    "class_weights",
+    "target_weights",
+    "base_values",
+    "offset",
+    "scale",
+    "keys_floats",
+    "values_floats",
+    "imputed_value_floats",
+    "alpha",
+    "epsilon",
 ];
 const WORDS: &[(&str, &[&str])] = &[
     (
@@ -124,11 +157,16 @@ fn random(domain: &str, op: &str, r: &mut Random) -> ModelProto {
     let mut n = node(op, &names, outputs);
     n.domain = Some(domain.to_string());
     for _ in 0..r.below(5) {
-        let attr = match r.below(3) {
+        let attr = match r.below(4) {
             0 => int(pick(r, INTS), pick(r, NUMBERS)),
             1 => {
                 let values: Vec<i64> = (0..r.below(5)).map(|_| pick(r, NUMBERS)).collect();
                 ints(pick(r, LISTS), &values)
+            }
+            2 => {
+                let values: Vec<f32> =
+                    (0..r.below(5)).map(|_| pick(r, &[0.0, 1.0, -2.5, f32::NAN, 1e38])).collect();
+                floats(pick(r, FLOATS), &values)
             }
             _ => {
                 let (name, values) = pick(r, WORDS);
@@ -143,10 +181,12 @@ fn random(domain: &str, op: &str, r: &mut Random) -> ModelProto {
         g = init(g, t);
     }
     let mut m = model(g);
-    let opset = pick(r, &[7, 9, 11, 13, 17, 18, 21, 23]);
+    let opset = pick(r, &[7, 9, 11, 13, 17, 18, 21, 23, 28]);
     m.opset_import = vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(opset) }];
     if !domain.is_empty() {
-        m.opset_import.push(OperatorSetIdProto { domain: Some(domain.into()), version: Some(1) });
+        let version = pick(r, &[1, 1, 2, 3, 5]);
+        m.opset_import
+            .push(OperatorSetIdProto { domain: Some(domain.into()), version: Some(version) });
     }
     m
 }
