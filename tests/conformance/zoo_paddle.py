@@ -61,7 +61,7 @@ def models(paddle):
             n, c, h, w = x.shape
             y = x.reshape([-1, c, h * w]).transpose([0, 2, 1])
             parts = paddle.split(x, 2, axis=1)
-            return (y, paddle.concat(parts[::-1], 1), paddle.stack([x, -x], 1), x[:, :, 1:, ::2], fn.pad(x, [1, 2, 0, 1], value=0.5),
+            return (y, paddle.concat(parts[::-1], 1), paddle.stack([x, -x], 1), x[:, :, 1:, ::2],
                     paddle.flip(x, [3]), paddle.tile(x, [1, 2, 1, 1]), fn.pixel_shuffle(x, 2))
 
     class Math(nn.Layer):
