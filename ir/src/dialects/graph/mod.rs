@@ -16,6 +16,7 @@ mod image;
 mod linalg;
 mod norm;
 mod order;
+mod parts;
 mod pool;
 mod quant;
 mod reduce;

@@ -6,7 +6,7 @@
 //! * `batch_norm(x, scale, bias, mean, var) {epsilon}`: inference
 
 use super::shape::{BROADCAST, RESHAPE};
-use super::util;
+use super::{parts, util};
 use crate::attr::AttrKind;
 use crate::attrs;
 use crate::bail;
@@ -71,6 +71,7 @@ pub static LAYER_NORM: OpDef = OpDef {
         }
         Ok(out)
     }),
+    decompose: Some(parts::layer_norm),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(8))),
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
@@ -136,6 +137,7 @@ pub static RMS_NORM: OpDef = OpDef {
         }
         Ok(vec![util::floats(x.elem(), x.shape(), &y)?])
     }),
+    decompose: Some(parts::rms_norm),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(4))),
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
@@ -194,6 +196,7 @@ pub static GROUP_NORM: OpDef = OpDef {
         Ok(types)
     }),
     eval: Some(|cx| eval_group_norm(cx, Some(cx.attrs().int("groups") as usize))),
+    decompose: Some(parts::group_norm),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(8))),
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
@@ -208,6 +211,7 @@ pub static INSTANCE_NORM: OpDef = OpDef {
     attrs: &[float("epsilon", 1e-5)],
     infer: Some(|cx| channels(cx, 1)),
     eval: Some(|cx| eval_group_norm(cx, None)),
+    decompose: Some(parts::group_norm),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(8))),
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW

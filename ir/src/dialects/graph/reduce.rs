@@ -7,7 +7,7 @@
 
 use silure_types::{Class, Elem};
 
-use super::util;
+use super::{parts, util};
 use crate::attr::AttrKind;
 use crate::bail;
 use crate::diag::Result;
@@ -284,6 +284,7 @@ pub static SOFTMAX: OpDef = OpDef {
     attrs: &[int("axis", -1)],
     infer: Some(infer_axis),
     eval: Some(|cx| eval_lines(cx, softmax)),
+    decompose: Some(parts::softmax),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(4))),
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
@@ -304,6 +305,7 @@ pub static LOG_SOFTMAX: OpDef = OpDef {
             y.iter_mut().zip(x).for_each(|(y, v)| *y = v - m - sum.ln());
         })
     }),
+    decompose: Some(parts::log_softmax),
     cost: Some(|cx| util::cost(cx, util::count_of(cx, 0) * Dim::Const(4))),
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
