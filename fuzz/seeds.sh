@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Collects small real files as a seed corpus: fuzz/seeds.sh [FOLDER]   (default fuzz/corpus)
+# Collects a corpus to start from: fuzz/seeds.sh [FOLDER]   (default fuzz/corpus)
 #
-# What the repository has: the demo's model, module texts, and an engine made of the demo's model; and, if
+# fuzz/seeds, which earlier runs found; and small real files. What the repository has: the demo's model, module texts, and an engine made of the demo's model; and, if
 # `./test` has exported them, small cases of ONNX's backend suite.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 corpus=${1:-fuzz/corpus}
-mkdir -p "$corpus"/{onnx,text,engine,npy}
+mkdir -p "$corpus"
+# What earlier runs found, reduced (README.md).
+cp -r fuzz/seeds/* "$corpus"
 cargo build -q -p silure-cli
 silure=${CARGO_TARGET_DIR:-target}/debug/silure
 cp cli/demo/digits.onnx "$corpus/onnx/digits"

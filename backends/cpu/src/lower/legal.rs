@@ -50,18 +50,24 @@ const INTEGERS: &[(Elem, Elem)] = &[
 const SMALL_INTEGERS: &[(Elem, Elem)] =
     &[(Elem::I8, Elem::F32), (Elem::U8, Elem::F32), (Elem::I16, Elem::F32), (Elem::U16, Elem::F32)];
 
+/// Ops that sum, compare or count numbers of any kind.
+const ANY: &[&str] = &[
+    "graph.matmul",
+    "graph.reduce",
+    "graph.cumsum",
+    "graph.argmax",
+    "graph.argmin",
+    "graph.top_k",
+    "graph.range",
+    "graph.unique",
+];
+
 /// The table.
 const WIDER: &[Wider] = &[
+    Wider { ops: ANY, pairs: FLOATS },
+    Wider { ops: ANY, pairs: INTEGERS },
     Wider {
         ops: &[
-            "graph.matmul",
-            "graph.reduce",
-            "graph.cumsum",
-            "graph.argmax",
-            "graph.argmin",
-            "graph.top_k",
-            "graph.range",
-            "graph.unique",
             "graph.conv",
             "graph.conv_transpose",
             "graph.max_pool",
@@ -80,19 +86,6 @@ const WIDER: &[Wider] = &[
             "graph.rnn",
         ],
         pairs: FLOATS,
-    },
-    Wider {
-        ops: &[
-            "graph.matmul",
-            "graph.reduce",
-            "graph.cumsum",
-            "graph.argmax",
-            "graph.argmin",
-            "graph.top_k",
-            "graph.range",
-            "graph.unique",
-        ],
-        pairs: INTEGERS,
     },
     Wider { ops: &["graph.max_pool"], pairs: SMALL_INTEGERS },
 ];

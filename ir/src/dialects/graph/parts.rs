@@ -82,24 +82,29 @@ fn start<'a, 'f>(
     Ok((Parts { b, t, axes: (axis..end).collect() }, operands))
 }
 
-/// exp(x − max) / Σ exp(x − max).
-pub(super) fn softmax(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
+/// x − max, and its exponential.
+fn exponentials<'a, 'f>(
+    b: &'a mut Builder<'f>,
+    op: OpId,
+) -> Result<(Parts<'a, 'f>, ValueId, ValueId)> {
     let (mut p, operands) = start(b, op, false)?;
     let Some(x) = operands[0] else { bail!(Internal, "no operand") };
     let top = p.over("max", x)?;
     let d = p.two(&arith::SUB, x, top)?;
     let e = p.b.one(&arith::EXP, [d], attrs! {})?;
+    Ok((p, d, e))
+}
+
+/// exp(x − max) / Σ exp(x − max).
+pub(super) fn softmax(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
+    let (mut p, _, e) = exponentials(b, op)?;
     let sum = p.over("sum", e)?;
     Ok(vec![p.two(&arith::DIV, e, sum)?])
 }
 
 /// x − max − ln Σ exp(x − max).
 pub(super) fn log_softmax(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
-    let (mut p, operands) = start(b, op, false)?;
-    let Some(x) = operands[0] else { bail!(Internal, "no operand") };
-    let top = p.over("max", x)?;
-    let d = p.two(&arith::SUB, x, top)?;
-    let e = p.b.one(&arith::EXP, [d], attrs! {})?;
+    let (mut p, d, e) = exponentials(b, op)?;
     let sum = p.line("sum", e)?;
     let log = p.b.one(&arith::LOG, [sum], attrs! {})?;
     let log = p.wide(log)?;

@@ -1,0 +1,48 @@
+//! The fuzzers' seeds: small files that reach most of what the fuzz targets cover.
+
+use std::path::{Path, PathBuf};
+
+use silure_engine::{EngineFile, Manifest, Plan};
+use silure_runtime::{Engine, npy, npz};
+
+/// The seeds of a target, in order of their names.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 10, "{folder:?} has {} seeds", paths.len());
+    paths.iter().map(|p| std::fs::read(p).unwrap()).collect()
+}
+
+#[test]
+fn seeds_of_models() {
+    for (target, ext) in [("onnx", "onnx"), ("text", "sir")] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = super::files(dir.path(), ext, seeds(target));
+        super::check(&format!("seeds of {target}"), &files);
+    }
+}
+
+#[test]
+fn seeds_of_engines_and_arrays() {
+    for data in seeds("engine") {
+        let Some((what, data)) = data.split_first() else { continue };
+        match what % 3 {
+            0 => {
+                let _ = EngineFile::parse(data);
+                let _ = Engine::from_bytes(data);
+            }
+            1 => drop(Manifest::parse(data)),
+            _ => {
+                if let Ok(plan) = Plan::decode(data) {
+                    assert_eq!(Plan::decode(&plan.encode()).unwrap(), plan);
+                }
+            }
+        }
+    }
+    for data in seeds("npy") {
+        let _ = npy::decode("seed.npy", &data);
+        let _ = npz::decode("seed.npz", &data);
+    }
+}
