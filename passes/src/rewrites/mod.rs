@@ -11,6 +11,7 @@ mod control;
 mod logic;
 mod minmax;
 mod movement;
+mod quantised;
 mod recognize;
 
 use crate::rewrite::{Exactness, Match, Patch, Rewrite};
@@ -26,6 +27,9 @@ pub static ALL: &[(&str, &[Rewrite])] = &[
     ("shapes", crate::shapes::RULES),
     ("shapes", control::RULES),
     ("recognize", recognize::RULES),
+    ("quantised", quantised::product::RULES),
+    ("quantised", quantised::movement::RULES),
+    ("expand", quantised::expand::RULES),
 ];
 
 /// An exact rule.

@@ -2,7 +2,7 @@
 
 use silure_ir::dialects::graph;
 use silure_ir::infer::InferCx;
-use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId, WeightExpr, bail};
+use silure_ir::{Dim, Elem, Result, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::epilogue::Epilogue;
 use silure_kernels_cpu::gemm::int8::{MatmulI8, Stage, per};
 use silure_kernels_cpu::gemm::matmul::Matmul;
@@ -37,7 +37,12 @@ static MATMUL: Lowering = Lowering {
 static MATMUL_INTEGER: Lowering = Lowering {
     op: "graph.matmul_integer",
     can: fits,
-    lower: |l, op| Ok(vec![matmul_integer(l, op)?]),
+    lower: |l, op| {
+        let f = &*l.b.func;
+        let slots = [0, 1, 2, 3].map(|i| f.op(op).operand(i));
+        let tail = Requant::none(l.out(op, 0)?);
+        Ok(vec![matmul_integer(l, slots, &tail)?])
+    },
 };
 
 fn fits(cx: &InferCx) -> Result<(), String> {
@@ -56,6 +61,20 @@ pub(super) struct Tail {
 impl Tail {
     pub fn none(out: TensorType) -> Tail {
         Tail { epilogue: Epilogue::NONE, bias: None, residual: None, out }
+    }
+}
+
+/// What follows an integer product: the kernels' output stage, its operands (scale of A, scale of B,
+/// bias, scale and zero point of the output) and the result's type.
+pub(super) struct Requant {
+    pub stage: Stage,
+    pub operands: [Option<ValueId>; 5],
+    pub out: TensorType,
+}
+
+impl Requant {
+    pub fn none(out: TensorType) -> Requant {
+        Requant { stage: Stage::SUMS, operands: [None; 5], out }
     }
 }
 
@@ -214,10 +233,14 @@ fn pack(l: &mut Lower, b: &Strided, tb: &TensorType) -> Result<Option<ValueId>> 
     l.weight(&name, WeightExpr::Pack(Box::new(expr), F32_PACKED.into())).map(Some)
 }
 
-fn matmul_integer(l: &mut Lower, op: OpId) -> Result<ValueId> {
-    let (a, b) = (l.operand(op, 0)?, l.operand(op, 1)?);
-    let (az, bz) = (l.b.func.op(op).operand(2), l.b.func.op(op).operand(3));
-    let (ta, tb, out) = (l.t(a)?, l.t(b)?, l.out(op, 0)?);
+/// Lowers an integer product of the operands a, b and their zero points, with its output stage.
+pub(super) fn matmul_integer(
+    l: &mut Lower,
+    slots: [Option<ValueId>; 4],
+    tail: &Requant,
+) -> Result<ValueId> {
+    let [Some(a), Some(b), az, bz] = slots else { bail!(Internal, "two operands are needed") };
+    let (ta, tb) = (l.t(a)?, l.t(b)?);
     let (sa, sb) = (strided(l, a)?, strided(l, b)?);
     let r = ta.rank();
     let (k, n) = (ta.dims[r - 1].clone(), tb.dims[r - 1].clone());
@@ -251,13 +274,14 @@ fn matmul_integer(l: &mut Lower, op: OpId) -> Result<ValueId> {
         .flag("b_signed", tb.elem == Elem::I8)
         .code("a_zp", a_zp)
         .code("b_zp", b_zp)
-        .all("stage", Stage::SUMS.to_vec().into_iter().map(Dim::Const).collect());
+        .all("stage", tail.stage.to_vec().into_iter().map(Dim::Const).collect());
     let (kernel, b) = match packed {
         Some(w) => ("matmul.i8.packed", w),
         None => ("matmul.i8", sb.value),
     };
-    let ins = [Some(sa.value), Some(b), az, bz, None, None, None, None, None];
-    l.launch1(kernel, &ins, out, sizes.done()?)
+    let mut ins = vec![Some(sa.value), Some(b), az, bz];
+    ins.extend(tail.operands);
+    l.launch1(kernel, &ins, tail.out.clone(), sizes.done()?)
 }
 
 /// Bytes of a weight in one of this backend's layouts; `shape` is the dense one.

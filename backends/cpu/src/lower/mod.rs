@@ -10,6 +10,7 @@ mod anchor;
 mod create;
 mod detect;
 mod index;
+mod integer;
 mod legal;
 mod list;
 mod matmul;

@@ -1,0 +1,188 @@
+"""Makes quantised ResNets with onnxruntime's quantiser, and their reference outputs.
+
+    python tests/models/qdq.py [FOLDER]
+
+FOLDER is $SILURE_MODELS/qdq, or target/models/qdq. The networks have ResNet-18's topology on small
+images, with weights and calibration data from a fixed seed. Each is written as QDQ: every output is the
+integer tensor of a QuantizeLinear, so that a difference is a number of steps. index.json lists, for
+each model, its file, inputs and onnxruntime's outputs as .npy files.
+"""
+
+import json
+import os
+import sys
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+SEED = 20240229
+IMAGE = (1, 3, 32, 32)
+CLASSES = 100
+WIDTHS = [16, 32, 64, 128]
+CASES = 3
+
+# name: activations, weights, one scale per channel, options of the quantiser
+KINDS = {
+    "u8-i8-channel": (QuantType.QUInt8, QuantType.QInt8, True, {}),
+    "i8-symmetric": (
+        QuantType.QInt8,
+        QuantType.QInt8,
+        False,
+        {"ActivationSymmetric": True, "WeightSymmetric": True},
+    ),
+    "u8-u8-tensor": (
+        QuantType.QUInt8,
+        QuantType.QUInt8,
+        False,
+        {"ActivationSymmetric": False, "WeightSymmetric": False},
+    ),
+}
+
+
+class Network:
+    """Collects nodes and weights of a network."""
+
+    def __init__(self, rng):
+        self.rng, self.nodes, self.weights = rng, [], []
+
+    def add(self, op, inputs, **attributes):
+        name = f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def weight(self, name, value):
+        self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+    def conv(self, x, inputs, outputs, kernel, stride):
+        # A batch normalisation behind it is folded in: a factor and an offset per channel.
+        scale = np.sqrt(2.0 / (inputs * kernel * kernel))
+        w = self.rng.normal(0, scale, (outputs, inputs, kernel, kernel))
+        w *= self.rng.uniform(0.5, 1.5, (outputs, 1, 1, 1))
+        b = self.rng.normal(0, 0.1, outputs)
+        n = len(self.weights)
+        names = [x, self.weight(f"w{n}", w), self.weight(f"b{n}", b)]
+        pad = [kernel // 2] * 4
+        return self.add("Conv", names, kernel_shape=[kernel, kernel], strides=[stride] * 2, pads=pad)
+
+    def block(self, x, inputs, outputs, stride):
+        y = self.add("Relu", [self.conv(x, inputs, outputs, 3, stride)])
+        y = self.conv(y, outputs, outputs, 3, 1)
+        if stride != 1 or inputs != outputs:
+            x = self.conv(x, inputs, outputs, 1, stride)
+        return self.add("Relu", [self.add("Add", [y, x])])
+
+
+def resnet(seed):
+    net = Network(np.random.default_rng(seed))
+    x = net.add("Relu", [net.conv("image", 3, WIDTHS[0], 7, 1)])
+    x = net.add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    inputs = WIDTHS[0]
+    for i, width in enumerate(WIDTHS):
+        x = net.block(x, inputs, width, 1 if i == 0 else 2)
+        x = net.block(x, width, width, 1)
+        inputs = width
+    x = net.add("Flatten", [net.add("GlobalAveragePool", [x])])
+    w = net.weight("fc", net.rng.normal(0, inputs**-0.5, (CLASSES, inputs)))
+    b = net.weight("fc_bias", net.rng.normal(0, 0.1, CLASSES))
+    x = net.add("Gemm", [x, w, b], transB=1)
+    graph = helper.make_graph(
+        net.nodes,
+        "resnet",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, IMAGE)],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, (IMAGE[0], CLASSES))],
+        net.weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+class Images(CalibrationDataReader):
+    """Random images to calibrate on."""
+
+    def __init__(self, seed, count=8):
+        rng = np.random.default_rng(seed)
+        self.left = [rng.normal(0, 1, IMAGE).astype(np.float32) for _ in range(count)]
+
+    def get_next(self):
+        return {"image": self.left.pop()} if self.left else None
+
+
+def integer_outputs(path):
+    """Replaces each dequantised output by the integers it is made of."""
+    model = onnx.load(path)
+    graph = model.graph
+    makers = {o: n for n in graph.node for o in n.output}
+    for i, output in enumerate(graph.output):
+        last = makers[output.name]
+        assert last.op_type == "DequantizeLinear", last.op_type
+        quantize = makers[last.input[0]]
+        assert quantize.op_type == "QuantizeLinear", quantize.op_type
+        zero = next(t for t in graph.initializer if t.name == quantize.input[2])
+        shape = [d.dim_value for d in output.type.tensor_type.shape.dim]
+        graph.output[i].CopyFrom(
+            helper.make_tensor_value_info(quantize.output[0], zero.data_type, shape)
+        )
+        graph.node.remove(last)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def make(folder, name, source):
+    activations, weights, channels, options = KINDS[name]
+    path = os.path.join(folder, f"{name}.onnx")
+    quantize_static(
+        source,
+        path,
+        Images(SEED),
+        quant_format=QuantFormat.QDQ,
+        activation_type=activations,
+        weight_type=weights,
+        per_channel=channels,
+        extra_options=options,
+    )
+    integer_outputs(path)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(SEED + 1)
+    cases = []
+    for i in range(CASES):
+        image = rng.normal(0, 1, IMAGE).astype(np.float32)
+        (result,) = session.run(None, {"image": image})
+        files = [f"{name}-{i}-in.npy", f"{name}-{i}-out.npy"]
+        np.save(os.path.join(folder, files[0]), image)
+        np.save(os.path.join(folder, files[1]), result)
+        cases.append({"input": files[0], "output": files[1]})
+    return {"file": f"{name}.onnx", "cases": cases}
+
+
+def main():
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+    models = os.environ.get("SILURE_MODELS") or os.path.join(root, "target", "models")
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(models, "qdq")
+    os.makedirs(folder, exist_ok=True)
+    index = {}
+    with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        source = os.path.join(tmp, "float.onnx")
+        onnx.save(resnet(SEED), source)
+        for name in KINDS:
+            index[name] = make(folder, name, source)
+    with open(os.path.join(folder, "index.json"), "w") as f:
+        json.dump(index, f, indent=1)
+    print(f"{len(index)} quantised models in {folder}")
+
+
+if __name__ == "__main__":
+    main()
