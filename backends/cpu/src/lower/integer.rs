@@ -141,9 +141,11 @@ impl Place<'_> {
     /// An operand with one element per output feature, laid out densely.
     fn line(&self, v: ValueId, types: &[silure_ir::TensorType], dims: &[Dim]) -> Option<Part> {
         let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
-        let used: Vec<i64> = self.maps[i].iter().copied().filter(|a| *a >= 0).collect();
-        (used == [self.feature as i64] && types[i].count() == dims[self.feature])
-            .then_some(Part::Extra(i))
+        let alone = self.maps[i]
+            .iter()
+            .zip(&types[i].dims)
+            .all(|(a, d)| *a == self.feature as i64 || *d == Dim::Const(1));
+        (alone && types[i].count() == dims[self.feature]).then_some(Part::Extra(i))
     }
 }
 

@@ -54,6 +54,12 @@ pub static RULES: &[Rewrite] = &[
         relu,
     ),
     exact(
+        "relu_before_quantize",
+        "max(quantize(x), zero) = quantize(relu(x)) for one plain scale, if nothing else uses the integers.",
+        &["arith.max", "arith.relu"],
+        relu_before,
+    ),
+    exact(
         "quantize_bounds",
         "quantize(relu(x)) and quantize(clip(x)) are quantize(x), if what is clipped saturates anyway; plain scale.",
         &["graph.quantize"],
@@ -218,6 +224,25 @@ fn relu(m: &Match) -> Option<Patch> {
         let z = p.splat(&ty, Num::I(zero as i128))?;
         let x = p.one(&arith::MAX, [q.x, z], Attrs::new())?;
         dequantize(p, x, &q)
+    })
+}
+
+fn relu_before(m: &Match) -> Option<Patch> {
+    let v = m.operand(0)?;
+    let op = m.producer(v, "graph.quantize").filter(|_| m.single_use(v))?;
+    let q = parameters(m, op).filter(|q| q.axis.is_none())?;
+    plain(m, q.scale)?;
+    let least = match m.operand(1) {
+        Some(c) => m.splat(c)?.f(),
+        None => 0.0,
+    };
+    if zero_number(m, &q)? != least {
+        return None;
+    }
+    let mut operands = slots(m, op);
+    m.replace(move |p| {
+        operands[0] = Some(p.one(&arith::RELU, [q.x], Attrs::new())?);
+        p.like(op, &operands)
     })
 }
 

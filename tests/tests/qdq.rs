@@ -1,0 +1,119 @@
+//! Quantised ResNets (tests/models/qdq.py) keep their integers and give the right ones.
+//!
+//! Two oracles, both the reference interpreter: the model as imported, which dequantises, computes in
+//! f64 and quantises again; and the module after the graph passes, whose integer products are exact and
+//! whose scales multiply in f32, as its text states. The engine's answers are the second's but for
+//! at most one element in a thousand, which is one step off; they are within one step of the first's
+//! and of onnxruntime's, which executes the nodes as they are written, in f32.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use silure::ir::eval::{Interp, Limits};
+use silure::ir::{Datum, Elem, Module, Tensor};
+use silure::{Compiler, Options, Phase};
+use silure_runtime::{Engine, Session, npy};
+use silure_tests::{models, to_oracle, to_runtime};
+
+/// The folder with the models; `None`, said loudly, if they were not made. In CI that is a failure.
+fn folder() -> Option<PathBuf> {
+    let at = models::folder().join("qdq");
+    if at.join("index.json").is_file() {
+        return Some(at);
+    }
+    let how = "run tests/models/qdq.py";
+    assert!(std::env::var_os("CI").is_none(), "quantised models are missing: {how}");
+    eprintln!("SKIPPED: quantised models are not at {} ({how})", at.display());
+    None
+}
+
+fn array(path: &Path) -> Tensor {
+    let a = npy::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let elem = match a.dtype.as_str() {
+        "f4" => Elem::F32,
+        "u1" => Elem::U8,
+        "i1" => Elem::I8,
+        d => panic!("{}: type {d}", path.display()),
+    };
+    to_oracle(&a.into_tensor(elem).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// Kernels of the launches of a lowered module, and how many loops it has besides.
+fn kernels(m: &Module) -> (Vec<String>, usize) {
+    let all = || m.funcs.iter().flat_map(|f| f.walk().into_iter().map(move |op| f.op(op)));
+    let launches = all().filter(|o| o.def.name == "plan.launch");
+    let maps = all().filter(|o| o.def.name == "kernel.map").count();
+    (launches.map(|o| o.attrs.str("kernel").to_string()).collect(), maps)
+}
+
+/// The largest difference in steps, and how many elements differ.
+fn steps(a: &Tensor, b: &Tensor) -> (i64, usize) {
+    assert_eq!((a.elem(), a.shape()), (b.elem(), b.shape()));
+    let far: Vec<i64> =
+        a.to_i64s().iter().zip(b.to_i64s()).map(|(x, y)| (x - y).abs()).collect();
+    (far.iter().copied().max().unwrap_or(0), far.iter().filter(|d| **d > 0).count())
+}
+
+#[test]
+fn residual_networks_stay_integer() {
+    let Some(folder) = folder() else { return };
+    let text = std::fs::read_to_string(folder.join("index.json")).unwrap();
+    let index: Value = serde_json::from_str(&text).unwrap();
+    let compiler = Compiler::new().unwrap();
+    for (name, model) in index.as_object().unwrap() {
+        let path = folder.join(model["file"].as_str().unwrap());
+        let load = || compiler.load(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
+        let (imported, mut graph) = (load(), load());
+        compiler
+            .lower_to(&mut graph.module, &graph.source, &Options::default(), Phase::Graph, &mut |_, _| {})
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let compiled =
+            compiler.compile(load(), &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (launched, maps) = kernels(&compiled.module);
+        let count = |k: &str| launched.iter().filter(|l| l.starts_with(k)).count();
+        assert_eq!((count("conv.i8"), count("matmul.i8")), (20, 1), "{name}: {launched:?}");
+        assert_eq!((count("conv.f32"), count("matmul.f32")), (0, 0), "{name}: {launched:?}");
+        assert_eq!(count("max_pool.f32"), 0, "{name}: {launched:?}");
+        // Only the image and the mean of the last features are quantised by themselves.
+        assert!(count("quantize") <= 2 && count("dequantize") <= 1, "{name}: {launched:?}");
+        assert!(maps <= 8, "{name}: {maps} loops, one a residual sum is enough");
+        let bytes = compiled.to_bytes().unwrap();
+        let source = std::fs::metadata(&path).unwrap().len() as usize;
+        assert!(bytes.len() < source + (64 << 10), "{name}: {} bytes of {source}", bytes.len());
+        let engine = Engine::from_bytes(&bytes).unwrap_or_else(|e| panic!("{e}"));
+        let mut session = Session::new(&engine).unwrap();
+        let (mut off, mut total, mut worst) = ([0; 3], 0, [0; 3]);
+        for case in model["cases"].as_array().unwrap() {
+            let file = |v: &Value| array(&folder.join(v.as_str().unwrap()));
+            let image = file(&case["input"]);
+            let references = case["outputs"].as_array().unwrap().iter().map(file);
+            let run = |m: &Module, s| {
+                Interp::new(m, s, Limits::default())
+                    .run("main", vec![Datum::from(image.clone())])
+                    .unwrap_or_else(|e| panic!("{name}: {e}"))
+            };
+            let input = to_runtime(&image);
+            let got = session.run(0, &[input.view()]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let whole = run(&graph.module, &graph.source);
+            let float = run(&imported.module, &imported.source);
+            for (((g, w), f), r) in got.iter().zip(&whole).zip(&float).zip(references) {
+                let got = to_oracle(g);
+                total += got.len();
+                let others: [&Tensor; 3] = [w.tensor().unwrap(), f.tensor().unwrap(), &r];
+                for (i, other) in others.into_iter().enumerate() {
+                    let (far, n) = steps(&got, other);
+                    (worst[i], off[i]) = (worst[i].max(far), off[i] + n);
+                }
+            }
+        }
+        eprintln!(
+            "{name}: {} launches, {} bytes (model {source}); of {total} outputs {off:?} differ by at \
+             most {worst:?} steps from the integer form, the model as imported, onnxruntime",
+            launched.len() + maps,
+            bytes.len()
+        );
+        assert!(worst[0] <= 1 && off[0] * 1000 <= total, "{name}: integer form: {off:?} {worst:?}");
+        assert!(worst[1] <= 1, "{name}: as imported: {off:?} {worst:?}");
+        assert!(worst[2] <= 1, "{name}: onnxruntime: {off:?} {worst:?}");
+    }
+}
