@@ -18,6 +18,9 @@ pub const F32_PACKED: &str = "f32.nr16";
 /// Layout of a packed 8-bit weight: panels of 16 columns, rows in pairs.
 pub const I8_PACKED: &str = "i8.nr16kr2";
 
+/// Layout of an 8-bit weight that is scaled by column: panels of 16 columns.
+pub const BYTES_PACKED: &str = "i8.nr16";
+
 /// The most batch dims a kernel takes.
 const BATCH: usize = 6;
 
@@ -153,7 +156,11 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         m = product(&batch) * m;
         (batch, a_batch, b_batch, a_row) = (vec![], vec![], vec![], k.clone());
     }
-    let packed = if ta.elem == Elem::F32 { pack(l, &sb, &tb)? } else { None };
+    let bytes = if batch.is_empty() && ta.elem == Elem::F32 { scaled(l, &sb)? } else { None };
+    let packed = match bytes {
+        None if ta.elem == Elem::F32 => pack(l, &sb, &tb)?,
+        _ => None,
+    };
     let mut sizes = Sizes::of(Matmul::FIELDS)
         .right("batch", &batch, 1)
         .right("a_batch", &a_batch, 0)
@@ -165,6 +172,10 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         .set("c_row", n.clone())
         .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect());
     let (kernel, b) = match packed {
+        _ if bytes.is_some() => {
+            sizes = sizes.right("b_batch", &[], 0).set("b_row", 0i64).set("b_col", 0i64);
+            ("matmul.f32.scaled", bytes.map_or(sb.value, |b| b.0))
+        }
         Some(w) => {
             let (Some(k), Some(n)) = (k.as_size(), n.as_size()) else {
                 bail!(Internal, "a weight has unknown dims")
@@ -198,8 +209,41 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
     let mut ins = vec![Some(sa.value), Some(b)];
     if ta.elem == Elem::F32 {
         ins.extend([tail.bias, tail.residual, None]);
+        ins.extend(bytes.map(|b| Some(b.1)));
     }
     l.launch1(kernel, &ins, tail.out.clone(), sizes.done()?)
+}
+
+/// The bytes of B and its scales by column, if it is a matrix of signed bytes times them.
+fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
+    let Some(WeightExpr::Mul(q, s)) = l.weight_of(b.value) else { return Ok(None) };
+    let WeightExpr::Cast(q, Elem::F32) = *q else { return Ok(None) };
+    let (tq, ts) = (q.ty()?, s.ty()?);
+    let (Some(&[rows, cols]), Some(scale)) = (tq.shape().as_deref(), ts.shape()) else {
+        return Ok(None);
+    };
+    let (row, col) = (&b.strides[b.strides.len() - 2], &b.strides[b.strides.len() - 1]);
+    let own = strides(&tq.dims);
+    let straight = *row == own[0] && *col == own[1];
+    let crossed = *row == own[1] && *col == own[0];
+    // One scale for each column of the product: the last axis in memory, or the first one crosswise.
+    let by_column = match scale.as_slice() {
+        _ if straight => scale.last() == Some(&cols) && scale.iter().product::<usize>() == cols,
+        [n, 1] if crossed => *n == rows,
+        _ => false,
+    };
+    if tq.elem != Elem::I8 || ts.elem != Elem::F32 || tq.encoding.is_some() || !by_column {
+        return Ok(None);
+    }
+    let (q, n) = match straight {
+        true => (*q, cols),
+        false => (WeightExpr::Transpose(q, vec![1, 0]), rows),
+    };
+    let name = l.weight_name(b.value);
+    let q = WeightExpr::Pack(Box::new(q), BYTES_PACKED.into());
+    let q = l.weight(&format!("{name}.packed"), q)?;
+    let s = l.weight(&format!("{name}.scales"), WeightExpr::Reshape(s, vec![n]))?;
+    Ok(Some((q, s)))
 }
 
 /// The packed form of B if it is a weight, whole matrices in the order of its dims.
@@ -291,6 +335,7 @@ pub fn packed_bytes(layout: &str, shape: &[usize]) -> Option<u64> {
     match layout {
         F32_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 4) as u64),
         I8_PACKED => Some((batch * packed_b_i8_len(*k, *n)) as u64),
+        BYTES_PACKED => Some((batch * packed_b_f32_len(*k, *n)) as u64),
         _ => None,
     }
 }

@@ -9,6 +9,8 @@
 //! * [`expand`]: what is left is taken apart where elementwise neighbours or a product's epilogue
 //!   take the parts in.
 //!
+//! Every rule states when it holds; a rule that moves roundings never lets a sum leave i32.
+//!
 //! A *plain* scale is a constant, finite, positive and normal `f32` in all its elements: with such
 //! scales `dequantize` and `quantize` are monotonic, and one undoes the other.
 
