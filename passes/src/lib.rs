@@ -66,6 +66,15 @@ static EXPAND: PassDef = PassDef {
     run: |cx| cx.rewrite("expand"),
 };
 
+/// `epilogues`.
+static EPILOGUES: PassDef = PassDef {
+    name: "epilogues",
+    doc: "Moves reshapes of matrix products behind the elementwise ops that can be their epilogues.",
+    options: &[],
+    preserves: Preserves { results: Exactness::Exact, weights: true, functions: true },
+    run: |cx| cx.rewrite("epilogues"),
+};
+
 /// The passes of this crate.
 pub static PASSES: &[&PassDef] = &[
     &CANONICALIZE,
@@ -78,5 +87,6 @@ pub static PASSES: &[&PassDef] = &[
     &RECOGNIZE,
     &QUANTISED,
     &EXPAND,
+    &EPILOGUES,
     &algebra::PASS,
 ];

@@ -49,8 +49,7 @@ fn kernels(m: &Module) -> (Vec<String>, usize) {
 /// The largest difference in steps, and how many elements differ.
 fn steps(a: &Tensor, b: &Tensor) -> (i64, usize) {
     assert_eq!((a.elem(), a.shape()), (b.elem(), b.shape()));
-    let far: Vec<i64> =
-        a.to_i64s().iter().zip(b.to_i64s()).map(|(x, y)| (x - y).abs()).collect();
+    let far: Vec<i64> = a.to_i64s().iter().zip(b.to_i64s()).map(|(x, y)| (x - y).abs()).collect();
     (far.iter().copied().max().unwrap_or(0), far.iter().filter(|d| **d > 0).count())
 }
 
@@ -65,7 +64,13 @@ fn residual_networks_stay_integer() {
         let load = || compiler.load(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
         let (imported, mut graph) = (load(), load());
         compiler
-            .lower_to(&mut graph.module, &graph.source, &Options::default(), Phase::Graph, &mut |_, _| {})
+            .lower_to(
+                &mut graph.module,
+                &graph.source,
+                &Options::default(),
+                Phase::Graph,
+                &mut |_, _| {},
+            )
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let compiled =
             compiler.compile(load(), &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -8,6 +8,7 @@
 mod arith;
 mod cast;
 mod control;
+mod epilogue;
 mod logic;
 mod minmax;
 mod movement;
@@ -30,6 +31,7 @@ pub static ALL: &[(&str, &[Rewrite])] = &[
     ("quantised", quantised::product::RULES),
     ("quantised", quantised::movement::RULES),
     ("expand", quantised::expand::RULES),
+    ("epilogues", epilogue::RULES),
 ];
 
 /// An exact rule.

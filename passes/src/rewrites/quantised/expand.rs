@@ -24,9 +24,7 @@ pub static RULES: &[Rewrite] = &[
         "expand_dequantize",
         "dequantize of at most 16 bits is its elementwise parts, in front of something elementwise.",
         &["graph.dequantize"],
-        |m| {
-            (quantisation(m, m.op) && feeds(m)).then(|| parts(m))?
-        },
+        |m| (quantisation(m, m.op) && feeds(m)).then(|| parts(m))?,
     ),
 ];
 

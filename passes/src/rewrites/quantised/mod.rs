@@ -57,10 +57,10 @@ pub(super) fn parameters(m: &Match, op: OpId) -> Option<Quantised> {
     elem.is_int().then_some(Quantised { x, elem, scale, zero, axis })
 }
 
-/// What makes `v` from integers of at most 16 bits by a `dequantize`.
+/// What makes `v` from integers of 8 or 16 bits by a `dequantize`.
 pub(super) fn dequantized(m: &Match, v: ValueId) -> Option<Quantised> {
     let op = m.producer(v, "graph.dequantize")?;
-    parameters(m, op).filter(|q| q.elem.bits() <= 16)
+    parameters(m, op).filter(|q| matches!(q.elem.bits(), 8 | 16))
 }
 
 /// The numbers of a constant, seen through reshapes and through broadcasts of one number.

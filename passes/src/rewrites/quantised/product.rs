@@ -94,7 +94,10 @@ fn conv(m: &Match) -> Option<Patch> {
     let tw = m.tensor(w.x)?;
     let taps = tw.dims[1..].iter().cloned().fold(Dim::Const(1), |a, d| a * d);
     let fits = x.axis.is_none() && w.axis.is_none_or(|a| a == 0);
-    if !fits || m.tensor(m.operand(1)?)?.dims != tw.dims || m.tensor(x.x)? .dims != m.tensor(m.operand(0)?)?.dims {
+    if !fits
+        || m.tensor(m.operand(1)?)?.dims != tw.dims
+        || m.tensor(x.x)?.dims != m.tensor(m.operand(0)?)?.dims
+    {
         return None;
     }
     let ranges = (reach(m, x.elem, x.zero), reach(m, w.elem, w.zero));
@@ -198,7 +201,10 @@ fn integer_bias(m: &Match, y: ValueId, b: ValueId) -> Option<Patch> {
     let scale = silure_ir::weight::unrepeated(m.func, s);
     let (scales, own) = (constant(m, scale, 4)?, numbers(m, q.scale)?);
     // Scales one each stand along the same axes as the bias.
-    if scales.is_empty() || own.is_empty() || scales.len() > 1 && m.tensor(scale)?.dims != m.tensor(line)?.dims {
+    if scales.is_empty()
+        || own.is_empty()
+        || scales.len() > 1 && m.tensor(scale)?.dims != m.tensor(line)?.dims
+    {
         return None;
     }
     let near = |i: usize| {
@@ -242,4 +248,3 @@ fn constant(m: &Match, v: ValueId, depth: usize) -> Option<Vec<f64>> {
         _ => None,
     }
 }
-
