@@ -140,6 +140,14 @@ const FITS: &[(&str, &str, &str)] = &[
     ("f32[b, s]", "optional %a0", "opt<f32[b, s]>"),
     ("opt<f32[b, s]>", "optional_has %a0", "bool[]"),
     ("opt<f32[b, s]>", "optional_get %a0", "f32[b, s]"),
+    ("f32[s]", "to_string %a0", "string[s]"),
+    ("string[b, s]", "parse_number %a0 {to = i64}", "i64[b, s]"),
+    ("string[s]", "string_case %a0", "string[s]"),
+    ("string[s], string[s]", "string_concat %a0, %a1", "string[s]"),
+    ("string[s]", "regex_full_match %a0 {pattern = \"a+\"}", "bool[s]"),
+    ("string[b]", "string_split %a0", "string[b, u], i64[b]"),
+    ("i64[b, s], i64[n]", "lookup %a0, %a1", "i64[b, s]"),
+    ("string[b, s], string[n], i64[2, 3]", "ngram_counts %a0, %a1, %a2 {columns = 7}", "f32[b, 7]"),
 ];
 
 #[rustfmt::skip]
@@ -221,6 +229,14 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("", "optional", "opt<f32[3]>", "`of` is missing"),
     ("f32[3]", "optional_has %a0", "bool[]", "an optional"),
     ("f32[3]", "optional_get %a0", "f32[3]", "an optional"),
+    ("bf16[3]", "to_string %a0", "string[3]", "f16, f32 or f64"),
+    ("string[3]", "parse_number %a0 {to = bool}", "bool[3]", "are needed"),
+    ("f32[3]", "string_case %a0", "string[3]", "string"),
+    ("string[3], string[2]", "string_concat %a0, %a1", "string[3]", "string[3]"),
+    ("string[3]", "regex_full_match %a0 {pattern = \"(\"}", "bool[3]", "is not read"),
+    ("string[3]", "string_split %a0 {most = -1}", "string[3, u], i64[3]", "not negative"),
+    ("i64[3], i32[2]", "lookup %a0, %a1", "i64[3]", "i64[n]"),
+    ("f32[3], f32[2], i64[1, 3]", "ngram_counts %a0, %a1, %a2 {columns = 7}", "f32[7]", "strings of rank"),
 ];
 
 #[test]

@@ -322,3 +322,34 @@ fn bad_contents_end_the_run_with_an_error() {
         run(&m, &[least, "dense<i64[]: 9223372036854775807>", "dense<i64[]: 1>"]).unwrap_err();
     assert!(huge.contains("limit"), "{huge}");
 }
+
+#[test]
+fn strings_are_made_read_and_counted() {
+    let m = parse(
+        "<u: 0.. runtime>",
+        "%x: string[2], %v: f64[2]",
+        "%upper = graph.string_case %x {upper = true} : string[2]
+         %both = graph.string_concat %upper, %x : string[2]
+         %parts, %counts = graph.string_split %x {delimiter = \",\"} : string[2, u], i64[2]
+         %fits = graph.regex_full_match %x {pattern = \"[a-z]\"} : bool[2]
+         %at = graph.lookup %x, %upper : i64[2]
+         %t = graph.to_string %v : string[2]
+         %n = graph.parse_number %t {to = f64} : f64[2]
+         %rows = constant {value = dense<i64[1, 3]: 0, 2, 0>} : i64[1, 3]
+         %grams = graph.ngram_counts %x, %x, %rows {columns = 1} : f32[1]
+         return %both, %parts, %counts, %fits, %at, %t, %n, %grams",
+        "a: string[2], b: string[2, u], c: i64[2], d: bool[2], e: i64[2], f: string[2], g: f64[2], h: f32[1]",
+    );
+    let out = run(&m, &["dense<string[2]: \"ä,B\", \"x\">", "dense<f64[2]: 1e-5, 100.0>"]).unwrap();
+    let want = [
+        "dense<string[2]: \"\\C3\\84,B\\C3\\A4,B\", \"Xx\">",
+        "dense<string[2, 2]: \"\\C3\\A4\", \"B\", \"x\", \"\">",
+        "dense<i64[2]: 2, 1>",
+        "dense<bool[2]: 0, 1>",
+        "dense<i64[2]: 2, 2>",
+        "dense<string[2]: \"1e-05\", \"100.0\">",
+        "dense<f64[2]: 1e-5, 100.0>",
+        "dense<f32[1]: 1.0>",
+    ];
+    assert_eq!(out, want);
+}

@@ -29,17 +29,16 @@ fn engine(dir: &Path) {
     let y = e.output("y", Elem::I4, &["n"]);
     let z = e.output("z", Elem::Bf16, &["2"]);
     let n = e.dim(0, 0);
-    let bytes = e.bin(silure_engine::plan::BinOp::CeilDiv, n, 2);
     e.set_shape(0, &[n]);
     e.set_shape(1, &[2.into()]);
-    e.loc("copies").copy(y, 0, x, 0, bytes);
+    e.loc("copies").copy(y, 0, x, 0, n);
     e.copy(z, 0, k, 0, 4);
     e.finish();
     let plan = p.finish().unwrap();
     EngineWriter::new(plan, "t").write(&dir.join("m.silure"), |_, _| Ok(())).unwrap();
     let mut x = Tensor::zeros(Elem::I4, &[3]).unwrap();
     for (i, v) in [-8, 7, -1].into_iter().enumerate() {
-        Elem::I4.store(x.bytes_mut(), i, Elem::I4.encode_int(v));
+        Elem::I4.store_cell(x.bytes_mut(), i, Elem::I4.encode_int(v));
     }
     npy::write(&dir.join("x.npy"), &x).unwrap();
     let k = Tensor::new(Elem::Bf16, &[2], &[0x80, 0x3F, 0x00, 0x40]).unwrap();

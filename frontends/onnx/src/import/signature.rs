@@ -321,7 +321,7 @@ impl Cx<'_, '_> {
                 let size = s.options.dims[k].clone();
                 self.sized(&size, &id, s)
             }
-            None => self.declare(&id, 1, i64::MAX, 1),
+            None => self.declare(&id, 0, i64::MAX, 1),
         };
         if anonymous && let Some(sym) = dim.as_sym() {
             self.anonymous.insert(sym.into());
@@ -342,7 +342,7 @@ impl Cx<'_, '_> {
                 match s.given.get(n) {
                     Some(d) => d.clone(),
                     None => {
-                        let d = self.declare(&identifier(n), 1, i64::MAX, 1);
+                        let d = self.declare(&identifier(n), 0, i64::MAX, 1);
                         s.given.insert(n.clone(), d.clone());
                         d
                     }
