@@ -1,4 +1,5 @@
-//! Quantised ResNets (tests/models/qdq.py) keep their integers and give the right ones.
+//! Quantised models keep their integers and give the right ones: ResNets (tests/models/qdq.py), and small
+//! modules of text.
 //!
 //! Two oracles, both the reference interpreter: the model as imported, which dequantises, computes in
 //! f64 and quantises again; and the module after the graph passes, whose integer products are exact and
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use silure::ir::eval::{Interp, Limits};
-use silure::ir::{Datum, Elem, Module, Tensor};
+use silure::ir::{Datum, Elem, Module, Num, Tensor, Type};
+use silure::passes::testing::Random;
 use silure::{Compiler, Options, Phase};
 use silure_runtime::{Engine, Session, npy};
 use silure_tests::{models, to_oracle, to_runtime};
@@ -121,4 +123,69 @@ fn residual_networks_stay_integer() {
         assert!(worst[1] <= 1, "{name}: as imported: {off:?} {worst:?}");
         assert!(worst[2] <= 1, "{name}: onnxruntime: {off:?} {worst:?}");
     }
+}
+
+/// Small products with every kind of epilogue, elementwise quantisation and its corners: the engine
+/// gives the interpreter's integers but for one step where a float is beside a tie.
+#[test]
+fn quantised_epilogues_follow_the_interpreter() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("modules/quantised.sir");
+    let compiler = Compiler::new().unwrap();
+    let load = || compiler.load(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
+    let model = load();
+    let compiled = compiler.compile(load(), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let (launched, _) = kernels(&compiled.module);
+    let count = |k: &str| launched.iter().filter(|l| l.starts_with(k)).count();
+    assert_eq!(count("conv.f32"), 0, "{launched:?}");
+    // Weights that are quantised alone stay bytes.
+    assert_eq!((count("matmul.f32"), count("matmul.f32.scaled")), (2, 2), "{launched:?}");
+    let engine =
+        Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let mut session = Session::new(&engine).unwrap();
+    let mut random = Random(20);
+    for f in model.module.entries() {
+        let index = engine.entry(Some(&f.name)).unwrap();
+        let (mut off, mut total) = (0, 0);
+        for round in 0..8 {
+            let args: Vec<Tensor> =
+                f.args().iter().map(|a| argument(f.ty(*a), round, &mut random)).collect();
+            let inputs: Vec<_> = args.iter().map(to_runtime).collect();
+            let views: Vec<_> = inputs.iter().map(|t| t.view()).collect();
+            let got = session.run(index, &views).unwrap_or_else(|e| panic!("@{}: {e}", f.name));
+            let want = Interp::new(&model.module, &model.source, Limits::default())
+                .run(&f.name, args.into_iter().map(Datum::from).collect())
+                .unwrap_or_else(|e| panic!("@{}: {e}", f.name));
+            for (g, w) in got.iter().zip(&want) {
+                let (g, w) = (to_oracle(g), w.tensor().unwrap());
+                if g.elem().is_int() {
+                    let (far, n) = steps(&g, w);
+                    assert!(far <= 1, "@{}: {far} steps", f.name);
+                    (off, total) = (off + n, total + g.len());
+                    continue;
+                }
+                let most = w.to_f64s().iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                for (a, b) in g.to_f64s().iter().zip(w.to_f64s()) {
+                    // A handful of roundings of values of this size.
+                    assert!((a - b).abs() <= 8.0 * f32::EPSILON as f64 * most, "@{}", f.name);
+                }
+            }
+        }
+        assert!(off * 200 <= total, "@{}: {off} of {total} are a step off", f.name);
+    }
+}
+
+/// An argument of a type: all integers of 8 bits, floats of both signs, sizes up to the round.
+fn argument(ty: &Type, round: i64, random: &mut Random) -> Tensor {
+    let t = ty.as_tensor().unwrap();
+    let size = |d: &silure::ir::Dim| d.eval(&|_| Some(1 + round % 4)).unwrap() as usize;
+    let shape: Vec<usize> = t.dims.iter().map(size).collect();
+    let n = shape.iter().product();
+    let (lo, hi) = t.elem.range();
+    let number = |_| match t.elem.is_float() {
+        true => Num::F((random.below(2001) as f64 - 1000.0) / 333.0),
+        false if t.elem.bits() > 8 => Num::I(random.below(40001) as i128 - 20000),
+        false => Num::I(lo as i128 + random.below((hi - lo) as u64 + 1) as i128),
+    };
+    let numbers: Vec<Num> = (0..n).map(number).collect();
+    Tensor::from_nums(t.elem, &shape, numbers.into_iter()).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use silure_ir::dialects::graph;
 use silure_ir::infer::InferCx;
-use silure_ir::{Dim, Elem, Result, TensorType, ValueId, WeightExpr, bail};
+use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::epilogue::Epilogue;
 use silure_kernels_cpu::gemm::int8::{MatmulI8, Stage, per};
 use silure_kernels_cpu::gemm::matmul::Matmul;
@@ -227,7 +227,9 @@ fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
     let straight = *row == own[0] && *col == own[1];
     let crossed = *row == own[1] && *col == own[0];
     // One scale for each column of the product: the last axis in memory, or the first one crosswise.
+    let whole = scale.iter().product::<usize>() == 1;
     let by_column = match scale.as_slice() {
+        _ if whole => straight || crossed,
         _ if straight => scale.last() == Some(&cols) && scale.iter().product::<usize>() == cols,
         [n, 1] if crossed => *n == rows,
         _ => false,
@@ -242,7 +244,15 @@ fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
     let name = l.weight_name(b.value);
     let q = WeightExpr::Pack(Box::new(q), BYTES_PACKED.into());
     let q = l.weight(&format!("{name}.packed"), q)?;
-    let s = l.weight(&format!("{name}.scales"), WeightExpr::Reshape(s, vec![n]))?;
+    let s = match whole {
+        false => WeightExpr::Reshape(s, vec![n]),
+        true => {
+            let ones = Tensor::from_f64s(Elem::F32, &[n], &vec![1.0; n])?;
+            let one = WeightExpr::Reshape(s, vec![1]);
+            WeightExpr::Mul(Box::new(WeightExpr::Data(ones.into())), Box::new(one))
+        }
+    };
+    let s = l.weight(&format!("{name}.scales"), s)?;
     Ok(Some((q, s)))
 }
 

@@ -2,7 +2,7 @@
 
 use silure_ir::diag::Result;
 use silure_ir::op::Traits;
-use silure_ir::{OpId, ValueId};
+use silure_ir::{Elem, OpId, ValueId};
 
 use super::parameters;
 use crate::rewrite::{Match, Patch, PatchCx, Rewrite};
@@ -26,7 +26,37 @@ pub static RULES: &[Rewrite] = &[
         &["graph.dequantize"],
         |m| (quantisation(m, m.op) && feeds(m)).then(|| parts(m))?,
     ),
+    exact(
+        "expand_weight",
+        "dequantize of a signed 8-bit weight without zero point, scaled as a whole or by column, is a product of \
+         weights in front of a float matmul.",
+        &["graph.dequantize"],
+        weight,
+    ),
 ];
+
+fn weight(m: &Match) -> Option<Patch> {
+    let (q, v) = (parameters(m, m.op)?, m.result()?);
+    let (rank, users) = (m.tensor(v)?.rank(), m.func.uses(v));
+    let right = |u: &OpId| {
+        let o = m.func.op(*u);
+        o.def.name == "graph.matmul" && o.operand(1) == Some(v) && o.operand(0) != Some(v)
+    };
+    let by_column = rank == 2 && q.axis.is_none_or(|a| a + 1 == rank);
+    let signed = q.elem == Elem::I8 && q.zero.is_none();
+    let fits = signed && by_column && m.ty(q.scale).elem() == Some(Elem::F32);
+    (fits && stored(m, q.x) && stored(m, q.scale) && !users.is_empty() && users.iter().all(right))
+        .then(|| parts(m))?
+}
+
+/// Whether a value is a weight or constant, perhaps seen another way.
+fn stored(m: &Match, v: ValueId) -> bool {
+    m.func.def_op(v).is_some_and(|d| match m.func.op(d).def.name {
+        "core.weight" | "core.constant" => true,
+        "graph.transpose" | "graph.reshape" => m.operand_of(d, 0).is_some_and(|x| stored(m, x)),
+        _ => false,
+    })
+}
 
 /// Whether an op is or will be elementwise.
 fn near(m: &Match, op: OpId) -> bool {

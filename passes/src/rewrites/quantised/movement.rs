@@ -203,7 +203,12 @@ fn no_window_empty(m: &Match) -> bool {
             let (before, after) = (pad(i)?, pad(n + i)?);
             let fits = match (x[2 + i].as_const(), y[2 + i].as_const()) {
                 (Some(x), Some(y)) => x > 0 && (y - 1) * s - before < x,
-                (None, _) => !a.bool("ceil") && after < k,
+                (None, _) if a.bool("ceil") => false,
+                // A size that may be 0 leaves windows over padding alone, if one fits there.
+                (None, _) => {
+                    let least = x[2 + i].bounds(&|s| m.func.symbol_range(s)).0;
+                    after < k && (least > 0 || before + after < k)
+                }
                 _ => false,
             };
             if before >= k || !fits {
