@@ -118,9 +118,9 @@ impl Place<'_> {
     /// The other operand of a commutative op.
     fn other(&self, o: &Op, v: ValueId) -> Option<ValueId> {
         let all: Vec<ValueId> = o.operands().collect();
-        match all.as_slice() {
-            &[a, b] if a == v && b != v => Some(b),
-            &[a, b] if b == v && a != v => Some(a),
+        match *all.as_slice() {
+            [a, b] if a == v && b != v => Some(b),
+            [a, b] if b == v && a != v => Some(a),
             _ => None,
         }
     }
