@@ -1,11 +1,12 @@
-"""Makes quantised ResNets with onnxruntime's quantiser, and their reference outputs.
+"""Makes quantised networks with onnxruntime's quantiser, and their reference outputs.
 
     python tests/models/qdq.py [FOLDER]
 
-FOLDER is $SILURE_MODELS/qdq, or target/models/qdq. The networks have ResNet-18's topology on small
-images, with weights and calibration data from a fixed seed. Each is written as QDQ: every output is the
-integer tensor of a QuantizeLinear, so that a difference is a number of steps. index.json lists, for
-each model, its file, inputs and onnxruntime's outputs as .npy files.
+FOLDER is $SILURE_MODELS/qdq, or target/models/qdq. One network has ResNet-18's topology on small images,
+one is a block of a transformer; weights and calibration data are from a fixed seed. Each is written as
+QDQ: every output is the integer tensor of a QuantizeLinear, so that a difference is a number of steps.
+index.json lists, for each model, its file, how many products it has, and inputs and onnxruntime's outputs
+as .npy files.
 """
 
 import json
@@ -28,6 +29,7 @@ SEED = 20240229
 IMAGE = (1, 3, 32, 32)
 CLASSES = 100
 WIDTHS = [16, 32, 64, 128]
+TOKENS = (2, 16, 64)
 CASES = 3
 
 # name: activations, weights, one scale per channel, options of the quantiser
@@ -45,6 +47,14 @@ KINDS = {
         False,
         {"ActivationSymmetric": False, "WeightSymmetric": False},
     ),
+}
+# name: kind, network
+MODELS = {
+    "resnet-u8-i8-channel": ("u8-i8-channel", "resnet"),
+    "resnet-i8-symmetric": ("i8-symmetric", "resnet"),
+    "resnet-u8-u8-tensor": ("u8-u8-tensor", "resnet"),
+    "transformer-u8-i8-channel": ("u8-i8-channel", "transformer"),
+    "transformer-i8-symmetric": ("i8-symmetric", "transformer"),
 }
 
 
@@ -84,7 +94,7 @@ class Network:
 
 def resnet(seed):
     net = Network(np.random.default_rng(seed))
-    x = net.add("Relu", [net.conv("image", 3, WIDTHS[0], 7, 1)])
+    x = net.add("Relu", [net.conv("x", 3, WIDTHS[0], 7, 1)])
     x = net.add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     inputs = WIDTHS[0]
     for i, width in enumerate(WIDTHS):
@@ -98,24 +108,61 @@ def resnet(seed):
     graph = helper.make_graph(
         net.nodes,
         "resnet",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, IMAGE)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, IMAGE)],
         [helper.make_tensor_value_info(x, TensorProto.FLOAT, (IMAGE[0], CLASSES))],
         net.weights,
     )
+    return finished(graph)
+
+
+def transformer(seed):
+    net = Network(np.random.default_rng(seed))
+    batch, tokens, width = TOKENS
+
+    def dense(x, inputs, outputs):
+        n = len(net.weights)
+        w = net.weight(f"w{n}", net.rng.normal(0, inputs**-0.5, (inputs, outputs)))
+        b = net.weight(f"b{n}", net.rng.normal(0, 0.1, outputs))
+        return net.add("Add", [net.add("MatMul", [x, w]), b])
+
+    q, k, v = (dense("x", width, width) for _ in range(3))
+    k = net.add("Transpose", [k], perm=[0, 2, 1])
+    scores = net.add("MatMul", [q, k])
+    scores = net.add("Mul", [scores, net.weight("factor", np.array(width**-0.5))])
+    x = net.add("MatMul", [net.add("Softmax", [scores], axis=-1), v])
+    x = net.add("Add", [dense(x, width, width), "x"])
+    y = dense(x, width, 4 * width)
+    y = net.add("Mul", [y, net.add("Sigmoid", [y])])
+    x = net.add("Add", [dense(y, 4 * width, width), x])
+    graph = helper.make_graph(
+        net.nodes,
+        "transformer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", tokens, width])],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", tokens, width])],
+        net.weights,
+    )
+    return finished(graph)
+
+
+def finished(graph):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
-class Images(CalibrationDataReader):
-    """Random images to calibrate on."""
+# name: how it is made, shape of its input
+NETWORKS = {"resnet": (resnet, IMAGE), "transformer": (transformer, TOKENS)}
 
-    def __init__(self, seed, count=8):
+
+class Inputs(CalibrationDataReader):
+    """Random inputs to calibrate on."""
+
+    def __init__(self, seed, shape, count=8):
         rng = np.random.default_rng(seed)
-        self.left = [rng.normal(0, 1, IMAGE).astype(np.float32) for _ in range(count)]
+        self.left = [rng.normal(0, 1, shape).astype(np.float32) for _ in range(count)]
 
     def get_next(self):
-        return {"image": self.left.pop()} if self.left else None
+        return {"x": self.left.pop()} if self.left else None
 
 
 def integer_outputs(path):
@@ -129,30 +176,31 @@ def integer_outputs(path):
         quantize = makers[last.input[0]]
         assert quantize.op_type == "QuantizeLinear", quantize.op_type
         zero = next(t for t in graph.initializer if t.name == quantize.input[2])
-        shape = [d.dim_value for d in output.type.tensor_type.shape.dim]
+        shape = [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim]
         graph.output[i].CopyFrom(
             helper.make_tensor_value_info(quantize.output[0], zero.data_type, shape)
         )
         graph.node.remove(last)
-    # The last features too: many more elements than classes.
-    (pool,) = [n for n in graph.node if n.op_type == "GlobalAveragePool"]
-    features = makers[makers[pool.input[0]].input[0]]
-    zero = next(t for t in graph.initializer if t.name == features.input[2])
-    shape = [IMAGE[0], WIDTHS[-1], IMAGE[2] // 16, IMAGE[3] // 16]
-    graph.output.append(
-        helper.make_tensor_value_info(features.output[0], zero.data_type, shape)
-    )
+    # The last features of an image too: many more elements than classes.
+    for pool in [n for n in graph.node if n.op_type == "GlobalAveragePool"]:
+        features = makers[makers[pool.input[0]].input[0]]
+        zero = next(t for t in graph.initializer if t.name == features.input[2])
+        shape = [IMAGE[0], WIDTHS[-1], IMAGE[2] // 16, IMAGE[3] // 16]
+        graph.output.append(
+            helper.make_tensor_value_info(features.output[0], zero.data_type, shape)
+        )
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def make(folder, name, source):
-    activations, weights, channels, options = KINDS[name]
+def make(folder, name, source, shape):
+    kind, network = MODELS[name]
+    activations, weights, channels, options = KINDS[kind]
     path = os.path.join(folder, f"{name}.onnx")
     quantize_static(
         source,
         path,
-        Images(SEED),
+        Inputs(SEED, shape),
         quant_format=QuantFormat.QDQ,
         activation_type=activations,
         weight_type=weights,
@@ -169,14 +217,16 @@ def make(folder, name, source):
     rng = np.random.default_rng(SEED + 1)
     cases = []
     for i in range(CASES):
-        image = rng.normal(0, 1, IMAGE).astype(np.float32)
-        results = session.run(None, {"image": image})
+        x = rng.normal(0, 1, shape).astype(np.float32)
+        results = session.run(None, {"x": x})
         files = [f"{name}-{i}-out{k}.npy" for k in range(len(results))]
-        np.save(os.path.join(folder, f"{name}-{i}-in.npy"), image)
+        np.save(os.path.join(folder, f"{name}-{i}-in.npy"), x)
         for file, result in zip(files, results):
             np.save(os.path.join(folder, file), result)
         cases.append({"input": f"{name}-{i}-in.npy", "outputs": files})
-    return {"file": f"{name}.onnx", "cases": cases}
+    ops = [n.op_type for n in onnx.load(path).graph.node]
+    products = {"convs": ops.count("Conv"), "matmuls": ops.count("MatMul") + ops.count("Gemm")}
+    return {"file": f"{name}.onnx", "network": network, **products, "cases": cases}
 
 
 def main():
@@ -186,10 +236,11 @@ def main():
     os.makedirs(folder, exist_ok=True)
     index = {}
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
-        source = os.path.join(tmp, "float.onnx")
-        onnx.save(resnet(SEED), source)
-        for name in KINDS:
-            index[name] = make(folder, name, source)
+        for name, (_, network) in MODELS.items():
+            build, shape = NETWORKS[network]
+            source = os.path.join(tmp, f"{network}.onnx")
+            onnx.save(build(SEED), source)
+            index[name] = make(folder, name, source, shape)
     with open(os.path.join(folder, "index.json"), "w") as f:
         json.dump(index, f, indent=1)
     print(f"{len(index)} quantised models in {folder}")
