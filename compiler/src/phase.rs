@@ -37,8 +37,10 @@ impl Phase {
     pub fn pipeline(self) -> &'static str {
         match self {
             Phase::Import | Phase::Plan => "",
-            Phase::Graph => "canonicalize,shapes,fold,canonicalize,shapes,fold,recognize,cse,dce",
-            Phase::Kernel => "canonicalize,fold,weights,cse,fuse,cse,dce",
+            Phase::Graph => {
+                "canonicalize,quantised,shapes,fold,canonicalize,shapes,quantised,fold,recognize,cse,dce"
+            }
+            Phase::Kernel => "expand,canonicalize,fold,weights,epilogues,cse,fuse,cse,dce",
         }
     }
 }

@@ -47,6 +47,34 @@ static RECOGNIZE: PassDef = PassDef {
     run: |cx| cx.rewrite("recognize"),
 };
 
+/// `quantised`.
+static QUANTISED: PassDef = PassDef {
+    name: "quantised",
+    doc: "Turns arithmetic between dequantize and quantize into arithmetic on the integers; run canonicalize \
+          first, and before fold, which would dequantise small weights.",
+    options: &[],
+    preserves: Preserves { results: Exactness::Reassociates, weights: true, functions: true },
+    run: |cx| cx.rewrite("quantised"),
+};
+
+/// `expand`.
+static EXPAND: PassDef = PassDef {
+    name: "expand",
+    doc: "Takes quantize and dequantize apart where what is beside them can take the parts in.",
+    options: &[],
+    preserves: Preserves { results: Exactness::Exact, weights: true, functions: true },
+    run: |cx| cx.rewrite("expand"),
+};
+
+/// `epilogues`.
+static EPILOGUES: PassDef = PassDef {
+    name: "epilogues",
+    doc: "Moves reshapes of matrix products behind the elementwise ops that can be their epilogues.",
+    options: &[],
+    preserves: Preserves { results: Exactness::Exact, weights: true, functions: true },
+    run: |cx| cx.rewrite("epilogues"),
+};
+
 /// The passes of this crate.
 pub static PASSES: &[&PassDef] = &[
     &CANONICALIZE,
@@ -57,5 +85,8 @@ pub static PASSES: &[&PassDef] = &[
     &fusion::PASS,
     &weights::PASS,
     &RECOGNIZE,
+    &QUANTISED,
+    &EXPAND,
+    &EPILOGUES,
     &algebra::PASS,
 ];

@@ -1,9 +1,11 @@
 //! Physical layouts of weights: their sizes, and packing while an engine is written.
 
 use silure_ir::{Elem, Result, Tensor, Weight, WeightSource, bail};
-use silure_kernels_cpu::gemm::pack::{pack_b_f32, pack_b_i8, packed_b_f32_len, packed_b_i8_len};
+use silure_kernels_cpu::gemm::pack::{
+    pack_b_bytes, pack_b_f32, pack_b_i8, packed_b_f32_len, packed_b_i8_len,
+};
 
-use crate::lower::{F32_PACKED, I8_PACKED, packed_bytes};
+use crate::lower::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
 
 /// Bytes that a weight takes in an engine.
 pub fn weight_bytes(w: &Weight) -> Result<u64> {
@@ -66,6 +68,11 @@ impl WeightSource for Packed<'_> {
                     let from = &dense.bytes()[b * k * n..(b + 1) * k * n];
                     pack_b_i8(from, k, n, n, 1, &mut out[b * len..(b + 1) * len]);
                 }
+                Ok(out)
+            }
+            BYTES_PACKED if dense.elem().bits() == 8 && batch == 1 => {
+                let mut out = vec![0u8; packed_b_f32_len(k, n)];
+                pack_b_bytes(dense.bytes(), k, n, &mut out);
                 Ok(out)
             }
             _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),

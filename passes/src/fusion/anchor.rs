@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use silure_ir::diag::{Loc, Result};
 use silure_ir::dialects::{graph, kernel};
-use silure_ir::{Attr, Attrs, Builder, Func, OpId, RegionId, Type, ValueId};
+use silure_ir::{Attr, Attrs, Builder, Elem, Func, OpId, RegionId, Type, ValueId};
 
 use crate::graph_view::RegionGraph;
 use crate::pass::{Changed, PassCx};
@@ -14,6 +14,19 @@ fn is_anchor(f: &Func, op: OpId) -> bool {
     let o = f.op(op);
     let float = |v: ValueId| f.ty(v).elem().is_some_and(|e| e.is_float() && e.bits() <= 32);
     (o.def.name == graph::MATMUL.name || o.def.name == graph::CONV.name) && float(o.result())
+        || is_integer(f, op)
+}
+
+/// Integer products, whose epilogue scales the sums and may quantise again.
+fn is_integer(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let bytes = |i: usize| {
+        let elem = o.operand(i).and_then(|v| f.ty(v).elem());
+        matches!(elem, Some(Elem::I8 | Elem::U8))
+    };
+    (o.def.name == graph::MATMUL_INTEGER.name || o.def.name == graph::CONV_INTEGER.name)
+        && bytes(0)
+        && bytes(1)
 }
 
 pub(super) fn fuse(cx: &mut PassCx, func: usize, r: RegionId) -> Result<Changed> {
@@ -48,8 +61,12 @@ fn find(f: &Func, r: RegionId) -> Option<(OpId, OpId, usize)> {
         let slot = u.operands().position(|x| x == v)?;
         let straight = u.attrs.maps("maps")[slot].iter().enumerate().all(|(i, &a)| a == i as i64);
         let fits = u.attrs.dims("shape") == dims.as_slice() && straight;
-        let float = f.ty(u.results[0]).elem() == f.ty(v).elem();
-        (fits && float && !graph.would_cycle(&[op, user])).then_some((op, user, slot))
+        let to = f.ty(u.results[0]).elem();
+        let taken = match is_integer(f, op) {
+            true => matches!(to, Some(Elem::I32 | Elem::F32 | Elem::U8 | Elem::I8)),
+            false => to == f.ty(v).elem(),
+        };
+        (fits && taken && !graph.would_cycle(&[op, user])).then_some((op, user, slot))
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use silure_ir::diag::{Loc, Result};
-use silure_ir::dialects::{core, graph, kernel};
+use silure_ir::dialects::{arith, core, graph, kernel};
 use silure_ir::op::Traits;
 use silure_ir::{
     Attr, Attrs, Builder, Def, Dim, Func, Num, OpId, RegionId, TensorType, Type, ValueId,
@@ -45,42 +45,85 @@ pub(super) fn fuse(cx: &mut PassCx, func: usize, r: RegionId) -> Result<Changed>
     Ok(changed)
 }
 
-/// Groups the members of a region; each group in program order.
-fn clusters(f: &Func, r: RegionId) -> Vec<Vec<OpId>> {
-    let graph = RegionGraph::new(f, r);
-    let mut groups: Vec<Vec<OpId>> = Vec::new();
-    let mut home: HashMap<OpId, usize> = HashMap::new();
-    for &op in f.region(r).ops.iter().filter(|o| member(f, **o)) {
-        let own = shape(f, op);
-        let mut at = groups.len();
-        groups.push(vec![op]);
-        home.insert(op, at);
-        let mut near: Vec<usize> = graph
+/// Whether an op converts small integers to floats that are in memory anyway, because something that is
+/// no loop of this shape reads them too. It goes with its users: reading the integers again is cheaper
+/// than writing the floats.
+fn reads_back(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let Some(x) = o.operand(0).filter(|_| o.def.name == arith::CAST.name) else { return false };
+    let small = f.ty(x).elem().is_some_and(|e| e.is_int() && e.bits() <= 16);
+    let wide = f.ty(o.result()).elem().is_some_and(|e| e.is_float());
+    let elsewhere = |u: &OpId| !member(f, *u) || shape(f, *u) != shape(f, op);
+    small && wide && f.uses(x).iter().any(elsewhere)
+}
+
+/// Clusters being formed, and where each op is.
+struct Clusters<'a> {
+    f: &'a Func,
+    graph: RegionGraph<'a>,
+    groups: Vec<Vec<OpId>>,
+    home: HashMap<OpId, usize>,
+}
+
+impl Clusters<'_> {
+    /// Joins two groups, if one loop can do both; the group where `a`'s ops are then.
+    fn join(&mut self, a: usize, b: usize) -> usize {
+        let mut both = self.groups[b].clone();
+        both.extend(&self.groups[a]);
+        let fits = both.len() <= MOST_OPS && inputs(self.f, &both).len() <= MOST_OPERANDS;
+        if a == b || !fits || self.graph.would_cycle(&both) {
+            return a;
+        }
+        both.sort_unstable_by_key(|o| self.f.position(*o));
+        for &o in &self.groups[a] {
+            self.home.insert(o, b);
+        }
+        self.groups[a].clear();
+        self.groups[b] = both;
+        b
+    }
+
+    /// The groups that an op of the same shape reads from.
+    fn near(&self, op: OpId) -> Vec<usize> {
+        let own = shape(self.f, op);
+        let mut near: Vec<usize> = self
+            .graph
             .inputs(op)
             .into_iter()
-            .filter(|p| member(f, *p) && shape(f, *p) == own)
-            .filter_map(|p| home.get(&p).copied())
+            .filter(|p| member(self.f, *p) && shape(self.f, *p) == own)
+            .filter_map(|p| self.home.get(&p).copied())
             .collect();
         near.sort_unstable();
         near.dedup();
-        for other in near {
-            let mut both = groups[other].clone();
-            both.extend(&groups[at]);
-            let fits = both.len() <= MOST_OPS && inputs(f, &both).len() <= MOST_OPERANDS;
-            if !fits || graph.would_cycle(&both) {
-                continue;
-            }
-            both.sort_unstable_by_key(|o| f.position(*o));
-            for &o in &groups[at] {
-                home.insert(o, other);
-            }
-            groups[at].clear();
-            groups[other] = both;
-            at = other;
+        near
+    }
+}
+
+/// Groups the members of a region; each group in program order.
+fn clusters(f: &Func, r: RegionId) -> Vec<Vec<OpId>> {
+    let graph = RegionGraph::new(f, r);
+    let mut c = Clusters { f, graph, groups: Vec::new(), home: HashMap::new() };
+    let mut late = Vec::new();
+    for &op in f.region(r).ops.iter().filter(|o| member(f, **o)) {
+        let mut at = c.groups.len();
+        c.groups.push(vec![op]);
+        c.home.insert(op, at);
+        if reads_back(f, op) {
+            late.push(op);
+            continue;
+        }
+        for other in c.near(op) {
+            at = c.join(at, other);
         }
     }
-    groups.retain(|g| !g.is_empty());
-    groups
+    // Where its users are in one loop with what makes the integers after all, there is one loop.
+    for op in late {
+        for other in c.near(op) {
+            c.join(c.home[&op], other);
+        }
+    }
+    c.groups.retain(|g| !g.is_empty());
+    c.groups
 }
 
 /// Values that a cluster reads from outside, once each, in order.

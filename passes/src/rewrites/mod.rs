@@ -8,9 +8,11 @@
 mod arith;
 mod cast;
 mod control;
+mod epilogue;
 mod logic;
 mod minmax;
 mod movement;
+mod quantised;
 mod recognize;
 
 use crate::rewrite::{Exactness, Match, Patch, Rewrite};
@@ -26,6 +28,10 @@ pub static ALL: &[(&str, &[Rewrite])] = &[
     ("shapes", crate::shapes::RULES),
     ("shapes", control::RULES),
     ("recognize", recognize::RULES),
+    ("quantised", quantised::product::RULES),
+    ("quantised", quantised::movement::RULES),
+    ("expand", quantised::expand::RULES),
+    ("epilogues", epilogue::RULES),
 ];
 
 /// An exact rule.

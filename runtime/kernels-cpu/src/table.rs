@@ -7,6 +7,7 @@ use crate::{attention, cast, conv, detect, gemm, movement, quant, rnn, rows, str
 pub static KERNELS: &[&Kernel] = &[
     &gemm::matmul::MATMUL_F32,
     &gemm::matmul::MATMUL_F32_PACKED,
+    &gemm::matmul::MATMUL_F32_SCALED,
     &gemm::int8::MATMUL_I8,
     &gemm::int8::MATMUL_I8_PACKED,
     &gemm::double::MATMUL_F64,

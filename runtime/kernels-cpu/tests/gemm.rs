@@ -76,6 +76,31 @@ fn f32_products_of_every_layout_match() {
     }
 }
 
+/// Bytes with a scale for each column give the bits that their product in f32 gives.
+#[test]
+fn scaled_bytes_are_the_weight_they_stand_for() {
+    let mut rng = Rng(8);
+    for &(m, n, k) in SHAPES {
+        let (a, q, scale) = (rng.floats(m * k), rng.bytes(k * n), rng.floats(n));
+        let b: Vec<f32> =
+            q.iter().enumerate().map(|(i, v)| *v as i8 as f32 * scale[i % n]).collect();
+        let mut dense = vec![0f32; packed_b_f32_len(k, n)];
+        pack_b_f32(&b, k, n, n, 1, &mut dense);
+        let mut bytes = vec![0u8; packed_b_f32_len(k, n)];
+        pack_b_bytes(&q, k, n, &mut bytes);
+        let (s, c) = (Matmul::dense(m, n, k).to_vec(), out::<f32>(m * n));
+        let mut want = Vec::new();
+        let ins = [buf(&a), buf(&dense), None, None, None, c.clone()];
+        run("matmul.f32.packed", &s, &ins, |r| want.push(read::<f32>(&r[5])));
+        let ins = [buf(&a), buf(&bytes), None, None, None, buf(&scale), c];
+        let mut level = 0;
+        run("matmul.f32.scaled", &s, &ins, |r| {
+            assert_eq!(read::<f32>(&r[6]), want[level], "{m}x{n}x{k}");
+            level += 1;
+        });
+    }
+}
+
 #[test]
 fn batches_broadcast_by_stride() {
     let mut rng = Rng(9);

@@ -2,12 +2,13 @@
 //! own epilogues; anything else is generated code that the kernel calls on each finished tile.
 
 use silure_ir::dialects::{core, graph, kernel};
+use silure_ir::func::Op;
 use silure_ir::{Attr, Attrs, Dim, Elem, Func, OpId, RegionId, Result, TensorType, ValueId, bail};
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 
 use super::matmul::{Tail, matmul};
 use super::nn::conv_of;
-use super::{Lower, Lowering};
+use super::{Lower, Lowering, integer};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[&ANCHOR];
@@ -16,9 +17,12 @@ static ANCHOR: Lowering = Lowering {
     op: "kernel.anchor",
     can: |cx| match cx.results().first().and_then(|t| t.elem()) {
         Some(Elem::F32) => Ok(()),
+        Some(Elem::I32 | Elem::U8 | Elem::I8) if integer::is(cx.func, cx.op) => Ok(()),
         e => Err(format!("an epilogue on {e:?}; f32 is supported")),
     },
-    lower: |l, op| Ok(vec![anchor(l, op)?]),
+    lower: |l, op| {
+        Ok(vec![if integer::is(l.b.func, op) { integer::anchor(l, op)? } else { anchor(l, op)? }])
+    },
 };
 
 fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
@@ -152,6 +156,22 @@ struct Closed {
     residual: Option<usize>,
 }
 
+/// An activation of the kernels' own, with its parameters.
+pub(super) fn activation_of(o: &Op) -> Option<(usize, f32, f32)> {
+    let p = |n: &str| o.attrs.float(n) as f32;
+    Some(match o.def.name {
+        "arith.relu" => (activation::RELU, 0.0, 0.0),
+        "arith.sigmoid" => (activation::SIGMOID, 0.0, 0.0),
+        "arith.tanh" => (activation::TANH, 0.0, 0.0),
+        "arith.gelu" if o.attrs.bool("tanh") => (activation::GELU_TANH, 0.0, 0.0),
+        "arith.gelu" => (activation::GELU_ERF, 0.0, 0.0),
+        "arith.clip" => (activation::CLIP, p("lo"), p("hi")),
+        "arith.leaky_relu" => (activation::LEAKY_RELU, p("alpha"), 0.0),
+        "arith.hard_sigmoid" => (activation::HARD_SIGMOID, p("alpha"), p("beta")),
+        _ => return None,
+    })
+}
+
 /// Matches `activation(alpha · acc + bias + residual)`, each part optional, on an epilogue region.
 fn closed(
     f: &Func,
@@ -173,7 +193,6 @@ fn closed(
             [user] => {
                 let o = f.op(user);
                 let other = o.operands().find(|v| *v != at);
-                let p = |n: &str| o.attrs.float(n) as f32;
                 let extra = other.and_then(|v| args[1..].iter().position(|a| *a == v));
                 if o.def.name == "core.yield" {
                     return Some(c);
@@ -198,25 +217,9 @@ fn closed(
                             return None;
                         }
                     }
-                    ("arith.relu", _) => c.epilogue.activation = activation::RELU,
-                    ("arith.sigmoid", _) => c.epilogue.activation = activation::SIGMOID,
-                    ("arith.tanh", _) => c.epilogue.activation = activation::TANH,
-                    ("arith.gelu", _) => {
-                        let tanh = o.attrs.bool("tanh");
-                        c.epilogue.activation =
-                            if tanh { activation::GELU_TANH } else { activation::GELU_ERF };
-                    }
-                    ("arith.clip", _) => {
-                        c.epilogue.activation = activation::CLIP;
-                        (c.epilogue.p0, c.epilogue.p1) = (p("lo"), p("hi"));
-                    }
-                    ("arith.leaky_relu", _) => {
-                        c.epilogue.activation = activation::LEAKY_RELU;
-                        c.epilogue.p0 = p("alpha");
-                    }
-                    ("arith.hard_sigmoid", _) => {
-                        c.epilogue.activation = activation::HARD_SIGMOID;
-                        (c.epilogue.p0, c.epilogue.p1) = (p("alpha"), p("beta"));
+                    _ if activation_of(o).is_some() => {
+                        let (code, p0, p1) = activation_of(o)?;
+                        (c.epilogue.activation, c.epilogue.p0, c.epilogue.p1) = (code, p0, p1);
                     }
                     _ => return None,
                 }

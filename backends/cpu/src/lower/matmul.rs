@@ -2,7 +2,7 @@
 
 use silure_ir::dialects::graph;
 use silure_ir::infer::InferCx;
-use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId, WeightExpr, bail};
+use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::epilogue::Epilogue;
 use silure_kernels_cpu::gemm::int8::{MatmulI8, Stage, per};
 use silure_kernels_cpu::gemm::matmul::Matmul;
@@ -17,6 +17,9 @@ pub(super) static TABLE: &[&Lowering] = &[&MATMUL, &MATMUL_INTEGER];
 pub const F32_PACKED: &str = "f32.nr16";
 /// Layout of a packed 8-bit weight: panels of 16 columns, rows in pairs.
 pub const I8_PACKED: &str = "i8.nr16kr2";
+
+/// Layout of an 8-bit weight that is scaled by column: panels of 16 columns.
+pub const BYTES_PACKED: &str = "i8.nr16";
 
 /// The most batch dims a kernel takes.
 const BATCH: usize = 6;
@@ -37,7 +40,12 @@ static MATMUL: Lowering = Lowering {
 static MATMUL_INTEGER: Lowering = Lowering {
     op: "graph.matmul_integer",
     can: fits,
-    lower: |l, op| Ok(vec![matmul_integer(l, op)?]),
+    lower: |l, op| {
+        let f = &*l.b.func;
+        let slots = [0, 1, 2, 3].map(|i| f.op(op).operand(i));
+        let tail = Requant::none(l.out(op, 0)?);
+        Ok(vec![matmul_integer(l, slots, &tail)?])
+    },
 };
 
 fn fits(cx: &InferCx) -> Result<(), String> {
@@ -56,6 +64,20 @@ pub(super) struct Tail {
 impl Tail {
     pub fn none(out: TensorType) -> Tail {
         Tail { epilogue: Epilogue::NONE, bias: None, residual: None, out }
+    }
+}
+
+/// What follows an integer product: the kernels' output stage, its operands (scale of A, scale of B,
+/// bias, scale and zero point of the output) and the result's type.
+pub(super) struct Requant {
+    pub stage: Stage,
+    pub operands: [Option<ValueId>; 5],
+    pub out: TensorType,
+}
+
+impl Requant {
+    pub fn none(out: TensorType) -> Requant {
+        Requant { stage: Stage::SUMS, operands: [None; 5], out }
     }
 }
 
@@ -134,7 +156,11 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         m = product(&batch) * m;
         (batch, a_batch, b_batch, a_row) = (vec![], vec![], vec![], k.clone());
     }
-    let packed = if ta.elem == Elem::F32 { pack(l, &sb, &tb)? } else { None };
+    let bytes = if batch.is_empty() && ta.elem == Elem::F32 { scaled(l, &sb)? } else { None };
+    let packed = match bytes {
+        None if ta.elem == Elem::F32 => pack(l, &sb, &tb)?,
+        _ => None,
+    };
     let mut sizes = Sizes::of(Matmul::FIELDS)
         .right("batch", &batch, 1)
         .right("a_batch", &a_batch, 0)
@@ -146,6 +172,10 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         .set("c_row", n.clone())
         .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect());
     let (kernel, b) = match packed {
+        _ if bytes.is_some() => {
+            sizes = sizes.right("b_batch", &[], 0).set("b_row", 0i64).set("b_col", 0i64);
+            ("matmul.f32.scaled", bytes.map_or(sb.value, |b| b.0))
+        }
         Some(w) => {
             let (Some(k), Some(n)) = (k.as_size(), n.as_size()) else {
                 bail!(Internal, "a weight has unknown dims")
@@ -179,8 +209,51 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
     let mut ins = vec![Some(sa.value), Some(b)];
     if ta.elem == Elem::F32 {
         ins.extend([tail.bias, tail.residual, None]);
+        ins.extend(bytes.map(|b| Some(b.1)));
     }
     l.launch1(kernel, &ins, tail.out.clone(), sizes.done()?)
+}
+
+/// The bytes of B and its scales by column, if it is a matrix of signed bytes times them.
+fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
+    let Some(WeightExpr::Mul(q, s)) = l.weight_of(b.value) else { return Ok(None) };
+    let WeightExpr::Cast(q, Elem::F32) = *q else { return Ok(None) };
+    let (tq, ts) = (q.ty()?, s.ty()?);
+    let (Some(&[rows, cols]), Some(scale)) = (tq.shape().as_deref(), ts.shape()) else {
+        return Ok(None);
+    };
+    let (row, col) = (&b.strides[b.strides.len() - 2], &b.strides[b.strides.len() - 1]);
+    let own = strides(&tq.dims);
+    let straight = *row == own[0] && *col == own[1];
+    let crossed = *row == own[1] && *col == own[0];
+    // One scale for each column of the product: the last axis in memory, or the first one crosswise.
+    let whole = scale.iter().product::<usize>() == 1;
+    let by_column = match scale.as_slice() {
+        _ if whole => straight || crossed,
+        _ if straight => scale.last() == Some(&cols) && scale.iter().product::<usize>() == cols,
+        [n, 1] if crossed => *n == rows,
+        _ => false,
+    };
+    if tq.elem != Elem::I8 || ts.elem != Elem::F32 || tq.encoding.is_some() || !by_column {
+        return Ok(None);
+    }
+    let (q, n) = match straight {
+        true => (*q, cols),
+        false => (WeightExpr::Transpose(q, vec![1, 0]), rows),
+    };
+    let name = l.weight_name(b.value);
+    let q = WeightExpr::Pack(Box::new(q), BYTES_PACKED.into());
+    let q = l.weight(&format!("{name}.packed"), q)?;
+    let s = match whole {
+        false => WeightExpr::Reshape(s, vec![n]),
+        true => {
+            let ones = Tensor::from_f64s(Elem::F32, &[n], &vec![1.0; n])?;
+            let one = WeightExpr::Reshape(s, vec![1]);
+            WeightExpr::Mul(Box::new(WeightExpr::Data(ones.into())), Box::new(one))
+        }
+    };
+    let s = l.weight(&format!("{name}.scales"), s)?;
+    Ok(Some((q, s)))
 }
 
 /// The packed form of B if it is a weight, whole matrices in the order of its dims.
@@ -214,10 +287,14 @@ fn pack(l: &mut Lower, b: &Strided, tb: &TensorType) -> Result<Option<ValueId>> 
     l.weight(&name, WeightExpr::Pack(Box::new(expr), F32_PACKED.into())).map(Some)
 }
 
-fn matmul_integer(l: &mut Lower, op: OpId) -> Result<ValueId> {
-    let (a, b) = (l.operand(op, 0)?, l.operand(op, 1)?);
-    let (az, bz) = (l.b.func.op(op).operand(2), l.b.func.op(op).operand(3));
-    let (ta, tb, out) = (l.t(a)?, l.t(b)?, l.out(op, 0)?);
+/// Lowers an integer product of the operands a, b and their zero points, with its output stage.
+pub(super) fn matmul_integer(
+    l: &mut Lower,
+    slots: [Option<ValueId>; 4],
+    tail: &Requant,
+) -> Result<ValueId> {
+    let [Some(a), Some(b), az, bz] = slots else { bail!(Internal, "two operands are needed") };
+    let (ta, tb) = (l.t(a)?, l.t(b)?);
     let (sa, sb) = (strided(l, a)?, strided(l, b)?);
     let r = ta.rank();
     let (k, n) = (ta.dims[r - 1].clone(), tb.dims[r - 1].clone());
@@ -251,13 +328,14 @@ fn matmul_integer(l: &mut Lower, op: OpId) -> Result<ValueId> {
         .flag("b_signed", tb.elem == Elem::I8)
         .code("a_zp", a_zp)
         .code("b_zp", b_zp)
-        .all("stage", Stage::SUMS.to_vec().into_iter().map(Dim::Const).collect());
+        .all("stage", tail.stage.to_vec().into_iter().map(Dim::Const).collect());
     let (kernel, b) = match packed {
         Some(w) => ("matmul.i8.packed", w),
         None => ("matmul.i8", sb.value),
     };
-    let ins = [Some(sa.value), Some(b), az, bz, None, None, None, None, None];
-    l.launch1(kernel, &ins, out, sizes.done()?)
+    let mut ins = vec![Some(sa.value), Some(b), az, bz];
+    ins.extend(tail.operands);
+    l.launch1(kernel, &ins, tail.out.clone(), sizes.done()?)
 }
 
 /// Bytes of a weight in one of this backend's layouts; `shape` is the dense one.
@@ -267,6 +345,7 @@ pub fn packed_bytes(layout: &str, shape: &[usize]) -> Option<u64> {
     match layout {
         F32_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 4) as u64),
         I8_PACKED => Some((batch * packed_b_i8_len(*k, *n)) as u64),
+        BYTES_PACKED => Some((batch * packed_b_f32_len(*k, *n)) as u64),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ mod anchor;
 mod create;
 mod detect;
 mod index;
+mod integer;
 mod legal;
 mod list;
 mod matmul;
@@ -36,7 +37,7 @@ use silure_ir::{
 use crate::codegen::ScalarLowering;
 
 pub use legal::legalise;
-pub use matmul::{F32_PACKED, I8_PACKED, packed_bytes};
+pub use matmul::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
 pub use sizes::{Sizes, f32_bits, f64_bits};
 
 /// How one op is lowered for the CPU.

@@ -7,11 +7,11 @@ use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, bias};
-use silure_kernels_cpu::gemm::int8::{Stage, per};
+use silure_kernels_cpu::gemm::int8::per;
 use silure_kernels_cpu::movement::resize::{self, Resize};
 use silure_kernels_cpu::movement::sample::{self, GridSample};
 
-use super::matmul::Tail;
+use super::matmul::{Requant, Tail};
 use super::{Lower, Lowering, Sizes, elem_is, f32_bits, f64_bits, product};
 
 /// Lowerings of this file.
@@ -71,33 +71,45 @@ static CONV_INTEGER: Lowering = Lowering {
     op: "graph.conv_integer",
     can: |cx| spatial(cx, &[Elem::I8, Elem::U8]),
     lower: |l, op| {
-        let (x, w) = (l.operand(op, 0)?, l.operand(op, 1)?);
-        let (xz, wz) = (l.b.func.op(op).operand(2), l.b.func.op(op).operand(3));
-        let (tx, tw, y) = (l.t(x)?, l.t(w)?, l.out(op, 0)?);
-        let a = l.attrs(op);
-        let g = Dim::Const(a.int("groups"));
-        let window = window(&a, &tx, &y, &tw.dims[2..])
-            .set("in_channels", tw.dims[1].clone())
-            .set("out_channels", tw.dims[0].floordiv(&g))
-            .set("groups", g)
-            .done()?;
-        let w_zp = match wz {
-            None => per::NONE,
-            Some(v) if l.t(v)?.count() == Dim::Const(1) => per::TENSOR,
-            Some(_) => per::AXIS,
-        };
-        let sizes = Sizes::of(ConvI8::FIELDS)
-            .all("window", window)
-            .flag("x_signed", tx.elem == Elem::I8)
-            .flag("w_signed", tw.elem == Elem::I8)
-            .flag("x_zp", xz.is_some())
-            .code("w_zp", w_zp)
-            .all("stage", Stage::SUMS.to_vec().into_iter().map(Dim::Const).collect())
-            .done()?;
-        let ins = [Some(x), Some(w), xz, wz, None, None, None, None, None];
-        Ok(vec![l.launch1("conv.i8", &ins, y, sizes)?])
+        let f = &*l.b.func;
+        let slots = [0, 1, 2, 3].map(|i| f.op(op).operand(i));
+        let (a, tail) = (l.attrs(op), Requant::none(l.out(op, 0)?));
+        Ok(vec![conv_integer(l, &a, slots, &tail)?])
     },
 };
+
+/// Lowers an integer convolution of the operands x, w and their zero points, with its output stage.
+pub(super) fn conv_integer(
+    l: &mut Lower,
+    a: &Attrs,
+    slots: [Option<ValueId>; 4],
+    tail: &Requant,
+) -> Result<ValueId> {
+    let [Some(x), Some(w), xz, wz] = slots else { bail!(Internal, "two operands are needed") };
+    let (tx, tw) = (l.t(x)?, l.t(w)?);
+    let g = Dim::Const(a.int("groups"));
+    let window = window(a, &tx, &tail.out, &tw.dims[2..])
+        .set("in_channels", tw.dims[1].clone())
+        .set("out_channels", tw.dims[0].floordiv(&g))
+        .set("groups", g)
+        .done()?;
+    let w_zp = match wz {
+        None => per::NONE,
+        Some(v) if l.t(v)?.count() == Dim::Const(1) => per::TENSOR,
+        Some(_) => per::AXIS,
+    };
+    let sizes = Sizes::of(ConvI8::FIELDS)
+        .all("window", window)
+        .flag("x_signed", tx.elem == Elem::I8)
+        .flag("w_signed", tw.elem == Elem::I8)
+        .flag("x_zp", xz.is_some())
+        .code("w_zp", w_zp)
+        .all("stage", tail.stage.to_vec().into_iter().map(Dim::Const).collect())
+        .done()?;
+    let mut ins = vec![Some(x), Some(w), xz, wz];
+    ins.extend(tail.operands);
+    l.launch1("conv.i8", &ins, tail.out.clone(), sizes)
+}
 
 /// Lowers a convolution with what follows it; a bias of the tail replaces the op's own, which the
 /// caller has made sure is absent then.

@@ -150,20 +150,20 @@ fn matmul_integer(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![product(cx, (a, az), (b, bz))?])
 }
 
-/// A sum in i32, scaled, as the output's quantised type.
+/// A sum in i32, times the product of two scales, as the output's quantised type. The scales' product
+/// comes first, so that it is one constant: the form that products of dequantised operands take too.
 fn requantize(
     cx: &mut Cx<'_, '_>,
     sum: ValueId,
-    scales: &[ValueId],
+    scales: [ValueId; 2],
     scale: ValueId,
     zero: ValueId,
 ) -> Result<ValueId> {
     let wide = cx.elem(scale)?;
-    let mut y = cx.cast(sum, wide)?;
-    for s in scales {
-        let s = cx.cast(*s, wide)?;
-        y = cx.two(&arith::MUL, y, s)?;
-    }
+    let y = cx.cast(sum, wide)?;
+    let (a, b) = (cx.cast(scales[0], wide)?, cx.cast(scales[1], wide)?);
+    let s = cx.two(&arith::MUL, b, a)?;
+    let y = cx.two(&arith::MUL, y, s)?;
     let (scale, zero) = (scalar(cx, scale)?, scalar(cx, zero)?);
     let elem = cx.elem(zero)?;
     let attrs = attrs! { axis: 0, elem: elem };
@@ -178,7 +178,7 @@ fn qlinear_matmul(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     if cx.rank(a)? == 1 {
         a = cx.unsqueeze(a, &[1])?;
     }
-    Ok(vec![requantize(cx, sum, &[a, b], v[6], v[7])?])
+    Ok(vec![requantize(cx, sum, [a, b], v[6], v[7])?])
 }
 
 fn qlinear_conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
@@ -194,5 +194,5 @@ fn qlinear_conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     if cx.rank(w)? == 1 {
         w = cx.unsqueeze(w, &spatial)?;
     }
-    Ok(vec![requantize(cx, sum, &[x, w], v[6], v[7])?])
+    Ok(vec![requantize(cx, sum, [x, w], v[6], v[7])?])
 }

@@ -185,8 +185,9 @@ struct Parts {
     shape: Vec<Dim>,
 }
 
-/// x as it is, and its parameters spread over it.
-fn parts(b: &mut Builder, op: OpId) -> Result<Parts> {
+/// x as it is, and its parameters spread over it, the zero point in the type that `zero_in` gives for
+/// the type that is computed in. What is one number is converted before it is repeated.
+fn parts(b: &mut Builder, op: OpId, zero_in: impl Fn(Elem) -> Elem) -> Result<Parts> {
     let o = b.func.op(op);
     let (Some(x), Some(s), zero) = (o.operand(0), o.operand(1), o.operand(2)) else {
         bail!(Internal, "two operands are needed")
@@ -220,7 +221,13 @@ fn parts(b: &mut Builder, op: OpId) -> Result<Parts> {
     };
     let s = cast(b, s, wide)?;
     let scale = spread(b, s)?;
-    let zero = zero.map(|z| spread(b, z)).transpose()?;
+    let zero = match zero {
+        Some(z) => {
+            let z = cast(b, z, zero_in(wide))?;
+            Some(spread(b, z)?)
+        }
+        None => None,
+    };
     let x = b.one(&RESHAPE, [x], attrs! { shape: shape.clone() })?;
     Ok(Parts { x, scale, zero, wide, shape })
 }
@@ -251,7 +258,7 @@ fn cast(b: &mut Builder, v: ValueId, to: Elem) -> Result<ValueId> {
 }
 
 fn decompose_quantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
-    let p = parts(b, op)?;
+    let p = parts(b, op, |wide| wide)?;
     let o = b.func.op(op);
     let (saturate, y) = (o.attrs.bool("saturate"), o.result());
     let (Some(scale), to) = (o.operand(1), b.tensor(y)?) else { bail!(Internal, "no scale") };
@@ -273,7 +280,6 @@ fn decompose_quantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
         v = b.one(&arith::SELECT, [nan, zero, r], attrs! {})?;
     }
     if let Some(z) = p.zero {
-        let z = cast(b, z, p.wide)?;
         v = b.one(&arith::ADD, [v, z], attrs! {})?;
     }
     if !float || saturate {
@@ -284,19 +290,21 @@ fn decompose_quantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
 }
 
 fn decompose_dequantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
-    let p = parts(b, op)?;
+    let Some(x) = b.func.op(op).operand(0) else { bail!(Internal, "an operand is needed") };
+    let x = b.tensor(x)?.elem;
+    let big = x.is_int() && x.bits() > 16;
+    let p = parts(b, op, |wide| if big { Elem::I64 } else { wide })?;
     let to = b.tensor(b.func.op(op).result())?;
-    let x = b.tensor(p.x)?.elem;
     let v = match p.zero {
         None => cast(b, p.x, p.wide)?,
         // What a float does not hold is subtracted before it is rounded.
-        Some(z) if x.is_int() && x.bits() > 16 => {
-            let (v, z) = (cast(b, p.x, Elem::I64)?, cast(b, z, Elem::I64)?);
+        Some(z) if big => {
+            let v = cast(b, p.x, Elem::I64)?;
             let v = b.one(&arith::SUB, [v, z], attrs! {})?;
             cast(b, v, p.wide)?
         }
         Some(z) => {
-            let (v, z) = (cast(b, p.x, p.wide)?, cast(b, z, p.wide)?);
+            let v = cast(b, p.x, p.wide)?;
             b.one(&arith::SUB, [v, z], attrs! {})?
         }
     };

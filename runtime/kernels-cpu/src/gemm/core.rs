@@ -50,6 +50,47 @@ impl Panels for Packed {
     }
 }
 
+/// Signed bytes in layout i8 NR=16 KR=1 with an f32 scale for each column: the matrix is their product,
+/// rounded once.
+#[derive(Clone, Copy)]
+pub struct Scaled {
+    /// First panel.
+    pub b: *const i8,
+    /// Scale of the first column.
+    pub scale: *const f32,
+    /// Depth.
+    pub k: usize,
+}
+
+impl Panels for Scaled {
+    #[inline(always)]
+    unsafe fn panel(
+        &self,
+        k0: usize,
+        kc: usize,
+        n0: usize,
+        cols: usize,
+        buf: *mut f32,
+    ) -> (*const f32, usize) {
+        // SAFETY: `n0` is a multiple of 16 inside the matrix, whose panels are whole; there is a scale
+        // for each of its columns; `buf` has `kc × 16` elements.
+        unsafe {
+            let mut scale = [0f32; NR];
+            std::ptr::copy_nonoverlapping(self.scale.add(n0), scale.as_mut_ptr(), cols);
+            let src = self.b.add((n0 / NR * self.k + k0) * NR);
+            for p in 0..kc {
+                let q = *(src.add(p * NR) as *const [i8; NR]);
+                let mut row = [0f32; NR];
+                for j in 0..NR {
+                    row[j] = q[j] as f32 * scale[j];
+                }
+                *(buf.add(p * NR) as *mut [f32; NR]) = row;
+            }
+        }
+        (buf, NR)
+    }
+}
+
 /// A plain matrix with strides. Full panels with unit column stride are read in place when few rows
 /// use them; others are copied.
 #[derive(Clone, Copy)]

@@ -182,10 +182,11 @@ pub fn widen(byte: u8, signed: bool) -> i16 {
     if signed { byte as i8 as i16 } else { byte as i16 }
 }
 
-/// `saturate(round_even(y / scale) + zp)` as a byte; NaN gives the byte of zero.
+/// `saturate(round_even(y / scale) + zp)` as a byte; NaN gives the zero point.
 #[inline(always)]
 pub fn quantise(y: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
-    let q = (y / scale).round_ties_even() + zp;
+    let q = (y / scale).round_ties_even();
+    let q = if q.is_nan() { 0.0 } else { q } + zp;
     let q = if q < lo { lo } else { q };
     let q = if q > hi { hi } else { q };
     q as i32 as u8

@@ -1,9 +1,9 @@
-//! The f32 matrix-product kernels `matmul.f32` and `matmul.f32.packed`.
+//! The f32 matrix-product kernels `matmul.f32`, `matmul.f32.packed` and `matmul.f32.scaled`.
 //!
-//! Buffers of both: `a`, `b`, `bias`, `residual`, `callback` (a [`TileFn`] in place of an address),
-//! `c`. Missing ones are null. A matrix-vector product is the case M = 1 (weights stream once).
+//! Buffers: `a`, `b`, `bias`, `residual`, `callback` (a [`TileFn`] in place of an address), of
+//! `matmul.f32.scaled` then `scale`, and `c`. Missing ones are null. A matrix-vector product is the case M = 1 (weights stream once).
 
-use super::core::{self, Block, Grid, Packed, Strided};
+use super::core::{self, Block, Grid, Packed, Scaled, Strided};
 use super::epilogue::{Bound, Epilogue, TileFn};
 use crate::abi::OK;
 use crate::isa::{Bufs, Call, Isa, kernel};
@@ -110,14 +110,24 @@ pub unsafe fn callback(bufs: Bufs, slot: usize) -> Option<TileFn> {
     unsafe { std::mem::transmute::<*mut u8, Option<TileFn>>(bufs.get::<u8>(slot)) }
 }
 
+/// How B lies in memory.
+mod form {
+    /// Any strides.
+    pub const STRIDED: usize = 0;
+    /// Layout f32 NR=16 KR=1.
+    pub const PACKED: usize = 1;
+    /// Layout i8 NR=16 KR=1, with a scale for each column.
+    pub const SCALED: usize = 2;
+}
+
 #[inline(always)]
-unsafe fn body<I: Isa, const PACKED: bool>(s: &Matmul, call: &Call) -> i32 {
+unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
     let grid = s.grid();
     let per = grid.tasks();
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (a, b) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
-        let c = call.bufs.get::<f32>(5);
+        let c = call.bufs.get::<f32>(if FORM == form::SCALED { 6 } else { 5 });
         let residual = call.bufs.get::<f32>(3);
         for t in call.begin..call.end {
             let (batch, block) = (t / per, t % per);
@@ -143,8 +153,13 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &Matmul, call: &Call) -> i32 {
                 sizes: call.sizes.add(Matmul::LEN),
                 row_base: batch * s.m,
             };
+            if FORM == form::SCALED {
+                let (b, scale) = (b as *const i8, call.bufs.get::<f32>(5));
+                core::run::<I, _>(&g, &Scaled { b, scale, k: s.k }, true, &epi, call.scratch);
+                continue;
+            }
             let b = b.offset(batch_offset(&s.batch, &s.b_batch, batch));
-            if PACKED {
+            if FORM == form::PACKED {
                 core::run::<I, _>(&g, &Packed { b, k: s.k }, false, &epi, call.scratch);
             } else {
                 let in_place = s.m <= IN_PLACE_ROWS;
@@ -159,9 +174,14 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &Matmul, call: &Call) -> i32 {
 kernel!(MATMUL_F32 = "matmul.f32", Matmul, bufs 6,
     "f32 product of two activations with any strides. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
     check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
-    body body::<false>);
+    body body::<{ form::STRIDED }>);
 
 kernel!(MATMUL_F32_PACKED = "matmul.f32.packed", Matmul, bufs 6,
     "f32 product with B in layout f32 NR=16 KR=1. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
     check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(true), flops |s| s.flops(),
-    body body::<true>);
+    body body::<{ form::PACKED }>);
+
+kernel!(MATMUL_F32_SCALED = "matmul.f32.scaled", Matmul, bufs 7,
+    "f32 product with B as signed bytes in layout i8 NR=16 KR=1 times a scale for each column, the same B for all batches. Buffers a, b, bias, residual, callback, scale, c; sizes `Matmul`.",
+    check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
+    body body::<{ form::SCALED }>);

@@ -1,6 +1,7 @@
 //! Packed weight layouts: ISA-neutral, made once by the compiler, read by the kernels.
 //!
 //! * **f32 NR=16 KR=1**: panels `[ceil(N/16)][K][16]`; columns past N are zero.
+//! * **i8 NR=16 KR=1**: bytes in panels `[ceil(N/16)][K][16]`; columns past N are zero.
 //! * **i8 NR=16 KR=2**: bytes in panels `[ceil(N/16)][ceil(K/2)][16][2]`; the raw bytes of the
 //!   weight (signed or not is an option of the kernel), columns past N and the odd row are zero
 //!   bytes; the kernel reads no zero-padded row of an odd depth.
@@ -41,6 +42,23 @@ pub fn pack_b_f32(
                 let col = p * NR + j;
                 *v = if col < n { src[i * row_stride + col * col_stride] } else { 0.0 };
             }
+        }
+    }
+}
+
+/// Packs bytes `src[i·n + j]` of a `k × n` matrix into i8 NR=16 KR=1, which has as many elements as
+/// f32 NR=16 KR=1.
+///
+/// # Panics
+/// If `src` is not `k × n` or `dst` not [`packed_b_f32_len`] long.
+pub fn pack_b_bytes(src: &[u8], k: usize, n: usize, dst: &mut [u8]) {
+    assert_eq!((src.len(), dst.len()), (k * n, packed_b_f32_len(k, n)));
+    for (p, panel) in dst.chunks_mut((k * NR).max(1)).enumerate() {
+        let cols = (n - p * NR).min(NR);
+        for (i, row) in panel.chunks_mut(NR).enumerate() {
+            let from = i * n + p * NR;
+            row[..cols].copy_from_slice(&src[from..from + cols]);
+            row[cols..].fill(0);
         }
     }
 }

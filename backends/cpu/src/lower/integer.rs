@@ -1,0 +1,326 @@
+//! Integer products with an epilogue. The kernels' output stage is
+//! `quantise(activation(f32(sum + bias_i32) · scale + bias_f32))`, each part optional; as much of an
+//! epilogue as has this form goes into the launch, and what is left is elementwise code behind it, on
+//! what the stage gives: sums, floats or quantised bytes.
+
+use std::collections::HashMap;
+
+use silure_ir::dialects::{core, graph, kernel};
+use silure_ir::func::Op;
+use silure_ir::{
+    Attr, Attrs, Dim, Elem, Func, Num, OpId, RegionId, Result, Tensor, Type, ValueId, bail,
+};
+use silure_kernels_cpu::gemm::epilogue::activation;
+use silure_kernels_cpu::gemm::int8::{Stage, bias, out, per};
+
+use super::Lower;
+use super::anchor::activation_of;
+use super::matmul::{Requant, matmul_integer};
+use super::nn::conv_integer;
+
+/// Whether a `kernel.anchor` holds an integer product.
+pub(super) fn is(f: &Func, op: OpId) -> bool {
+    inner(f, op).is_some_and(|i| {
+        let name = f.op(i).def.name;
+        name == graph::MATMUL_INTEGER.name || name == graph::CONV_INTEGER.name
+    })
+}
+
+fn inner(f: &Func, op: OpId) -> Option<OpId> {
+    f.region(*f.op(op).regions.first()?).ops.first().copied()
+}
+
+/// Lowers an anchor for which [`is`] holds.
+pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
+    let f = &*l.b.func;
+    let Some(heavy) = inner(f, op) else { bail!(Internal, "an anchor without a product") };
+    let (o, heavy) = (f.op(op).clone(), f.op(heavy).clone());
+    let n = o.attrs.int("inputs") as usize;
+    let operands: Vec<ValueId> = o.operands().collect();
+    let (inputs, extras) = operands.split_at(n);
+    let args = f.region(o.regions[0]).args.clone();
+    let given: HashMap<ValueId, ValueId> = args.into_iter().zip(inputs.iter().copied()).collect();
+    let mut slots = [None; 4];
+    for (slot, v) in slots.iter_mut().zip(heavy.slots()) {
+        *slot = v.and_then(|v| given.get(&v).copied());
+    }
+    let maps = o.attrs.maps("maps").to_vec();
+    let shape = l.out(op, 0)?;
+    let is_matmul = heavy.def.name == graph::MATMUL_INTEGER.name;
+    let feature = if is_matmul { shape.rank() - 1 } else { 1 };
+    let place = Place { f: l.b.func, region: o.regions[1], maps: &maps, feature };
+    let mut types = Vec::new();
+    for v in extras {
+        types.push(l.t(*v)?);
+    }
+    let found = stage(&place, &types, &shape.dims);
+    let value = |l: &mut Lower, p: &Option<Part>| -> Result<Option<ValueId>> {
+        Ok(match p {
+            None => None,
+            Some(Part::Extra(i)) => Some(extras[*i]),
+            Some(Part::Number(e, n)) => Some(l.constant(Tensor::scalar(*e, *n))?),
+        })
+    };
+    let operands = [
+        None,
+        value(l, &found.scale)?,
+        value(l, &found.bias)?,
+        value(l, &found.y_scale)?,
+        value(l, &found.y_zero)?,
+    ];
+    let tail = Requant { stage: found.stage, operands, out: shape.with_elem(found.elem) };
+    let y = match is_matmul {
+        true => matmul_integer(l, slots, &tail)?,
+        false => conv_integer(l, &heavy.attrs, slots, &tail)?,
+    };
+    rest(l, y, found.end, o.regions[1], extras, maps)
+}
+
+/// What of an epilogue the output stage does.
+struct Found {
+    stage: Stage,
+    /// Type of what it gives.
+    elem: Elem,
+    scale: Option<Part>,
+    bias: Option<Part>,
+    y_scale: Option<Part>,
+    y_zero: Option<Part>,
+    /// The value of the region that it gives.
+    end: ValueId,
+}
+
+/// An operand of the stage.
+#[derive(Clone, Copy)]
+enum Part {
+    /// An operand of the epilogue.
+    Extra(usize),
+    /// A number of the region.
+    Number(Elem, Num),
+}
+
+/// An epilogue region and how its operands are read.
+struct Place<'a> {
+    f: &'a Func,
+    region: RegionId,
+    maps: &'a [Vec<i64>],
+    feature: usize,
+}
+
+impl Place<'_> {
+    /// The only user of a value in the region.
+    fn only(&self, v: ValueId) -> Option<&Op> {
+        match *self.f.uses(v) {
+            [u] => Some(self.f.op(u)),
+            _ => None,
+        }
+    }
+
+    /// The other operand of a commutative op.
+    fn other(&self, o: &Op, v: ValueId) -> Option<ValueId> {
+        let all: Vec<ValueId> = o.operands().collect();
+        match *all.as_slice() {
+            [a, b] if a == v && b != v => Some(b),
+            [a, b] if b == v && a != v => Some(a),
+            _ => None,
+        }
+    }
+
+    fn number(&self, v: ValueId) -> Option<Num> {
+        core::constant_of(self.f, v).filter(|t| t.len() == 1).map(|t| t.get(0))
+    }
+
+    /// A number, or an operand of one element.
+    fn one(&self, v: ValueId, types: &[silure_ir::TensorType]) -> Option<Part> {
+        if let Some(n) = self.number(v) {
+            return Some(Part::Number(self.f.ty(v).elem()?, n));
+        }
+        let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
+        (types[i].count() == Dim::Const(1)).then_some(Part::Extra(i))
+    }
+
+    /// An operand with one element per output feature, laid out densely.
+    fn line(&self, v: ValueId, types: &[silure_ir::TensorType], dims: &[Dim]) -> Option<Part> {
+        let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
+        let alone = self.maps[i]
+            .iter()
+            .zip(&types[i].dims)
+            .all(|(a, d)| *a == self.feature as i64 || *d == Dim::Const(1));
+        (alone && types[i].count() == dims[self.feature]).then_some(Part::Extra(i))
+    }
+}
+
+/// The longest beginning of an epilogue that the stage does.
+fn stage(p: &Place, types: &[silure_ir::TensorType], dims: &[Dim]) -> Found {
+    let sums = p.f.region(p.region).args[0];
+    let mut c = Found {
+        stage: Stage::SUMS,
+        elem: Elem::I32,
+        scale: None,
+        bias: None,
+        y_scale: None,
+        y_zero: None,
+        end: sums,
+    };
+    // Each step either extends the stage or leaves it as it was.
+    let _ = (|| {
+        let mut o = p.only(c.end)?;
+        let mut at = c.end;
+        let (mut bias_kind, mut bias_part) = (bias::NONE, None);
+        if o.def.name == "arith.add" {
+            bias_part = Some(p.line(p.other(o, at)?, types, dims)?);
+            bias_kind = bias::I32;
+            at = o.result();
+            o = p.only(at)?;
+        }
+        if o.def.name != "arith.cast" || o.attrs.elem("to") != Some(Elem::F32) {
+            return None;
+        }
+        at = o.result();
+        o = p.only(at)?;
+        if o.def.name != "arith.mul" {
+            return None;
+        }
+        let by = p.other(o, at)?;
+        let (scale, kind) = match p.one(by, types) {
+            Some(s) => (s, per::TENSOR),
+            None => (p.line(by, types, dims)?, per::AXIS),
+        };
+        (c.stage.bias, c.bias) = (bias_kind, bias_part);
+        (c.stage.b_scale, c.scale) = (kind, Some(scale));
+        (c.stage.out, c.elem, c.end) = (out::F32, Elem::F32, o.result());
+        if c.stage.bias == bias::NONE
+            && let Some(o) = p.only(c.end)
+            && o.def.name == "arith.add"
+            && let Some(b) = p.other(o, c.end).and_then(|v| p.line(v, types, dims))
+        {
+            (c.stage.bias, c.bias, c.end) = (bias::F32, Some(b), o.result());
+        }
+        if let Some(o) = p.only(c.end)
+            && let Some((code, p0, p1)) = activation_of(o)
+        {
+            (c.stage.activation, c.stage.p0, c.stage.p1) = (code, p0, p1);
+            c.end = o.result();
+        }
+        if let Some(q) = quantised(p, c.end, types) {
+            c.stage.out = if q.elem == Elem::I8 { out::I8 } else { out::U8 };
+            (c.elem, c.y_scale, c.y_zero, c.end) = (q.elem, Some(q.scale), q.zero, q.end);
+        }
+        Some(())
+    })();
+    debug_assert!(c.stage.activation < activation::COUNT);
+    c
+}
+
+/// A quantisation in a region.
+struct Quantised {
+    elem: Elem,
+    scale: Part,
+    zero: Option<Part>,
+    end: ValueId,
+}
+
+/// Matches the parts of `graph.quantize` to bytes that begin at a value.
+fn quantised(p: &Place, x: ValueId, types: &[silure_ir::TensorType]) -> Option<Quantised> {
+    let f = p.f;
+    let o = p.only(x)?;
+    let by = p.other(o, x)?;
+    let scale = match (o.def.name, p.one(by, types)?) {
+        ("arith.div", s) if o.operand(0) == Some(x) => s,
+        // A division by a power of two, written as the product that is equal to it.
+        ("arith.mul", Part::Number(e, n)) if (n.f().to_bits() << 12) == 0 && n.f() > 0.0 => {
+            let s = 1.0 / n.f();
+            (e.decode(e.encode(s)) == s).then_some(Part::Number(e, Num::F(s)))?
+        }
+        _ => return None,
+    };
+    let v = o.result();
+    let &[a, b] = f.uses(v) else { return None };
+    let (nan, round) = if f.op(a).def.name == "arith.is_nan" { (a, b) } else { (b, a) };
+    let (nan, round) = (f.op(nan), f.op(round));
+    if nan.def.name != "arith.is_nan" || round.def.name != "arith.round" {
+        return None;
+    }
+    let select = p.only(nan.result())?;
+    let zero = p.number(select.operand(1)?)?.f();
+    if select.def.name != "arith.select"
+        || select.operand(0) != Some(nan.result())
+        || select.operand(2) != Some(round.result())
+        || p.only(round.result())?.result() != select.result()
+        || zero != 0.0
+    {
+        return None;
+    }
+    let (mut at, mut o) = (select.result(), p.only(select.result())?);
+    let mut zero = None;
+    if o.def.name == "arith.add" {
+        zero = Some(p.number(p.other(o, at)?)?.f());
+        at = o.result();
+        o = p.only(at)?;
+    }
+    let bounds = (o.attrs.float("lo"), o.attrs.float("hi"));
+    if o.def.name != "arith.clip" {
+        return None;
+    }
+    let o = p.only(o.result())?;
+    let elem = o.attrs.elem("to").filter(|e| matches!(e, Elem::U8 | Elem::I8))?;
+    let (lo, hi) = elem.range();
+    let whole = |z: f64| z.fract() == 0.0 && (lo..=hi).contains(&z);
+    if o.def.name != "arith.cast" || bounds != (lo, hi) || !zero.is_none_or(whole) {
+        return None;
+    }
+    let zero = zero.map(|z| Part::Number(elem, Num::I(z as i128)));
+    Some(Quantised { elem, scale, zero, end: o.result() })
+}
+
+/// What the stage leaves of an epilogue, as a loop over what it gives.
+fn rest(
+    l: &mut Lower,
+    y: ValueId,
+    end: ValueId,
+    region: RegionId,
+    extras: &[ValueId],
+    maps: Vec<Vec<i64>>,
+) -> Result<ValueId> {
+    let f = &*l.b.func;
+    let (args, ops) = (f.region(region).args.clone(), f.region(region).ops.clone());
+    let Some(&last) = ops.last() else { bail!(Internal, "an epilogue without a result") };
+    if f.op(last).operand(0) == Some(end) {
+        return Ok(y);
+    }
+    // The ops that the result still needs, and the operands that they read.
+    let mut needed = vec![last];
+    let mut read = vec![false; extras.len()];
+    let mut at = 0;
+    while at < needed.len() {
+        for v in f.op(needed[at]).operands().filter(|v| *v != end) {
+            if let Some(i) = args[1..].iter().position(|a| *a == v) {
+                read[i] = true;
+            }
+            if let Some(d) = f.def_op(v).filter(|d| !needed.contains(d)) {
+                needed.push(d);
+            }
+        }
+        at += 1;
+    }
+    let whole = l.t(y)?;
+    let kept: Vec<usize> = (0..extras.len()).filter(|i| read[*i]).collect();
+    let mut all = vec![(0..whole.rank() as i64).collect::<Vec<_>>()];
+    all.extend(kept.iter().map(|i| maps[*i].clone()));
+    let operands: Vec<Option<ValueId>> =
+        std::iter::once(y).chain(kept.iter().map(|i| extras[*i])).map(Some).collect();
+    let mut types = vec![Type::Scalar(whole.elem)];
+    types.extend(kept.iter().map(|i| l.b.func.ty(args[i + 1]).clone()));
+    let body = l.b.nested(&types, |b, new| {
+        let mut known: HashMap<ValueId, ValueId> = HashMap::from([(end, new[0])]);
+        known.extend(kept.iter().zip(&new[1..]).map(|(i, v)| (args[i + 1], *v)));
+        for op in ops.into_iter().filter(|o| needed.contains(o)) {
+            let c = b.func.clone_op(None, op, &mut known);
+            let r = b.region();
+            b.func.append(c, r);
+        }
+        Ok(())
+    })?;
+    let attrs = Attrs::new().with("shape", whole.dims).with("maps", Attr::Maps(all));
+    let op = l.b.build(&kernel::MAP, &operands, attrs, &[body], &[])?;
+    Ok(l.b.func.op(op).result())
+}
