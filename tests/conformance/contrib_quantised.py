@@ -192,7 +192,7 @@ class Quantised:
         self.case("dequantize_linear_int32", "DequantizeLinear", [self.rng.integers(-9999, 9999, (3, 4)).astype(np.int32), F(0.01)])
         for t in (ml_dtypes.int4, ml_dtypes.uint4):
             name = np.dtype(t).name
-            q, z = self.ints(t, 5, 7) if False else self.rng.integers(0, 8, (5, 7)).astype(t), np.array(3).astype(t)
+            q, z = self.rng.integers(0, 8, (5, 7)).astype(t), np.array(3).astype(t)
             self.case(f"dequantize_linear_{name}", "DequantizeLinear", [q, F(0.3), z], known=(0, 1, 2))
             self.case(f"dequantize_linear_{name}_axis", "DequantizeLinear", [q, self.scales(7), np.zeros(7, t)], axis=1, known=(0, 1, 2))
 
@@ -282,9 +282,13 @@ class Quantised:
                               known=(1, 2, 3), **loose, **attrs)
                     half = [v.astype(np.float16) for v in (a, s)]
                     self.case(f"{name}_f16", "MatMulNBits", [half[0], b, half[1], packed], known=(1, 2, 3), rtol=4e-3, atol=2e-2, **attrs)
-                    if k % block == 0:
+                    if bits == 4 and k % block == 0:
                         groups = np.repeat(np.arange(blocks)[::-1], block).astype(np.int32)
-                        self.case(f"{name}_groups", "MatMulNBits", [a, b, s, packed, groups], known=(1, 2, 3, 4), **loose, **attrs)
+                        self.case(f"{name}_groups", "MatMulNBits", [a, b, s, None, groups], known=(1, 2, 4), **loose, **attrs)
+                        mixed = self.rng.integers(0, blocks, k).astype(np.int32)
+                        self.case(f"{name}_groups_mixed", "MatMulNBits", [a, b, s, None, mixed], known=(1, 2, 4), **loose, **attrs)
+                        self.case(f"{name}_groups_float", "MatMulNBits", [a, b, s, self.f32(n, blocks, scale=9), groups],
+                                  known=(1, 2, 3, 4), **loose, **attrs)
         # Large enough to be a weight of its own in the engine.
         k, n, block = 512, 320, 32
         b, s = self.ints(np.uint8, n, k // block, block // 2), self.scales((n, k // block), 0.05)

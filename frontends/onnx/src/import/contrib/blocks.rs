@@ -232,7 +232,16 @@ fn matmul_nbits(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let middle = 1 << (bits - 1);
     let w = match cx.maybe(n, 4)? {
         None => cx.dequantised_blocks(q, scale, zero, middle, (1, block))?,
-        Some(group) => regrouped(cx, q, (scale, zero, middle), group, blocks * block)?,
+        // The runtime's own answers to the rest of the combinations leave out the zero points.
+        Some(group) if bits == 4 && zero.is_none_or(|z| cx.elem(z).is_ok_and(Elem::is_float)) => {
+            regrouped(cx, q, (scale, zero, middle), group, blocks * block)?
+        }
+        Some(_) => {
+            return Err(cx
+                .unsupported("groups of elements with these weights")
+                .needed("4 bits, and zero points that are floats or absent")
+                .present(format!("{bits} bits")));
+        }
     };
     let w = cx.first(w, 1, Dim::Const(k))?;
     let w = cx.transpose(w, &[1, 0])?;

@@ -238,11 +238,11 @@ fn step(
     Ok((cx.two(&arith::MUL, output, y)?, c))
 }
 
-/// Activation `i` of a clipped value.
+/// Activation `i` of a value, which is clipped unless it is the cell.
 fn act(cx: &mut Cx<'_, '_>, l: &Layer, i: usize, x: ValueId) -> Result<ValueId> {
     let x = match l.clip {
-        Some(c) => cx.one(&arith::CLIP, &[x], attrs! { lo: -c, hi: c })?,
-        None => x,
+        Some(c) if i < 2 => cx.one(&arith::CLIP, &[x], attrs! { lo: -c, hi: c })?,
+        _ => x,
     };
     let def = match l.act[i].to_ascii_lowercase().as_str() {
         "sigmoid" => &arith::SIGMOID,
