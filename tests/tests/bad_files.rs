@@ -13,6 +13,8 @@ mod nesting;
 mod operators;
 #[path = "bad_files/programs.rs"]
 mod programs;
+#[path = "bad_files/quantised.rs"]
+mod quantised;
 #[path = "bad_files/structure.rs"]
 mod structure;
 
