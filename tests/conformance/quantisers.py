@@ -4,7 +4,7 @@
 
 A convolutional network, recurrent layers and a transformer's block are quantised dynamically, statically in
 operators (QOperator) and with quantise/dequantise pairs that its optimiser then fuses, and to blocks of 4 and
-8 bits. Needs onnxruntime with its quantisation tools.
+8 bits. Needs onnxruntime with its quantisation tools; what these need and is not installed is said and left out.
 """
 import argparse
 import json
@@ -18,7 +18,6 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as q
-from onnxruntime.quantization import matmul_bnb4_quantizer, matmul_nbits_quantizer
 
 logging.disable(logging.WARNING)
 ort.set_default_logger_severity(4)
@@ -168,6 +167,8 @@ def static(model, feeds, form, types, **more):
 
 
 def blocks(model, _, bits, symmetric):
+    from onnxruntime.quantization import matmul_nbits_quantizer  # needs onnx_ir
+
     algorithm = matmul_nbits_quantizer.DefaultWeightOnlyQuantConfig(
         block_size=16, is_symmetric=symmetric, bits=bits, op_types_to_quantize=("MatMul", "Gather") if bits == 4 else ("MatMul",),
         quant_axes=(("MatMul", 0), ("Gather", 1)))
@@ -177,6 +178,8 @@ def blocks(model, _, bits, symmetric):
 
 
 def bnb4(model, _, kind):
+    from onnxruntime.quantization import matmul_bnb4_quantizer
+
     m = matmul_bnb4_quantizer.MatMulBnb4Quantizer(model, kind, 16)
     m.process()
     return m.model.model

@@ -65,8 +65,7 @@ fn random(&(op, operands, ints_of): &(&str, &str, &str), r: &mut Random) -> Mode
             _ => pick(r, &[rank, rank, rank, 1, 2, 3]),
         };
         let small = matches!(kind, 's' | 'z') && r.below(3) > 0;
-        let dims: Vec<&str> =
-            (0..rank).map(|_| if small { "1" } else { pick(r, DIMS) }).collect();
+        let dims: Vec<&str> = (0..rank).map(|_| if small { "1" } else { pick(r, DIMS) }).collect();
         if elem == F32 && dims.iter().all(|d| *d == "1") && r.below(2) == 0 {
             let v = pick(r, &[0.5f32, 0.0, -1.0, f32::NAN, f32::INFINITY, 1e-38]);
             inits.push(f32s(&name, &vec![1; rank], &[v]));
@@ -104,10 +103,8 @@ fn random(&(op, operands, ints_of): &(&str, &str, &str), r: &mut Random) -> Mode
         g = init(g, t);
     }
     let mut m = model(g);
-    let opset = |domain: &str, v| OperatorSetIdProto {
-        domain: Some(domain.into()),
-        version: Some(v),
-    };
+    let opset =
+        |domain: &str, v| OperatorSetIdProto { domain: Some(domain.into()), version: Some(v) };
     m.opset_import = vec![opset("", 17), opset("com.microsoft", 1)];
     m
 }

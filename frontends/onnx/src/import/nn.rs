@@ -227,11 +227,7 @@ fn conv_transpose(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 
 /// `kernel_shape` of a pooling node whose operand is x: x with negative pads cut off, and the window's
 /// attributes.
-pub(super) fn pooled(
-    cx: &mut Cx<'_, '_>,
-    n: &Node<'_>,
-    x: ValueId,
-) -> Result<(ValueId, Attrs)> {
+pub(super) fn pooled(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId) -> Result<(ValueId, Attrs)> {
     let rank = cx.rank(x)?;
     let Some(kernel) = cx.ints(n, "kernel_shape")? else {
         return Err(cx.wrong("attribute `kernel_shape` is missing"));

@@ -46,7 +46,8 @@ impl Cx<'_, '_> {
 
     /// Operands of that number: a right operand, its scale and its zero point.
     pub(super) fn columns(&mut self, n: &Node<'_>, at: [usize; 3]) -> Result<Columns> {
-        let (x, scale, zero) = (self.input(n, at[0])?, self.input(n, at[1])?, self.maybe(n, at[2])?);
+        let (x, scale, zero) =
+            (self.input(n, at[0])?, self.input(n, at[1])?, self.maybe(n, at[2])?);
         self.typed(x, &[Elem::U8, Elem::I8], "a quantised tensor")?;
         self.typed(scale, &[Elem::F32], "a scale")?;
         let scale = self.per_channel(scale)?;
