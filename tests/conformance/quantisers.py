@@ -139,16 +139,17 @@ def fresh(v):
     return a.astype(np.float32) if a.dtype.kind == "f" else a
 
 
-def optimised(model):
-    """The model as the runtime's optimiser writes it, before anything that only its own machine reads."""
+def optimised(model, level=ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED):
+    """The model as the runtime's optimiser writes it."""
     with tempfile.TemporaryDirectory() as d:
         o = ort.SessionOptions()
-        o.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        o.graph_optimization_level = level
         o.optimized_model_filepath = f"{d}/m.onnx"
         o.log_severity_level = 4
         # Products with weights in blocks compute in floats.
         o.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-        ort.InferenceSession(model.SerializeToString(), o, ["CPUExecutionProvider"])
+        # Layouts of only one machine stay out.
+        ort.InferenceSession(model.SerializeToString(), o, ["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"])
         return onnx.load(o.optimized_model_filepath)
 
 
@@ -196,7 +197,11 @@ def ways():
         for each in (False, True):
             name = f"_{t[0]}_{t[1]}{'_each' if each else ''}"
             o, p = q.QuantFormat.QOperator, q.QuantFormat.QDQ
+            every = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
             yield "operators" + name, lambda m, f, t=t, e=each, o=o: static(m, f, o, t, per_channel=e)
+            # Channels go last there.
+            yield "operators_fused" + name, lambda m, f, t=t, e=each, o=o: optimised(static(m, f, o, t, per_channel=e), every)
+            yield "pairs_all" + name, lambda m, f, t=t, e=each, p=p: optimised(static(m, f, p, t, per_channel=e), every)
             yield "pairs" + name, lambda m, f, t=t, e=each, p=p: static(m, f, p, t, per_channel=e)
             yield "pairs_fused" + name, lambda m, f, t=t, e=each, p=p: optimised(static(m, f, p, t, per_channel=e))
     for bits in (4, 8):
