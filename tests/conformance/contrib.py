@@ -17,6 +17,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from contrib_blocks import Blocks
 from contrib_quantised import Quantised
 
 MS = "com.microsoft"
@@ -325,7 +326,7 @@ def main():
     RNG = np.random.default_rng(a.seed)
     shutil.rmtree(a.root, ignore_errors=True)
     for group in [activations, products, norms, attention, multi_head, group_query, rotary, rest,
-                  *Quantised(case, RNG).groups()]:
+                  *Quantised(case, RNG).groups(), *Blocks(case, RNG).groups()]:
         group()
     index, refused = {"onnx": f"runtime {ort.__version__}", "cases": {}}, []
     write(a.root, index, refused)

@@ -6,6 +6,7 @@ A convolutional network, recurrent layers and a transformer's block are quantise
 operators (QOperator) and with quantise/dequantise pairs that its optimiser then fuses, and to blocks of 4 and
 8 bits. Needs onnxruntime with its quantisation tools; what these need and is not installed is said and left out.
 """
+
 import argparse
 import json
 import logging
@@ -70,7 +71,9 @@ def cnn(rng):
 def lstm(rng):
     b = Builder(rng)
     bias = b.weight(2, 64, scale=0.1)
-    y, h, c = b.op("LSTM", "x", b.weight(2, 32, 12), b.weight(2, 32, 8), bias, outputs=3, direction="bidirectional", hidden_size=8)
+    y, h, c = b.op(
+        "LSTM", "x", b.weight(2, 32, 12), b.weight(2, 32, 8), bias, outputs=3, direction="bidirectional", hidden_size=8
+    )
     y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.const(np.array([0, 0, 16])))
     y, _, _ = b.op("LSTM", y, b.weight(1, 32, 16), b.weight(1, 32, 8), outputs=3, hidden_size=8)
     y = b.op("MatMul", b.op("Squeeze", y, b.const(np.array([1]))), b.weight(8, 5))
@@ -109,15 +112,24 @@ def fused(rng, heads=4, size=32, words=64):
     ones, zeros = b.const(np.ones(size, np.float32)), b.const(np.zeros(size, np.float32))
     tables = [b.weight(words, size, scale=1.0), b.weight(16, size, scale=1.0), b.weight(2, size, scale=1.0)]
     x, mask = b.op("EmbedLayerNormalization", "ids", "kinds", *tables, ones, zeros, "mask", outputs=2, domain=MS)
-    y = b.op("Attention", x, b.weight(size, 3 * size, scale=size**-0.5), b.weight(3 * size, scale=0.1), mask, num_heads=heads,
-             domain=MS)
+    y = b.op(
+        "Attention",
+        x,
+        b.weight(size, 3 * size, scale=size**-0.5),
+        b.weight(3 * size, scale=0.1),
+        mask,
+        num_heads=heads,
+        domain=MS,
+    )
     y = b.op("MatMul", y, b.weight(size, size, scale=size**-0.5))
     x = b.op("SkipLayerNormalization", x, y, ones, zeros, b.weight(size, scale=0.1), domain=MS)
     h = b.op("BiasGelu", b.op("MatMul", x, b.weight(size, 64, scale=size**-0.5)), b.weight(64, scale=0.1), domain=MS)
     h = b.op("MatMul", h, b.weight(64, size, scale=0.125))
     x = b.op("SkipLayerNormalization", x, h, ones, zeros, b.weight(size, scale=0.1), domain=MS)
-    inputs = {n: (lambda shape, k=k: rng.integers(0, k, shape).astype(np.int32), (2, 7)) for n, k in
-              [("ids", words), ("kinds", 2), ("mask", 2)]}
+    inputs = {
+        n: (lambda shape, k=k: rng.integers(0, k, shape).astype(np.int32), (2, 7))
+        for n, k in [("ids", words), ("kinds", 2), ("mask", 2)]
+    }
     inputs["mask"] = (lambda shape: np.tile(np.arange(7) < 5, (2, 1)).astype(np.int32), (2, 7))
     m = b.model([(n, TensorProto.INT32, ["n", "s"]) for n in inputs], [(x, ["n", "s", size])])
     m.opset_import.append(helper.make_opsetid(MS, 1))
@@ -149,7 +161,9 @@ def optimised(model, level=ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED):
         # Products with weights in blocks compute in floats.
         o.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         # Layouts of only one machine stay out.
-        ort.InferenceSession(model.SerializeToString(), o, ["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"])
+        ort.InferenceSession(
+            model.SerializeToString(), o, ["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
+        )
         return onnx.load(o.optimized_model_filepath)
 
 
@@ -162,8 +176,16 @@ def dynamic(model, _, **more):
 def static(model, feeds, form, types, **more):
     with tempfile.TemporaryDirectory() as d:
         onnx.save(model, f"{d}/m.onnx")
-        q.quantize_static(f"{d}/m.onnx", f"{d}/q.onnx", Reader(feeds), quant_format=form, activation_type=types[0],
-                          weight_type=types[1], extra_options={"ForceQuantizeNoInputCheck": True, "DefaultTensorType": F}, **more)
+        q.quantize_static(
+            f"{d}/m.onnx",
+            f"{d}/q.onnx",
+            Reader(feeds),
+            quant_format=form,
+            activation_type=types[0],
+            weight_type=types[1],
+            extra_options={"ForceQuantizeNoInputCheck": True, "DefaultTensorType": F},
+            **more,
+        )
         return onnx.load(f"{d}/q.onnx")
 
 
@@ -171,8 +193,12 @@ def blocks(model, _, bits, symmetric):
     from onnxruntime.quantization import matmul_nbits_quantizer  # needs onnx_ir
 
     algorithm = matmul_nbits_quantizer.DefaultWeightOnlyQuantConfig(
-        block_size=16, is_symmetric=symmetric, bits=bits, op_types_to_quantize=("MatMul", "Gather") if bits == 4 else ("MatMul",),
-        quant_axes=(("MatMul", 0), ("Gather", 1)))
+        block_size=16,
+        is_symmetric=symmetric,
+        bits=bits,
+        op_types_to_quantize=("MatMul", "Gather") if bits == 4 else ("MatMul",),
+        quant_axes=(("MatMul", 0), ("Gather", 1)),
+    )
     m = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, algo_config=algorithm)
     m.process()
     return m.model.model
@@ -200,7 +226,9 @@ def ways():
             every = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
             yield "operators" + name, lambda m, f, t=t, e=each, o=o: static(m, f, o, t, per_channel=e)
             # Channels go last there.
-            yield "operators_fused" + name, lambda m, f, t=t, e=each, o=o: optimised(static(m, f, o, t, per_channel=e), every)
+            yield "operators_fused" + name, lambda m, f, t=t, e=each, o=o: optimised(
+                static(m, f, o, t, per_channel=e), every
+            )
             yield "pairs_all" + name, lambda m, f, t=t, e=each, p=p: optimised(static(m, f, p, t, per_channel=e), every)
             yield "pairs" + name, lambda m, f, t=t, e=each, p=p: static(m, f, p, t, per_channel=e)
             yield "pairs_fused" + name, lambda m, f, t=t, e=each, p=p: optimised(static(m, f, p, t, per_channel=e))
@@ -241,7 +269,9 @@ def main():
             for kind, arrays in [("in", [values[i.name] for i in session.get_inputs()]), ("out", have)]:
                 for i, v in enumerate(arrays):
                     np.save(folder / "set0" / f"{kind}_{i}.npy", v)
-                    types[kind + "puts"].append(["tensor", TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(v.dtype))])
+                    types[kind + "puts"].append(
+                        ["tensor", TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(v.dtype))]
+                    )
             # A float that differs in its last bit may be quantised to the next number: with pairs, whose
             # operators compute in floats, the result may be two units of 1 / 256 away.
             atol = 0.008 if "pairs" in way else 1e-4
