@@ -17,6 +17,9 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from contrib_blocks import Blocks
+from contrib_quantised import Quantised
+
 MS = "com.microsoft"
 RNG = np.random.default_rng(0)
 CASES = []
@@ -30,6 +33,7 @@ def case(name, op, inputs, outputs=1, dims=None, domain=MS, known=(), rtol=2e-4,
     """`inputs` is a list of arrays and None; `dims` maps sizes to symbols; inputs whose number is in
     `known` are initializers; an output may be skipped by giving `outputs` as a list of flags."""
     wanted = [True] * outputs if isinstance(outputs, int) else outputs
+    inputs = [None if v is None else np.asarray(v) for v in inputs]
     CASES.append((name, op, inputs, wanted, dims, domain, known, rtol, atol, attrs))
 
 
@@ -50,13 +54,15 @@ def model(op, inputs, wanted, dims, domain, known, attrs):
     node = helper.make_node(op, names, outs, domain=domain, **attrs)
     graph = helper.make_graph([node], "contrib", infos, results, inits)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 def run(data, feeds):
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    # Some operators quantise what each thread has on its own.
+    options.intra_op_num_threads = 1
     return ort.InferenceSession(data, options, ["CPUExecutionProvider"]).run(None, feeds)
 
 
@@ -319,7 +325,8 @@ def main():
     a = p.parse_args()
     RNG = np.random.default_rng(a.seed)
     shutil.rmtree(a.root, ignore_errors=True)
-    for group in [activations, products, norms, attention, multi_head, group_query, rotary, rest]:
+    for group in [activations, products, norms, attention, multi_head, group_query, rotary, rest,
+                  *Quantised(case, RNG).groups(), *Blocks(case, RNG).groups()]:
         group()
     index, refused = {"onnx": f"runtime {ort.__version__}", "cases": {}}, []
     write(a.root, index, refused)

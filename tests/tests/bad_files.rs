@@ -13,6 +13,8 @@ mod nesting;
 mod operators;
 #[path = "bad_files/programs.rs"]
 mod programs;
+#[path = "bad_files/quantised.rs"]
+mod quantised;
 #[path = "bad_files/seeds.rs"]
 mod seeds;
 #[path = "bad_files/structure.rs"]

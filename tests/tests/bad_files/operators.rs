@@ -44,6 +44,14 @@ const INTS: &[&str] = &[
     "stash_type",
     "num_scan_inputs",
     "output_datatype",
+    "bits",
+    "K",
+    "N",
+    "opset",
+    "channels_last",
+    "quantize_axis",
+    "gather_axis",
+    "quant_type",
 ];
 const LISTS: &[&str] = &[
     "axes",

@@ -86,16 +86,12 @@ impl Encoder<'_, '_, '_> {
         }
     }
 
-    /// The bytes of a tensor value.
+    /// The bytes of a tensor value; elements smaller than a byte take a byte each.
     pub(super) fn bytes(&mut self, v: ValueId) -> Result<Val> {
         let t = self.tensor(v)?;
-        let (count, bits) = (t.count(), t.elem.bits() as i64);
+        let (count, cell) = (t.count(), t.elem.cell_bytes() as i64);
         let n = self.dim(&count)?;
-        if bits % 8 == 0 {
-            return Ok(self.e.mul(n, bits / 8));
-        }
-        let n = self.e.mul(n, bits);
-        Ok(self.e.bin(BinOp::CeilDiv, n, 8))
+        Ok(self.e.mul(n, cell))
     }
 
     /// 1 where every guard holds.

@@ -225,9 +225,9 @@ fn conv_transpose(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     cx.ops("graph.conv_transpose", &[Some(x), Some(w), bias], attrs)
 }
 
-/// `kernel_shape` of a pooling node, x with negative pads cut off, and the window's attributes.
-fn pooled(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<(ValueId, Attrs)> {
-    let x = cx.input(n, 0)?;
+/// `kernel_shape` of a pooling node whose operand is x: x with negative pads cut off, and the window's
+/// attributes.
+pub(super) fn pooled(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId) -> Result<(ValueId, Attrs)> {
     let rank = cx.rank(x)?;
     let Some(kernel) = cx.ints(n, "kernel_shape")? else {
         return Err(cx.wrong("attribute `kernel_shape` is missing"));
@@ -247,7 +247,10 @@ fn pooled(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<(ValueId, Attrs)> {
 
 fn max_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let column = cx.flag_or(n, "storage_order", false)?;
-    let (x, attrs) = pooled(cx, n)?;
+    let (x, attrs) = {
+        let x = cx.input(n, 0)?;
+        pooled(cx, n, x)?
+    };
     let indices = cx.wants(n, 1);
     let attrs = attrs.with("indices", indices).with("column_major", column && indices);
     cx.ops("graph.max_pool", &[Some(x)], attrs)
@@ -255,7 +258,10 @@ fn max_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 
 fn average_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let padding = cx.flag_or(n, "count_include_pad", false)?;
-    let (x, attrs) = pooled(cx, n)?;
+    let (x, attrs) = {
+        let x = cx.input(n, 0)?;
+        pooled(cx, n, x)?
+    };
     Ok(vec![cx.op("graph.average_pool", &[x], attrs.with("count_include_pad", padding))?])
 }
 
@@ -272,7 +278,10 @@ fn exponent(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<i64> {
 
 fn lp_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let p = exponent(cx, n)?;
-    let (x, attrs) = pooled(cx, n)?;
+    let (x, attrs) = {
+        let x = cx.input(n, 0)?;
+        pooled(cx, n, x)?
+    };
     Ok(vec![cx.op("graph.lp_pool", &[x], attrs.with("p", p))?])
 }
 

@@ -74,7 +74,7 @@ fn parameters(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Parameters> {
     Ok(Parameters { x, scale, zero, axis: axis as i64, block })
 }
 
-fn quantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn quantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let saturate = cx.flag_or(n, "saturate", true)?;
     let precision = match cx.int_or(n, "precision", 0)? {
         0 => None,
@@ -100,7 +100,7 @@ fn quantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     cx.ops("graph.quantize", &[Some(p.x), Some(p.scale), p.zero], attrs)
 }
 
-fn dequantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+pub(super) fn dequantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let elem = match cx.int_or(n, "output_dtype", 0)? {
         0 => None,
         _ => cx.elem_attr(n, "output_dtype")?,
@@ -127,7 +127,7 @@ fn dynamic(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 }
 
 /// The i32 product of two 8-bit operands with their zero points.
-fn product(
+pub(super) fn product(
     cx: &mut Cx<'_, '_>,
     (a, az): (ValueId, Option<ValueId>),
     (b, bz): (ValueId, Option<ValueId>),

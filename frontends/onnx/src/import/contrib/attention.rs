@@ -138,21 +138,40 @@ fn attend(
     Ok((cx.join_heads(y)?, Some(x)))
 }
 
+/// Checks the shapes of an input and of the weights of queries, keys and values.
+pub(super) fn check_weights(cx: &Cx<'_, '_>, x: ValueId, w: ValueId) -> Result<()> {
+    if cx.rank(x)? == 3 && cx.rank(w)? == 2 {
+        return Ok(());
+    }
+    Err(cx
+        .wrong("the operands of an attention do not fit")
+        .needed("an input [batch, sequence, size] and weights [size, sizes]")
+        .present(format!("{} and {}", cx.ty(x)?, cx.ty(w)?)))
+}
+
 fn attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let sizes = cx.ints(n, "qkv_hidden_sizes")?;
+    let (x, w, b) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
+    check_weights(cx, x, w)?;
+    let all = cx.matmul(x, w)?;
+    let all = cx.biased(all, b)?;
+    of_packed(cx, n, all, sizes, [Some(3), Some(4), Some(5)])
+}
+
+/// The attention of a node, given queries, keys and values side by side (of these sizes, or of one);
+/// then the numbers of the operands that are the mask, the past and what is added to the scores.
+pub(super) fn of_packed(
+    cx: &mut Cx<'_, '_>,
+    n: &Node<'_>,
+    all: ValueId,
+    sizes: Option<Vec<i64>>,
+    [mask, past, bias]: [Option<usize>; 3],
+) -> Result<Vec<ValueId>> {
     let c = common(cx, n)?;
     cx.only(n, "do_rotary", 0)?;
     cx.only(n, "past_present_share_buffer", 0)?;
     cx.ignore("rotary_embedding_dim");
-    let sizes = cx.ints(n, "qkv_hidden_sizes")?;
-    let (x, w, b) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
-    if cx.rank(x)? != 3 || cx.rank(w)? != 2 {
-        return Err(cx
-            .wrong("the operands of an attention do not fit")
-            .needed("an input [batch, sequence, size] and weights [size, sizes]")
-            .present(format!("{} and {}", cx.ty(x)?, cx.ty(w)?)));
-    }
-    let all = cx.matmul(x, w)?;
-    let all = cx.biased(all, b)?;
+    let operand = |cx: &Cx<'_, '_>, i: Option<usize>| i.map_or(Ok(None), |i| cx.maybe(n, i));
     let total = cx.dims(all)?[2].clone();
     let sizes: Vec<Dim> = match sizes {
         Some(s) => s.into_iter().map(Dim::Const).collect(),
@@ -170,7 +189,7 @@ fn attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         *v = cx.split_heads(*v, c.heads)?;
     }
     let (mut k, mut v, mut length) = (x[1], x[2], Dim::Const(0));
-    if let Some(past) = cx.maybe(n, 4)? {
+    if let Some(past) = operand(cx, past)? {
         let mut past = past;
         if cx.rank(past)? != 5 {
             return Err(cx.wrong("the past needs five axes").present(cx.ty(past)?.to_string()));
@@ -181,7 +200,7 @@ fn attention(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         let (pk, pv) = (cx.squeeze(parts[0], &[0])?, cx.squeeze(parts[1], &[0])?);
         (k, v) = (joined(cx, Some(pk), k)?, joined(cx, Some(pv), v)?);
     }
-    let (mask, bias) = (cx.maybe(n, 3)?, cx.maybe(n, 5)?);
+    let (mask, bias) = (operand(cx, mask)?, operand(cx, bias)?);
     let (y, _) = attend(cx, &c, (x[0], k, v), (mask, bias), length, false)?;
     if !cx.wants(n, 1) {
         return Ok(vec![y]);

@@ -181,25 +181,10 @@ fn fused_conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 /// The same with channels last, in the filter `[m, spatial…, c / groups]` too.
 fn nhwc_conv(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (name, p) = (cx.word(n, "activation", "")?, cx.floats(n, "activation_params")?);
-    let first = |cx: &mut Cx<'_, '_>, v: ValueId| -> Result<ValueId> {
-        let rank = cx.rank(v)?;
-        if rank < 3 {
-            return Err(cx.wrong("the operands of a convolution do not fit"));
-        }
-        let mut perm = vec![0, rank - 1];
-        perm.extend(1..rank - 1);
-        cx.transpose(v, &perm)
-    };
-    let last = |cx: &mut Cx<'_, '_>, v: ValueId| -> Result<ValueId> {
-        let mut perm = vec![0];
-        perm.extend(2..cx.rank(v)?);
-        perm.push(1);
-        cx.transpose(v, &perm)
-    };
     let (x, w, bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
-    let (x, w) = (first(cx, x)?, first(cx, w)?);
+    let (x, w) = (cx.channels_first(x)?, cx.channels_first(w)?);
     let y = nn::conv_of(cx, n, x, w, bias)?;
-    let mut y = last(cx, y)?;
+    let mut y = cx.channels_last(y)?;
     let sum = cx.maybe(n, 3)?;
     y = cx.biased(y, sum)?;
     Ok(vec![cx.activation(y, &name, &p.unwrap_or_default())?])

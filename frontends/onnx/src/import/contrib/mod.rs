@@ -3,9 +3,14 @@
 //! runtime have (shared buffers, beams, packed batches) are refused.
 
 mod attention;
+mod blocks;
 mod fused;
 mod group_query;
 mod norm;
+mod quantised;
+mod quantised_lstm;
+mod quantised_pool;
+mod quantised_product;
 
 use silure_ir::{Dim, ValueId, attrs};
 
@@ -20,8 +25,18 @@ const fn contrib(op: &'static str, convert: Convert) -> Record {
 }
 
 /// The tables of this domain.
-pub(super) static TABLES: &[&[Record]] =
-    &[TABLE, attention::TABLE, fused::TABLE, group_query::TABLE, norm::TABLE];
+pub(super) static TABLES: &[&[Record]] = &[
+    TABLE,
+    attention::TABLE,
+    blocks::TABLE,
+    fused::TABLE,
+    group_query::TABLE,
+    norm::TABLE,
+    quantised::TABLE,
+    quantised_lstm::TABLE,
+    quantised_pool::TABLE,
+    quantised_product::TABLE,
+];
 
 const TABLE: &[Record] = &[
     contrib("CausalConvWithState", causal_conv),

@@ -52,7 +52,7 @@ impl Cx<'_, '_> {
     }
 
     /// The layer norm over the last axis: y, mean and 1 / deviation (the last two if wanted).
-    fn layer_norm(
+    pub(super) fn layer_norm(
         &mut self,
         x: ValueId,
         scale: ValueId,
@@ -147,12 +147,16 @@ fn embed_layer_norm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         sum = cx.two(&arith::ADD, sum, kind)?;
     }
     let y = cx.layer_norm(sum, gamma, Some(beta), epsilon, false)?[0];
-    // How many tokens of each sequence count.
-    let lengths = match mask {
-        Some(m) => cx.reduce(m, "sum", &[1], false)?,
-        None => cx.zeros(Elem::I32, vec![shape[0].clone()])?,
-    };
+    let lengths = lengths(cx, mask, &shape[0])?;
     Ok(vec![y, lengths, sum])
+}
+
+/// How many tokens of each sequence count; 0 without a mask.
+pub(super) fn lengths(cx: &mut Cx<'_, '_>, mask: Option<ValueId>, batch: &Dim) -> Result<ValueId> {
+    match mask {
+        Some(m) => cx.reduce(m, "sum", &[1], false),
+        None => cx.zeros(Elem::I32, vec![batch.clone()]),
+    }
 }
 
 /// `x` with its last axis as groups of `size`.
