@@ -79,11 +79,6 @@ pub static RULES: &[Rewrite] = &[
     ),
 ];
 
-/// A copy of an op on other operands.
-fn again(p: &mut PatchCx, op: OpId, operands: Vec<Option<ValueId>>) -> Result<ValueId> {
-    p.like(op, &operands)
-}
-
 /// Whether an op's result has a shape that its attributes and operand types state.
 fn stated(m: &Match, op: OpId) -> bool {
     !crate::apply::gives_size(m.func, op)
@@ -111,7 +106,7 @@ fn moved(m: &Match) -> Option<Patch> {
     let mut operands = slots(m, op);
     m.replace(move |p| {
         operands[0] = Some(q.x);
-        let x = again(p, op, operands)?;
+        let x = p.like(op, &operands)?;
         dequantize(p, x, &q)
     })
 }
@@ -152,7 +147,7 @@ fn pad(m: &Match) -> Option<Patch> {
     };
     m.replace(move |p| {
         let fill = fill.map(|v| p.scalar_tensor(q.elem, Num::I(v as i128))).transpose()?;
-        let x = again(p, op, vec![Some(q.x), fill, None])?;
+        let x = p.like(op, &[Some(q.x), fill, None])?;
         dequantize(p, x, &q)
     })
 }
@@ -165,7 +160,7 @@ fn join(m: &Match) -> Option<Patch> {
     let alike = parts.iter().all(|q| q.axis.is_none() && same(m, q, &first));
     (alike && stated(m, op)).then(|| {
         m.replace(move |p| {
-            let x = again(p, op, parts.iter().map(|q| Some(q.x)).collect())?;
+            let x = p.like(op, &parts.iter().map(|q| Some(q.x)).collect::<Vec<_>>())?;
             dequantize(p, x, &first)
         })
     })?
@@ -178,7 +173,7 @@ fn pool(m: &Match) -> Option<Patch> {
     let eight = matches!(q.elem, Elem::I8 | Elem::U8);
     (eight && stated(m, op) && no_window_empty(m)).then(|| {
         m.replace(move |p| {
-            let x = again(p, op, vec![Some(q.x)])?;
+            let x = p.like(op, &[Some(q.x)])?;
             dequantize(p, x, &q)
         })
     })?
@@ -299,7 +294,7 @@ fn early(m: &Match) -> Option<Patch> {
         let mut b = p.builder();
         let op = b.build(&graph::QUANTIZE, &[Some(x), Some(scale), zero], attrs, &[], &[])?;
         let y = b.single(op)?;
-        again(p, inner, vec![Some(y)])
+        p.like(inner, &[Some(y)])
     })
 }
 
