@@ -219,6 +219,20 @@ fn to_bool(cx: &InferCx) -> Result<Vec<Type>> {
     Ok(vec![t[0].with_elem(Elem::Bool).unwrap_or(Type::Scalar(Elem::Bool))])
 }
 
+/// Least and greatest sign of a − b.
+fn difference(cx: &InferCx, a: &Dim, b: &Dim) -> Option<(i8, i8)> {
+    let sign = |o: std::cmp::Ordering| o as i8;
+    if let (Some(a), Some(b)) = (a.as_const(), b.as_const()) {
+        return Some((sign(a.cmp(&b)), sign(a.cmp(&b))));
+    }
+    let difference = a.clone() - b.clone();
+    if difference.is_invalid() {
+        return None;
+    }
+    let (least, greatest) = difference.bounds(&|s| cx.func.symbol_range(s));
+    Some((sign(least.cmp(&0)), sign(greatest.cmp(&0))))
+}
+
 macro_rules! compare {
     ($($id:ident $name:literal $doc:literal $cmp:expr;)*) => {$(
         #[doc = $doc]
@@ -236,9 +250,12 @@ macro_rules! compare {
                 to_bool(cx)
             }),
             values: Some(|cx| known_elementwise(cx, |x| {
-                let (a, b) = (x[0].as_const()?, x[1].as_const()?);
                 let f: fn(&f64, &f64) -> bool = $cmp;
-                Some(Dim::Const(f(&(a as f64), &(b as f64)) as i64))
+                let (least, greatest) = difference(cx, &x[0], &x[1])?;
+                // Known if all signs that the difference may have agree.
+                let mut may = (least..=greatest).map(|sign| f(&f64::from(sign), &0.0));
+                let first = may.next()?;
+                may.all(|other| other == first).then_some(Dim::Const(first as i64))
             })),
             scalar: Some(|_, x| {
                 let f: fn(&f64, &f64) -> bool = $cmp;
