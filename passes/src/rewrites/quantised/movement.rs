@@ -1,11 +1,10 @@
 //! What moves or chooses elements works on the integers.
 
-use silure_ir::diag::Result;
 use silure_ir::dialects::{arith, graph};
 use silure_ir::{Attrs, Elem, Num, OpId, Type, ValueId};
 
 use super::{Quantised, dequantize, dequantized, numbers, parameters, plain, same, scalar};
-use crate::rewrite::{Match, Patch, PatchCx, Rewrite};
+use crate::rewrite::{Match, Patch, Rewrite};
 use crate::rewrites::exact;
 
 /// The table.
