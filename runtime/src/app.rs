@@ -174,8 +174,8 @@ pub fn write_outputs(dir: &Path, outputs: &[(String, Value)]) -> Result<Vec<Path
 }
 
 fn write_npz(path: &Path, tensors: &[Tensor]) -> Result<()> {
-    let members: Vec<(String, Tensor)> =
-        tensors.iter().enumerate().map(|(i, t)| (i.to_string(), t.clone())).collect();
+    let members: Vec<(String, &Tensor)> =
+        tensors.iter().enumerate().map(|(i, t)| (i.to_string(), t)).collect();
     let bytes = npz::encode(&members)?;
     std::fs::write(path, bytes).map_err(|e| Error::io(path, e))
 }

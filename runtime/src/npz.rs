@@ -7,7 +7,7 @@
 //! ```
 //! use silure_runtime::{npz, Tensor};
 //! let t = Tensor::f32(&[1], &[2.0]).unwrap();
-//! let file = npz::encode(&[("0".into(), t)]).unwrap();
+//! let file = npz::encode(&[("0".into(), &t)]).unwrap();
 //! assert_eq!(npz::decode("x.npz", &file).unwrap()[0].0, "0");
 //! ```
 
@@ -144,7 +144,7 @@ pub fn decode(path: &str, file: &[u8]) -> Result<Vec<(String, Array)>> {
 }
 
 /// The archive of named tensors.
-pub fn encode(members: &[(String, Tensor)]) -> Result<Vec<u8>> {
+pub fn encode(members: &[(String, &Tensor)]) -> Result<Vec<u8>> {
     let (mut out, mut central) = (Vec::new(), Vec::new());
     let fits =
         |n: usize, field| u32::try_from(n).map_err(|_| bad("archive", field, "less than 4 GiB", n));
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn sequences_come_back_and_damage_is_found() {
         let t = [Tensor::f32(&[2], &[1.0, 2.0]).unwrap(), Tensor::i64(&[], &[7]).unwrap()];
-        let members = [("0".to_string(), t[0].clone()), ("1".to_string(), t[1].clone())];
+        let members = [("0".to_string(), &t[0]), ("1".to_string(), &t[1])];
         let file = encode(&members).unwrap();
         let back = decode("x.npz", &file).unwrap();
         assert_eq!(back.len(), 2);
