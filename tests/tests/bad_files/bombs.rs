@@ -151,3 +151,28 @@ fn inputs_and_outputs_without_bound() {
     cases.push(("doubling_loop".into(), trips));
     super::outcomes("unbounded", dir.path(), &cases);
 }
+
+/// The tables over pairs of classes grow faster than the file.
+#[test]
+fn pairs_of_many_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (classes, pairs) = (1000i64, 499_500);
+    let mut n = node("SVMClassifier", &["x"], &["y", "z"]);
+    n.domain = Some("ai.onnx.ml".into());
+    n = with(n, ints("classlabels_ints", &(0..classes).collect::<Vec<_>>()));
+    n = with(n, ints("vectors_per_class", &vec![1; classes as usize]));
+    n = with(n, floats("support_vectors", &vec![1.0; classes as usize]));
+    n = with(n, floats("coefficients", &vec![1.0; ((classes - 1) * classes) as usize]));
+    n = with(n, floats("rho", &vec![0.0; pairs]));
+    let out = [info("y", I64, &["n"]), info("z", F32, &["n", "p"])];
+    let mut m = model(graph(&[info("x", F32, &["n", "1"])], vec![n], &out));
+    let mut ml = m.opset_import[0].clone();
+    (ml.domain, ml.version) = (Some("ai.onnx.ml".into()), Some(1));
+    m.opset_import.push(ml);
+    let outcomes = super::outcomes("pairs", dir.path(), &[("pairs".to_string(), m)]);
+    assert!(
+        matches!(&outcomes[0].1, Outcome::Refused(w) if w.contains("so many pairs")),
+        "{:?}",
+        outcomes[0].1
+    );
+}

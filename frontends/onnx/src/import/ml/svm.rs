@@ -89,6 +89,9 @@ fn svm_kernel(
     }
 }
 
+/// Elements that a table over pairs of classes may have.
+const TABLE_ELEMENTS: usize = 1 << 24;
+
 /// Scores of support vector machines: one for each pair of classes, which votes for one of the two; or,
 /// without support vectors, one for each class.
 fn svm_classifier(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
@@ -229,6 +232,14 @@ impl<'a> Pairs<'a> {
         }
         let vectors = starts[starts.len() - 1];
         let pairs = Pairs { starts, coefficients, vectors, classes };
+        // The tables grow with the cube of the classes, the file with their square.
+        let table = pairs.count().saturating_mul(classes.max(vectors));
+        if table > TABLE_ELEMENTS {
+            return Err(cx
+                .unsupported("a classifier with so many pairs of classes and support vectors")
+                .needed(format!("at most {TABLE_ELEMENTS} of pairs × the greater of both"))
+                .present(table.to_string()));
+        }
         let needed = format!("{} and {} numbers", (classes - 1) * vectors, pairs.count());
         let fits = coefficients.len() == (classes - 1) * vectors && rho.len() == pairs.count();
         if counts.len() != classes || !fits {
@@ -240,7 +251,7 @@ impl<'a> Pairs<'a> {
     }
 
     fn count(&self) -> usize {
-        self.classes * (self.classes - 1) / 2
+        self.classes.saturating_mul(self.classes - 1) / 2
     }
 
     fn each(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
