@@ -33,7 +33,7 @@ impl Device for Host {
         #[cfg(target_arch = "x86_64")]
         {
             // Generated code of the v3 level may use all of it, not only what the kernels test.
-            let v3 = self.isa == 1
+            let v3 = matches!(self.isa, 1 | 3)
                 && std::is_x86_feature_detected!("avx2")
                 && std::is_x86_feature_detected!("fma")
                 && std::is_x86_feature_detected!("f16c")

@@ -29,7 +29,7 @@ pub type StringTable = std::sync::Mutex<silure_types::Strings>;
 pub struct Ctx {
     /// Helper functions for generated code, in the order of [`crate::HELPERS`].
     pub helpers: *const *const u8,
-    /// Instruction-set level chosen at load: 0 portable, 1 AVX2+FMA, 2 NEON.
+    /// Instruction-set level chosen at load: 0 portable, 1 AVX2+FMA, 2 NEON, 3 AVX-512.
     pub isa: u32,
     /// Threads of the pool (a kernel's result may not depend on it).
     pub threads: u32,
@@ -73,6 +73,8 @@ pub struct Kernel {
     pub portable: KernelFn,
     /// AVX2+FMA form, where one is written.
     pub avx2: Option<KernelFn>,
+    /// AVX-512 form, where one is written.
+    pub avx512: Option<KernelFn>,
     /// NEON form, where one is written.
     pub neon: Option<KernelFn>,
 }
@@ -83,6 +85,7 @@ impl Kernel {
         match isa {
             1 => self.avx2.unwrap_or(self.portable),
             2 => self.neon.unwrap_or(self.portable),
+            3 => self.avx512.or(self.avx2).unwrap_or(self.portable),
             _ => self.portable,
         }
     }

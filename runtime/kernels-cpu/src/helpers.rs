@@ -123,7 +123,7 @@ macro_rules! strips {
                     // SAFETY: the caller's contract is the callee's.
                     unsafe { body::<crate::isa::Avx2>(dst, src, n) }
                 }
-                if crate::isa::detect_isa() == 1 {
+                if crate::isa::detect_isa() != 0 {
                     // SAFETY: the machine has the level; generated code passes `n` elements.
                     return unsafe { avx2(dst, src, n as usize) };
                 }

@@ -103,6 +103,37 @@ impl Isa for Avx2 {
     }
 }
 
+/// x86-64 with AVX-512 F, BW, CD, DQ, VL and VNNI (x86-64-v4 and VNNI).
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx512;
+
+#[cfg(target_arch = "x86_64")]
+impl Isa for Avx512 {
+    const FMA: bool = true;
+    const LEVEL: u32 = 3;
+    #[inline(always)]
+    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        unsafe fn level(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
+            // SAFETY: the caller's contract is the callee's.
+            unsafe { b.row::<Avx512>(c, ldc, row, col, cols) }
+        }
+        // SAFETY: the machine has the level.
+        unsafe { level(b, c, ldc, row, col, cols) }
+    }
+    #[inline(always)]
+    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile::avx2::<MR>(t) }
+    }
+    #[inline(always)]
+    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile16::avx2::<MR>(t, out) }
+    }
+}
+
 /// AArch64 with NEON.
 #[cfg(target_arch = "aarch64")]
 #[derive(Clone, Copy)]
@@ -134,19 +165,35 @@ impl Isa for Neon {
     }
 }
 
-/// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON.
+/// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON, 3 AVX-512.
 pub fn detect_isa() -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2")
-        && std::is_x86_feature_detected!("fma")
-        && std::is_x86_feature_detected!("f16c")
     {
-        return 1;
+        use std::is_x86_feature_detected as has;
+        if has!("avx2") && has!("fma") && has!("f16c") {
+            let wide = has!("avx512f")
+                && has!("avx512bw")
+                && has!("avx512cd")
+                && has!("avx512dq")
+                && has!("avx512vl")
+                && has!("avx512vnni");
+            return if wide { 3 } else { 1 };
+        }
     }
     #[cfg(target_arch = "aarch64")]
     return 2;
     #[cfg(not(target_arch = "aarch64"))]
     0
+}
+
+/// The levels that this machine can run, the portable one first.
+pub fn levels() -> &'static [u32] {
+    match detect_isa() {
+        1 => &[0, 1],
+        2 => &[0, 2],
+        3 => &[0, 1, 3],
+        _ => &[0],
+    }
 }
 
 /// The operand buffers of a call.
@@ -226,6 +273,9 @@ macro_rules! kernel {
             #[cfg(target_arch = "x86_64")]
             $crate::isa::entry!(__avx2, $crate::isa::Avx2, $S, $($body)+,
                 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]);
+            #[cfg(target_arch = "x86_64")]
+            $crate::isa::entry!(__avx512, $crate::isa::Avx512, $S, $($body)+,
+                #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]);
             #[cfg(target_arch = "aarch64")]
             $crate::isa::entry!(__neon, $crate::isa::Neon, $S, $($body)+,
                 #[target_feature(enable = "neon")]);
@@ -241,6 +291,10 @@ macro_rules! kernel {
                 avx2: Some(__avx2),
                 #[cfg(not(target_arch = "x86_64"))]
                 avx2: None,
+                #[cfg(target_arch = "x86_64")]
+                avx512: Some(__avx512),
+                #[cfg(not(target_arch = "x86_64"))]
+                avx512: None,
                 #[cfg(target_arch = "aarch64")]
                 neon: Some(__neon),
                 #[cfg(not(target_arch = "aarch64"))]

@@ -39,5 +39,5 @@ pub mod strip;
 pub mod table;
 
 pub use helpers::HELPERS;
-pub use isa::detect_isa;
+pub use isa::{detect_isa, levels};
 pub use table::{KERNELS, find};

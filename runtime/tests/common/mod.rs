@@ -68,7 +68,18 @@ const fn kernel(
     entry: silure_runtime::abi::KernelFn,
 ) -> Kernel {
     let flops: fn(&[i64]) -> u64 = |s| s[0].max(0) as u64 * 100;
-    Kernel { name, doc: "", arity, tasks, scratch, flops, portable: entry, avx2: None, neon: None }
+    Kernel {
+        name,
+        doc: "",
+        arity,
+        tasks,
+        scratch,
+        flops,
+        portable: entry,
+        avx2: None,
+        avx512: None,
+        neon: None,
+    }
 }
 
 pub static KERNELS: &[Kernel] = &[

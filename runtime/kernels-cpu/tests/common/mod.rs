@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use silure_kernels_cpu::abi::Ctx;
-use silure_kernels_cpu::{detect_isa, find};
+use silure_kernels_cpu::{detect_isa, find, levels};
 
 /// A small deterministic generator.
 pub struct Rng(pub u64);
@@ -146,11 +146,7 @@ pub fn run_with(
     extra: &[(usize, *mut u8)],
     check: &mut dyn FnMut(&[Vec<u8>]),
 ) {
-    let mut levels = vec![0];
-    if detect_isa() != 0 {
-        levels.push(detect_isa());
-    }
-    for isa in levels {
+    for &isa in levels() {
         let (status, whole) = once(name, isa, sizes, bufs, extra, false);
         assert_eq!(status, 0, "{name}: status at level {isa}");
         let (_, split) = once(name, isa, sizes, bufs, extra, true);
