@@ -3,10 +3,10 @@
     python tests/models/qdq.py [FOLDER]
 
 FOLDER is $SILURE_MODELS/qdq, or target/models/qdq. One network has ResNet-18's topology on small images,
-one is a block of a transformer; weights and calibration data are from a fixed seed. Each is written as
-QDQ: every output is the integer tensor of a QuantizeLinear, so that a difference is a number of steps.
-index.json lists, for each model, its file, how many products it has, and inputs and onnxruntime's outputs
-as .npy files.
+one is a block of a transformer; weights and calibration data are from a fixed seed. Each is written as QDQ or
+with ranges found at run time (DynamicQuantizeLinear and integer products); every output is a tensor of
+integers, so that a difference is a number of steps. index.json lists, for each model, its file, how many
+products it has, and inputs and onnxruntime's outputs as .npy files.
 """
 
 import json
@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
     QuantType,
+    quantize_dynamic,
     quantize_static,
 )
 
@@ -48,6 +49,11 @@ KINDS = {
         {"ActivationSymmetric": False, "WeightSymmetric": False},
     ),
 }
+# name: weights, one scale per channel
+DYNAMIC = {
+    "dynamic-i8-channel": (QuantType.QInt8, True),
+    "dynamic-u8-tensor": (QuantType.QUInt8, False),
+}
 # name: kind, network
 MODELS = {
     "resnet-u8-i8-channel": ("u8-i8-channel", "resnet"),
@@ -55,6 +61,10 @@ MODELS = {
     "resnet-u8-u8-tensor": ("u8-u8-tensor", "resnet"),
     "transformer-u8-i8-channel": ("u8-i8-channel", "transformer"),
     "transformer-i8-symmetric": ("i8-symmetric", "transformer"),
+    "resnet-dynamic-i8-channel": ("dynamic-i8-channel", "resnet"),
+    "resnet-dynamic-u8-tensor": ("dynamic-u8-tensor", "resnet"),
+    "transformer-dynamic-i8-channel": ("dynamic-i8-channel", "transformer"),
+    "transformer-dynamic-u8-tensor": ("dynamic-u8-tensor", "transformer"),
 }
 
 
@@ -193,21 +203,40 @@ def integer_outputs(path):
     onnx.save(model, path)
 
 
+def quantised_outputs(path):
+    """Replaces each output by its integers, of a range found at run time."""
+    model = onnx.load(path)
+    for i, output in enumerate(model.graph.output):
+        names = [f"{output.name}_{k}" for k in ("integers", "scale", "zero")]
+        model.graph.node.append(helper.make_node("DynamicQuantizeLinear", [output.name], names))
+        shape = [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim]
+        model.graph.output[i].CopyFrom(
+            helper.make_tensor_value_info(names[0], TensorProto.UINT8, shape)
+        )
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
 def make(folder, name, source, shape):
     kind, network = MODELS[name]
-    activations, weights, channels, options = KINDS[kind]
     path = os.path.join(folder, f"{name}.onnx")
-    quantize_static(
-        source,
-        path,
-        Inputs(SEED, shape),
-        quant_format=QuantFormat.QDQ,
-        activation_type=activations,
-        weight_type=weights,
-        per_channel=channels,
-        extra_options=options,
-    )
-    integer_outputs(path)
+    if kind in DYNAMIC:
+        weights, channels = DYNAMIC[kind]
+        quantize_dynamic(source, path, weight_type=weights, per_channel=channels)
+        quantised_outputs(path)
+    else:
+        activations, weights, channels, options = KINDS[kind]
+        quantize_static(
+            source,
+            path,
+            Inputs(SEED, shape),
+            quant_format=QuantFormat.QDQ,
+            activation_type=activations,
+            weight_type=weights,
+            per_channel=channels,
+            extra_options=options,
+        )
+        integer_outputs(path)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     # As the nodes are written: its own integer kernels saturate sums of pairs on some processors.
@@ -225,7 +254,13 @@ def make(folder, name, source, shape):
             np.save(os.path.join(folder, file), result)
         cases.append({"input": f"{name}-{i}-in.npy", "outputs": files})
     ops = [n.op_type for n in onnx.load(path).graph.node]
-    products = {"convs": ops.count("Conv"), "matmuls": ops.count("MatMul") + ops.count("Gemm")}
+    products = {
+        "convs": ops.count("Conv") + ops.count("ConvInteger"),
+        "matmuls": sum(map(ops.count, ["MatMul", "MatMulInteger", "Gemm"])),
+        # Of operands that are both made at run time, which the dynamic quantiser leaves alone.
+        "floats": ops.count("MatMul") if kind in DYNAMIC else 0,
+        "dynamic": ops.count("DynamicQuantizeLinear"),
+    }
     return {"file": f"{name}.onnx", "network": network, **products, "cases": cases}
 
 

@@ -78,16 +78,29 @@ fn quantised_networks_stay_integer() {
             compiler.compile(load(), &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (launched, maps) = kernels(&compiled.module);
         let count = |k: &str| launched.iter().filter(|l| l.starts_with(k)).count();
-        let products = ["convs", "matmuls"].map(|k| model[k].as_u64().unwrap() as usize);
+        let number = |k: &str| model[k].as_u64().unwrap() as usize;
+        let (floats, dynamic) = (number("floats"), number("dynamic"));
+        let products = [number("convs"), number("matmuls") - floats];
         assert_eq!([count("conv.i8"), count("matmul.i8")], products, "{name}: {launched:?}");
-        assert_eq!([count("conv.f32"), count("matmul.f32")], [0, 0], "{name}: {launched:?}");
-        assert_eq!(count("max_pool.f32"), 0, "{name}: {launched:?}");
-        // Alone stand: the input, and before and after what works on floats, a mean or softmax.
-        assert!(count("quantize") <= 2 && count("dequantize") <= 1, "{name}: {launched:?}");
-        // A loop for each sum of two branches; in the transformer for the input and for what follows
-        // a product's own quantisation, the bias being behind it there.
-        let loops = if model["network"] == "resnet" { 8 } else { 10 };
-        assert!(maps <= loops, "{name}: {maps} loops beside {launched:?}");
+        assert_eq!([count("conv.f32"), count("matmul.f32")], [0, floats], "{name}: {launched:?}");
+        if dynamic > 0 {
+            // A range and a pass for each tensor, nothing else but the products' own stage.
+            let (ranges, passes) = (count("extent.f32"), count("dynamic_quantize"));
+            assert_eq!([ranges, passes], [dynamic; 2], "{name}: {launched:?}");
+            assert_eq!([count("quantize"), count("dequantize")], [0, 0], "{name}: {launched:?}");
+            // A loop for each sum of two branches; three of them have a product on both sides, whose
+            // scale is a loop of its own.
+            let loops = if model["network"] == "resnet" { 11 } else { 2 };
+            assert!(maps <= loops, "{name}: {maps} loops beside {launched:?}");
+        } else {
+            assert_eq!(count("max_pool.f32"), 0, "{name}: {launched:?}");
+            // Alone stand: the input, and before and after what works on floats, a mean or softmax.
+            assert!(count("quantize") <= 2 && count("dequantize") <= 1, "{name}: {launched:?}");
+            // A loop for each sum of two branches; in the transformer for the input and for what follows
+            // a product's own quantisation, the bias being behind it there.
+            let loops = if model["network"] == "resnet" { 8 } else { 10 };
+            assert!(maps <= loops, "{name}: {maps} loops beside {launched:?}");
+        }
         let bytes = compiled.to_bytes().unwrap();
         let source = std::fs::metadata(&path).unwrap().len() as usize;
         assert!(bytes.len() < source + (64 << 10), "{name}: {} bytes of {source}", bytes.len());
@@ -148,6 +161,8 @@ fn quantised_epilogues_follow_the_interpreter() {
     assert_eq!(count("conv.f32"), 0, "{launched:?}");
     // Weights that are quantised alone stay bytes.
     assert_eq!((count("matmul.f32"), count("matmul.f32.scaled")), (2, 2), "{launched:?}");
+    let ranges = (count("extent.f32"), count("dynamic_quantize.u8"));
+    assert_eq!(ranges, (3, 3), "{launched:?}");
     let engine =
         Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap_or_else(|e| panic!("{e}"));
     let mut session = Session::new(&engine).unwrap();
@@ -155,8 +170,13 @@ fn quantised_epilogues_follow_the_interpreter() {
         let index = engine.entry(Some(&f.name)).unwrap();
         let (mut off, mut total) = (0, 0);
         for round in 0..8 {
+            // Every size of a symbol in turn.
+            let symbol = |s: &str| {
+                let (lo, hi) = f.symbol_range(s);
+                Some(lo + round % (hi - lo + 1))
+            };
             let args: Vec<Tensor> =
-                f.args().iter().map(|a| argument(f.ty(*a), round, &mut random)).collect();
+                f.args().iter().map(|a| argument(f.ty(*a), &symbol, &mut random)).collect();
             let inputs: Vec<_> = args.iter().map(to_runtime).collect();
             let views: Vec<_> = inputs.iter().map(|t| t.view()).collect();
             let got = session.run(index, &views).unwrap_or_else(|e| panic!("@{}: {e}", f.name));
@@ -183,10 +203,10 @@ fn quantised_epilogues_follow_the_interpreter() {
     }
 }
 
-/// An argument of a type: all integers of 8 bits, floats of both signs, sizes up to the round.
-fn argument(ty: &Type, round: i64, random: &mut Random) -> Tensor {
+/// An argument of a type: all integers of 8 bits, floats of both signs.
+fn argument(ty: &Type, symbol: &dyn Fn(&str) -> Option<i64>, random: &mut Random) -> Tensor {
     let t = ty.as_tensor().unwrap();
-    let size = |d: &silure::ir::Dim| d.eval(&|_| Some(1 + round % 4)).unwrap() as usize;
+    let size = |d: &silure::ir::Dim| d.eval(symbol).unwrap() as usize;
     let shape: Vec<usize> = t.dims.iter().map(size).collect();
     let n = shape.iter().product();
     let (lo, hi) = t.elem.range();

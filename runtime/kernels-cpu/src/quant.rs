@@ -1,10 +1,10 @@
-//! Quantisation of f32 rows: `quantize.*`, `dequantize.*`, `dynamic_quantize.u8`.
+//! Quantisation of f32 rows: `quantize.*`, `dequantize.*`, `extent.f32` with `dynamic_quantize.u8`.
 //!
 //! `[outer, axis, inner]` with one scale and zero point per axis entry (axis 1: per tensor).
 //! Quantise is `saturate(round_even(x / scale) + zp)`, dequantise `(q − zp) · scale`.
 
 use crate::abi::OK;
-use crate::gemm::int8::quantise;
+use crate::gemm::int8::widen;
 use crate::isa::{Call, Isa, kernel};
 use crate::strip;
 
@@ -50,6 +50,17 @@ impl Quant {
     }
 }
 
+/// `saturate(round_even(x / scale) + zp)` in `lo..=hi`, which are whole; NaN gives the zero point.
+#[inline(always)]
+fn byte(x: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
+    let q = (x / scale).round_ties_even();
+    let q = if q.is_nan() { 0.0 } else { q } + zp;
+    let q = if q < lo { lo } else { q };
+    let q = if q > hi { hi } else { q };
+    // SAFETY: q is not NaN and lies between two bytes. A checked conversion would not vectorise.
+    unsafe { q.to_int_unchecked::<i32>() as u8 }
+}
+
 /// Buffers `x`, `scale`, `zp` (optional), `y`.
 #[inline(always)]
 unsafe fn quantize<I: Isa, const SIGNED: bool>(s: &Quant, call: &Call) -> i32 {
@@ -58,10 +69,10 @@ unsafe fn quantize<I: Isa, const SIGNED: bool>(s: &Quant, call: &Call) -> i32 {
         let (x, scale) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
         let (zp, y) = (call.bufs.get::<u8>(2), call.bufs.get::<u8>(3));
         s.each(call, |a, at, n| {
-            let z = if zp.is_null() { 0 } else { crate::gemm::int8::widen(*zp.add(a), SIGNED) };
+            let z = if zp.is_null() { 0 } else { widen(*zp.add(a), SIGNED) };
             let (lo, hi) = if SIGNED { (-128.0, 127.0) } else { (0.0, 255.0) };
             let (scale, z) = (*scale.add(a), z as f32);
-            strip::map(y.add(at), x.add(at), n, |v: f32| quantise(v, scale, z, lo, hi));
+            strip::map(y.add(at), x.add(at), n, |v: f32| byte(v, scale, z, lo, hi));
         });
     }
     OK
@@ -103,36 +114,85 @@ kernel!(DEQUANTIZE_I32 = "dequantize.i32", Quant, bufs 4,
     check |_| true, tasks |s| s.tasks(), scratch |_| 0, flops |_| 0, body dequantize::<i32>);
 
 sizes! {
-    /// Sizes of `dynamic_quantize.u8`.
+    /// Sizes of `extent.f32` and `dynamic_quantize.u8`.
     pub struct DynamicQuant {
         /// Elements.
         pub n: usize,
     }
 }
 
-/// Range including zero, scale and zero point, then the bytes.
-#[inline(always)]
-unsafe fn dynamic<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
-    if call.begin == call.end {
-        return OK;
+impl DynamicQuant {
+    /// Parts of which `extent.f32` finds the ranges; a part is a task.
+    pub const PART: usize = PIECE;
+
+    #[inline(always)]
+    fn parts(&self) -> usize {
+        self.n.div_ceil(Self::PART)
     }
-    // SAFETY: x and y hold `n` elements, scale and zp one.
+
+    /// First element and number of elements of a part.
+    #[inline(always)]
+    fn part(&self, i: usize) -> (usize, usize) {
+        let at = i * Self::PART;
+        (at, self.n.saturating_sub(at).min(Self::PART))
+    }
+}
+
+#[inline(always)]
+fn lesser(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// Buffers `x`, `y`.
+#[inline(always)]
+unsafe fn extent<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
+    // SAFETY: x holds `n` elements, y two for each part.
     unsafe {
-        let (x, y) = (call.bufs.get::<f32>(0), call.bufs.get::<u8>(1));
-        let lo = strip::fold(x, s.n, 0f32, |a, v: f32| if v < a { v } else { a }, f32::min);
-        let hi = strip::fold(x, s.n, 0f32, |a, v: f32| if v > a { v } else { a }, f32::max);
-        // A tensor of zeros has no range: scale 1, as in ONNX Runtime.
-        let scale = if hi == lo { 1.0 } else { (hi - lo) / 255.0 };
-        let zp = ((0.0 - lo) / scale).clamp(0.0, 255.0).round_ties_even();
-        *call.bufs.get::<f32>(2) = scale;
-        *call.bufs.get::<u8>(3) = zp as u8;
-        if !y.is_null() {
-            strip::map(y, x, s.n, |v: f32| quantise(v, scale, zp, 0.0, 255.0));
+        let (x, y) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
+        for i in call.begin..call.end {
+            let (at, n) = s.part(i);
+            *y.add(2 * i) = strip::fold(x.add(at), n, 0f32, lesser, lesser);
+            *y.add(2 * i + 1) = strip::fold(x.add(at), n, 0f32, greater, greater);
         }
     }
     OK
 }
 
-kernel!(DYNAMIC_QUANTIZE_U8 = "dynamic_quantize.u8", DynamicQuant, bufs 4,
-    "f32 to u8 by its own range. Buffers x, y (null: parameters only, to be followed by quantize.u8), scale, zp; sizes `DynamicQuant`.",
-    check |_| true, tasks |_| 1, scratch |_| 0, flops |_| 0, body dynamic);
+/// Scale and zero point from the ranges of the parts, then the bytes of each part.
+#[inline(always)]
+unsafe fn dynamic<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
+    // SAFETY: x and y hold `n` elements, the ranges two for each part, scale and zp one.
+    unsafe {
+        let (x, ranges) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
+        let y = call.bufs.get::<u8>(2);
+        let (mut lo, mut hi) = (0f32, 0f32);
+        for i in 0..s.parts() {
+            lo = lesser(lo, *ranges.add(2 * i));
+            hi = greater(hi, *ranges.add(2 * i + 1));
+        }
+        // Without a range the scale is 1.
+        let scale = if (hi - lo) / 255.0 == 0.0 { 1.0 } else { (hi - lo) / 255.0 };
+        let zp = ((0.0 - lo) / scale).round_ties_even().clamp(0.0, 255.0) as u8;
+        for i in call.begin..call.end {
+            if i == 0 {
+                *call.bufs.get::<f32>(3) = scale;
+                *call.bufs.get::<u8>(4) = zp;
+            }
+            let ((at, n), z): (_, f32) = (s.part(i), zp.into());
+            strip::map(y.add(at), x.add(at), n, |v: f32| byte(v, scale, z, 0.0, 255.0));
+        }
+    }
+    OK
+}
+
+kernel!(EXTENT_F32 = "extent.f32", DynamicQuant, bufs 2,
+    "Least and greatest element of each part of a tensor, 0 included, NaN not. Buffers x, y (two for each part of `DynamicQuant::PART` elements); sizes `DynamicQuant`.",
+    check |_| true, tasks |s| s.parts(), scratch |_| 0, flops |_| 0, body extent);
+kernel!(DYNAMIC_QUANTIZE_U8 = "dynamic_quantize.u8", DynamicQuant, bufs 5,
+    "f32 to u8 by its own range. Buffers x, ranges (what `extent.f32` found), y, scale, zp; sizes `DynamicQuant`.",
+    check |_| true, tasks |s| s.parts().max(1), scratch |_| 0, flops |_| 0, body dynamic);

@@ -94,6 +94,7 @@ pub static KERNELS: &[&Kernel] = &[
     &quant::DEQUANTIZE_U8,
     &quant::DEQUANTIZE_I8,
     &quant::DEQUANTIZE_I32,
+    &quant::EXTENT_F32,
     &quant::DYNAMIC_QUANTIZE_U8,
     &cast::CAST,
     &attention::ATTENTION_F32,

@@ -209,10 +209,35 @@ fn quantisation_rounds_to_even_and_saturates() {
     }
     // The example of the ONNX operator.
     let x = [0f32, 2.0, -3.0, -2.5, 1.34, 0.5];
-    let bufs = [buf(&x), out::<u8>(6), out::<f32>(1), out::<u8>(1)];
-    run("dynamic_quantize.u8", &DynamicQuant { n: 6 }.to_vec(), &bufs, |r| {
-        assert_eq!(r[1], [153, 255, 0, 26, 221, 179]);
-        assert_eq!(read::<f32>(&r[2]), [5.0f32 / 255.0]);
-        assert_eq!(r[3], [153]);
+    let (bytes, scale, zero) = dynamic(&x);
+    assert_eq!(bytes, [153, 255, 0, 26, 221, 179]);
+    assert_eq!((scale, zero), (5.0f32 / 255.0, 153));
+    // Halves are rounded to even; 0 is in the range.
+    let halves = [255f32, 0.5, 1.5, 2.5, 253.5, 254.5, 10.0];
+    assert_eq!(dynamic(&halves), (vec![255, 0, 2, 2, 254, 254, 10], 1.0, 0));
+    assert_eq!(dynamic(&[-255.0, -253.5, -0.5]), (vec![0, 1, 255], 1.0, 255));
+    // Nothing, zeros alone, a range that rounds to 0, NaN.
+    assert_eq!(dynamic(&[]), (vec![], 1.0, 0));
+    assert_eq!(dynamic(&[0.0, -0.0]), (vec![0, 0], 1.0, 0));
+    assert_eq!(dynamic(&[1e-45]), (vec![0], 1.0, 0));
+    assert_eq!(dynamic(&[f32::NAN, -100.0, 155.0]), (vec![100, 0, 255], 1.0, 100));
+    // Extremes in several parts, each far from the others.
+    let mut long = vec![1f32; 3 * DynamicQuant::PART + 77];
+    (long[5], long[2 * DynamicQuant::PART + 3]) = (-100.0, 155.0);
+    let (bytes, scale, zero) = dynamic(&long);
+    assert_eq!((scale, zero), (1.0, 100));
+    assert!(bytes.iter().enumerate().all(|(i, b)| *b == (100.0 + long[i]) as u8));
+}
+
+/// Both kernels of dynamic quantisation: bytes, scale, zero point.
+fn dynamic(x: &[f32]) -> (Vec<u8>, f32, u8) {
+    let sizes = DynamicQuant { n: x.len() }.to_vec();
+    let parts = x.len().div_ceil(DynamicQuant::PART);
+    let (mut ranges, mut got) = (vec![], (vec![], 0.0, 0));
+    run("extent.f32", &sizes, &[buf(x), out::<f32>(2 * parts)], |r| ranges = read::<f32>(&r[1]));
+    let bufs = [buf(x), buf(&ranges), out::<u8>(x.len()), out::<f32>(1), out::<u8>(1)];
+    run("dynamic_quantize.u8", &sizes, &bufs, |r| {
+        got = (r[2].to_vec(), read::<f32>(&r[3])[0], r[4][0]);
     });
+    got
 }

@@ -156,8 +156,50 @@ struct Closed {
     residual: Option<usize>,
 }
 
-/// An activation of the kernels' own, with its parameters.
-pub(super) fn activation_of(o: &Op) -> Option<(usize, f32, f32)> {
+/// An activation of the kernels' own.
+pub(super) struct Activation {
+    /// A code of [`activation`].
+    pub code: usize,
+    /// Its parameters.
+    pub p0: f32,
+    pub p1: f32,
+    /// What it gives.
+    pub end: ValueId,
+}
+
+/// The activation that is all that uses a value: one op, or x · sigmoid(x) or x · hard_sigmoid(x), two
+/// uses that meet in a product.
+pub(super) fn activation_at(f: &Func, x: ValueId) -> Option<Activation> {
+    match *f.uses(x) {
+        [user] => {
+            let o = f.op(user);
+            let (code, p0, p1) = activation_of(o)?;
+            Some(Activation { code, p0, p1, end: o.result() })
+        }
+        [a, b] => {
+            let (gate, product) = if f.op(a).def.name == "arith.mul" { (b, a) } else { (a, b) };
+            let (g, m) = (f.op(gate), f.op(product));
+            let meet = m.def.name == "arith.mul" && f.uses(*g.results.first()?) == [product];
+            if !meet || !m.operands().any(|v| v == g.result()) {
+                return None;
+            }
+            let code = match g.def.name {
+                "arith.sigmoid" => activation::SILU,
+                "arith.hard_sigmoid"
+                    if (g.attrs.float("alpha") - 1.0 / 6.0).abs() < 1e-6
+                        && g.attrs.float("beta") == 0.5 =>
+                {
+                    activation::HARD_SWISH
+                }
+                _ => return None,
+            };
+            Some(Activation { code, p0: 0.0, p1: 0.0, end: m.result() })
+        }
+        _ => None,
+    }
+}
+
+fn activation_of(o: &Op) -> Option<(usize, f32, f32)> {
     let p = |n: &str| o.attrs.float(n) as f32;
     Some(match o.def.name {
         "arith.relu" => (activation::RELU, 0.0, 0.0),
@@ -189,6 +231,12 @@ fn closed(
     let mut at = args[0];
     let mut fresh = true;
     loop {
+        if let Some(a) = activation_at(f, at).filter(|_| c.epilogue.activation == activation::NONE)
+        {
+            (c.epilogue.activation, c.epilogue.p0, c.epilogue.p1) = (a.code, a.p0, a.p1);
+            (at, fresh) = (a.end, false);
+            continue;
+        }
         match *f.uses(at) {
             [user] => {
                 let o = f.op(user);
@@ -217,34 +265,10 @@ fn closed(
                             return None;
                         }
                     }
-                    _ if activation_of(o).is_some() => {
-                        let (code, p0, p1) = activation_of(o)?;
-                        (c.epilogue.activation, c.epilogue.p0, c.epilogue.p1) = (code, p0, p1);
-                    }
                     _ => return None,
                 }
                 fresh = false;
                 at = o.result();
-            }
-            // x · sigmoid(x), x · hard_sigmoid(x): two uses that meet in a product.
-            [a, b] if c.epilogue.activation == activation::NONE => {
-                let (gate, product) = if f.op(a).def.name == "arith.mul" { (b, a) } else { (a, b) };
-                let (g, m) = (f.op(gate), f.op(product));
-                if m.def.name != "arith.mul" || !m.operands().any(|v| v == g.result()) {
-                    return None;
-                }
-                match g.def.name {
-                    "arith.sigmoid" => c.epilogue.activation = activation::SILU,
-                    "arith.hard_sigmoid"
-                        if (g.attrs.float("alpha") - 1.0 / 6.0).abs() < 1e-6
-                            && g.attrs.float("beta") == 0.5 =>
-                    {
-                        c.epilogue.activation = activation::HARD_SWISH;
-                    }
-                    _ => return None,
-                }
-                at = m.result();
-                fresh = false;
             }
             _ => return None,
         }

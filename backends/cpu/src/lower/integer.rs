@@ -14,7 +14,7 @@ use silure_kernels_cpu::gemm::epilogue::activation;
 use silure_kernels_cpu::gemm::int8::{Stage, bias, out, per};
 
 use super::Lower;
-use super::anchor::activation_of;
+use super::anchor::activation_at;
 use super::matmul::{Requant, matmul_integer};
 use super::nn::conv_integer;
 
@@ -53,7 +53,7 @@ pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     for v in extras {
         types.push(l.t(*v)?);
     }
-    let found = stage(&place, &types, &shape.dims);
+    let mut found = stage(&place, &types, &shape.dims);
     let value = |l: &mut Lower, p: &Option<Part>| -> Result<Option<ValueId>> {
         Ok(match p {
             None => None,
@@ -61,9 +61,16 @@ pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
             Some(Part::Number(e, n)) => Some(l.constant(Tensor::scalar(*e, *n))?),
         })
     };
+    let mut scales = [None, value(l, &found.scale)?];
+    if let Some(s) = scales[1]
+        && let Some(pair) = factors(l, s)?
+    {
+        scales = pair.map(Some);
+        found.stage.a_scale = per::TENSOR;
+    }
     let operands = [
-        None,
-        value(l, &found.scale)?,
+        scales[0],
+        scales[1],
         value(l, &found.bias)?,
         value(l, &found.y_scale)?,
         value(l, &found.y_zero)?,
@@ -74,6 +81,68 @@ pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
         false => conv_integer(l, &heavy.attrs, slots, &tail)?,
     };
     rest(l, y, found.end, o.regions[1], extras, maps)
+}
+
+/// What a scale is made of, if it is a product of one number and what has the scale's shape: the kernels
+/// multiply the two themselves.
+fn factors(l: &mut Lower, scale: ValueId) -> Result<Option<[ValueId; 2]>> {
+    let parts = match product(l.b.func, scale) {
+        Some(p) => p,
+        None => return Ok(None),
+    };
+    let mut value = |p: Factor| match p {
+        Factor::One(v) | Factor::All(v) => Ok(v),
+        Factor::Number(n) => l.constant(Tensor::scalar(Elem::F32, n)),
+    };
+    Ok(Some(match parts {
+        [b, a @ (Factor::One(_) | Factor::Number(_))] => [value(a)?, value(b)?],
+        [a, b] => [value(a)?, value(b)?],
+    }))
+}
+
+/// A factor of a scale.
+#[derive(Clone, Copy)]
+enum Factor {
+    /// A tensor of one element.
+    One(ValueId),
+    /// A tensor with the elements of the product in its order.
+    All(ValueId),
+    /// A number.
+    Number(Num),
+}
+
+/// The factors that a loop of its own multiplies, at most one of them with several elements.
+fn product(f: &Func, scale: ValueId) -> Option<[Factor; 2]> {
+    let o = f.op(f.def_op(scale)?);
+    if o.def.name == graph::RESHAPE.name && o.operand(1).is_none() {
+        return product(f, o.operand(0)?);
+    }
+    if o.def.name != kernel::MAP.name || o.results.len() != 1 {
+        return None;
+    }
+    let region = f.region(o.regions[0]);
+    let mul = f.op(f.def_op(f.op(*region.ops.last()?).operand(0)?)?);
+    let (operands, maps) = (o.operands().collect::<Vec<_>>(), o.attrs.maps("maps"));
+    let to = f.ty(scale).as_tensor()?;
+    let factor = |v: ValueId| {
+        let Some(i) = region.args.iter().position(|a| *a == v) else {
+            return core::constant_of(f, v)
+                .filter(|t| t.len() == 1)
+                .map(|t| Factor::Number(t.get(0)));
+        };
+        let t = f.ty(operands[i]).as_tensor()?;
+        let wide = |d: &&i64| to.dims.get(**d as usize).is_some_and(|d| *d != Dim::Const(1));
+        if t.count() == Dim::Const(1) {
+            return Some(Factor::One(operands[i]));
+        }
+        let all = t.count() == to.count() && maps[i].iter().filter(wide).is_sorted();
+        all.then_some(Factor::All(operands[i]))
+    };
+    let float = to.elem == Elem::F32 && mul.def.name == "arith.mul";
+    let pair = [factor(mul.operand(0)?)?, factor(mul.operand(1)?)?];
+    let wide = |p: &Factor| matches!(p, Factor::All(_));
+    let fits = pair.iter().filter(|p| wide(p)).count() == (to.count() != Dim::Const(1)) as usize;
+    (float && fits).then_some(pair)
 }
 
 /// What of an epilogue the output stage does.
@@ -195,11 +264,9 @@ fn stage(p: &Place, types: &[silure_ir::TensorType], dims: &[Dim]) -> Found {
         {
             (c.stage.bias, c.bias, c.end) = (bias::F32, Some(b), o.result());
         }
-        if let Some(o) = p.only(c.end)
-            && let Some((code, p0, p1)) = activation_of(o)
-        {
-            (c.stage.activation, c.stage.p0, c.stage.p1) = (code, p0, p1);
-            c.end = o.result();
+        if let Some(a) = activation_at(p.f, c.end) {
+            (c.stage.activation, c.stage.p0, c.stage.p1) = (a.code, a.p0, a.p1);
+            c.end = a.end;
         }
         if let Some(q) = quantised(p, c.end, types) {
             c.stage.out = if q.elem == Elem::I8 { out::I8 } else { out::U8 };

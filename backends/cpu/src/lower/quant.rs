@@ -76,8 +76,11 @@ static DYNAMIC: Lowering = Lowering {
     lower: |l, op| {
         let x = l.operand(op, 0)?;
         let n = l.t(x)?.count();
+        let parts = n.ceildiv(&Dim::from(DynamicQuant::PART));
         let sizes = Sizes::of(DynamicQuant::FIELDS).set("n", n).done()?;
+        let ranges = TensorType::new(Elem::F32, [parts, Dim::Const(2)]);
+        let ranges = l.launch1("extent.f32", &[Some(x)], ranges, sizes.clone())?;
         let outs = (0..3).map(|i| l.out(op, i).map(Some)).collect::<Result<Vec<_>>>()?;
-        l.launch("dynamic_quantize.u8", &[Some(x)], &outs, sizes)
+        l.launch("dynamic_quantize.u8", &[Some(x), Some(ranges)], &outs, sizes)
     },
 };

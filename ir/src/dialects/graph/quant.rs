@@ -317,7 +317,8 @@ fn decompose_dequantize(b: &mut Builder, op: OpId) -> Result<ValueId> {
 pub static DYNAMIC_QUANTIZE: OpDef = OpDef {
     name: "graph.dynamic_quantize",
     doc: "x as u8 with scale (max(x, 0) − min(x, 0)) / 255 and zero point round(−min(x, 0) / scale), both one for \
-          the tensor; the scale of all zeros is 1.",
+          the tensor; a scale of 0 is 1 instead. Quotients are rounded to f32 first; NaN counts nowhere and is the \
+          zero point.",
     operands: &[one("x", Of::Float)],
     results: &["y", "scale", "zero"],
     infer: Some(|cx| {
@@ -334,8 +335,12 @@ pub static DYNAMIC_QUANTIZE: OpDef = OpDef {
         let (least, most) = v.iter().fold((0f64, 0f64), |(a, b), &v| (a.min(v), b.max(v)));
         let scale = ((most - least) as f32 / 255.0) as f64;
         let scale = if scale == 0.0 { 1.0 } else { scale };
-        let zero = (-least / scale).round_ties_even().clamp(0.0, 255.0);
-        let one = |v: &f64| Num::F(((v / scale).round_ties_even() + zero).clamp(0.0, 255.0));
+        let quotient = |v: f64| match (v / scale) as f32 {
+            q if q.is_nan() => 0.0,
+            q => q.round_ties_even() as f64,
+        };
+        let zero = quotient(-least).clamp(0.0, 255.0);
+        let one = |v: &f64| Num::F((quotient(*v) + zero).clamp(0.0, 255.0));
         Ok(vec![
             Tensor::from_nums(Elem::U8, x.shape(), v.iter().map(one))?.into(),
             Tensor::scalar(Elem::F32, Num::F(scale)).into(),
