@@ -22,10 +22,14 @@ fn time(k: &Kernel, sizes: &[i64], lens: &[usize]) -> f64 {
     let ctx =
         Ctx { helpers: std::ptr::null(), isa: detect_isa(), threads: 1, strings: std::ptr::null() };
     let mut memory: Vec<Vec<u64>> =
-        lens.iter().map(|n| vec![0x3E00_0000_3E00_0000; n.div_ceil(8)]).collect();
+        lens.iter().map(|n| vec![0x3E00_0000_3E00_0000; n.div_ceil(8) + 8]).collect();
     let bufs: Vec<*mut u8> = memory
         .iter_mut()
-        .map(|m| if m.is_empty() { std::ptr::null_mut() } else { m.as_mut_ptr() as *mut u8 })
+        .zip(lens)
+        .map(|(m, n)| {
+            let p = m.as_mut_ptr() as *mut u8;
+            if *n == 0 { std::ptr::null_mut() } else { p.wrapping_add(p.align_offset(64)) }
+        })
         .collect();
     let mut scratch = vec![0u128; (k.scratch)(sizes) / 16 + 8];
     let scratch = scratch.as_mut_ptr() as *mut u8;

@@ -16,6 +16,10 @@ pub trait Isa: Copy + 'static {
     const FMA: bool;
     /// The level's number in [`Ctx::isa`].
     const LEVEL: u32;
+    /// Rows of the f32 register tile, at most eight.
+    const ROWS: usize = 6;
+    /// Panels of 16 columns side by side in the f32 register tile: one to three.
+    const PANELS: usize = 1;
 
     /// `a * b + c`, contracted where the machine can.
     #[inline(always)]
@@ -112,6 +116,8 @@ pub struct Avx512;
 impl Isa for Avx512 {
     const FMA: bool = true;
     const LEVEL: u32 = 3;
+    const ROWS: usize = 8;
+    const PANELS: usize = 3;
     #[inline(always)]
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -125,7 +131,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile::avx2::<MR>(t) }
+        unsafe { crate::gemm::tile::avx512::<MR>(t) }
     }
     #[inline(always)]
     unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {

@@ -1,13 +1,13 @@
-//! The blocked f32 driver: one block of `C = A · B` over any source of B panels.
+//! The blocked f32 driver: one block of `C = A · B` over any source of rows of A and panels of B.
 //!
-//! For each block of the depth ([`super::KC`]) and each panel of 16 columns, the panel stays in L1
-//! while the block's rows of A come from L2. A problem of at most six rows is not blocked in depth,
+//! For each block of the depth ([`super::KC`]) and each panel of 16 columns (two side by side where a
+//! register tile is so wide), the panel stays in L1 while the block's rows of A come from L2. A problem of at most six rows is not blocked in depth,
 //! so that weights stream through once.
 
 use super::epilogue::Bound;
 use super::tile::Tile;
 use super::{KC, MR, NR};
-use crate::isa::{Isa, align64};
+use crate::isa::{Isa, align64, part};
 
 /// Where panels of B come from.
 pub trait Panels {
@@ -145,7 +145,91 @@ impl Panels for Strided {
     }
 }
 
-/// One block of a product.
+/// Where rows of A come from: a matrix, or the pixels of an image.
+///
+/// The sum over `k` runs over [`Rows::shape`]'s taps and, in each, over its elements; a row has a pointer
+/// for each tap.
+pub trait Rows {
+    /// Taps, and elements of each.
+    fn shape(&self) -> (usize, usize);
+
+    /// Whether [`Rows::load`] builds in `buf`.
+    fn copies(&self) -> bool;
+
+    /// Pointers to elements `at.0..at.0 + at.1` of taps `taps.0..taps.0 + taps.1` for rows
+    /// `rows.0..rows.0 + rows.1`, written to `table[tap][row]`. `buf` holds as many elements as they
+    /// point at, for rows that have to be built.
+    ///
+    /// # Safety
+    /// The ranges are inside the matrix.
+    unsafe fn load(
+        &self,
+        rows: (usize, usize),
+        taps: (usize, usize),
+        at: (usize, usize),
+        buf: *mut f32,
+        table: *mut *const f32,
+    );
+}
+
+/// A matrix with strides; one tap. Rows are copied if their elements are apart, or if asked.
+#[derive(Clone, Copy)]
+pub struct Matrix {
+    /// Element (0, 0).
+    pub a: *const f32,
+    /// Elements from row to row.
+    pub row: i64,
+    /// Elements from column to column.
+    pub col: i64,
+    /// Columns.
+    pub k: usize,
+    /// Rows far apart cost a page and a cache set each: used often enough, they are copied.
+    pub far: bool,
+}
+
+impl Rows for Matrix {
+    #[inline(always)]
+    fn shape(&self) -> (usize, usize) {
+        (1, self.k)
+    }
+
+    #[inline(always)]
+    fn copies(&self) -> bool {
+        self.col != 1 || self.far
+    }
+
+    #[inline(always)]
+    unsafe fn load(
+        &self,
+        (r0, mr): (usize, usize),
+        _: (usize, usize),
+        (e0, len): (usize, usize),
+        buf: *mut f32,
+        table: *mut *const f32,
+    ) {
+        // SAFETY: by the trait's contract.
+        unsafe {
+            let a = self.a.offset((r0 as i64 * self.row + e0 as i64 * self.col) as isize);
+            for r in 0..mr {
+                let row = a.offset(r as isize * self.row as isize);
+                if self.col == 1 && self.far {
+                    std::ptr::copy_nonoverlapping(row, buf.add(r * len), len);
+                }
+                *table.add(r) = if self.copies() { buf.add(r * len) } else { row };
+            }
+            if self.col != 1 {
+                for p in 0..len {
+                    let column = a.offset(p as isize * self.col as isize);
+                    for r in 0..mr {
+                        *buf.add(r * len + p) = *column.offset(r as isize * self.row as isize);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One block of a product of matrices.
 #[derive(Clone, Copy)]
 pub struct Block {
     /// `A[0, 0]`.
@@ -166,19 +250,63 @@ pub struct Block {
     pub k: usize,
 }
 
-/// Depth of one step of [`run`] for a block of `rows` rows.
-const fn step(rows: usize, k: usize) -> usize {
-    if rows <= MR { k } else { KC }
+/// Where a block of the product goes.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// `C[0, 0]`.
+    pub c: *mut f32,
+    /// Elements from row to row of C.
+    pub ldc: usize,
+    /// Rows of the block.
+    pub m: (usize, usize),
+    /// Columns of the block; the first is a multiple of 16.
+    pub n: (usize, usize),
 }
 
-/// Scratch bytes of [`run`]: one panel, and the block's rows of A. A block of at most a register
-/// tile's rows copies them only if they are strided along k (`strided_a`).
+/// Taps, and elements of each, of one step of [`run_rows`] for a block of `rows` rows.
+const fn step(rows: usize, taps: usize, depth: usize) -> (usize, usize) {
+    if rows <= MR {
+        (taps, depth)
+    } else if depth >= KC {
+        (1, KC)
+    } else {
+        let fit = KC / if depth > 0 { depth } else { 1 };
+        (if fit < taps { fit } else { taps }, depth)
+    }
+}
+
+/// Scratch bytes of [`run_rows`]: panels side by side, the row pointers, and the block's rows of A.
+pub const fn rows_scratch_bytes(
+    rows: usize,
+    taps: usize,
+    depth: usize,
+    builds_panels: bool,
+    copies: bool,
+) -> usize {
+    let (nt, len) = step(rows, taps, depth);
+    let kc = nt.saturating_mul(len);
+    let panel =
+        if builds_panels { align64(kc.saturating_mul(NR * 4)).saturating_mul(2) } else { 0 };
+    let a = if copies { align64(kc.saturating_mul(rows).saturating_mul(4)) } else { 0 };
+    panel
+        .saturating_mul(PANELS)
+        .saturating_add(align64(nt.saturating_mul(rows).saturating_mul(8)))
+        .saturating_add(a)
+}
+
+/// Scratch bytes of [`run`] for a depth of `k`; `strided_a` if A's columns are apart.
 pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, strided_a: bool) -> usize {
-    let copies_a = strided_a || rows > MR;
-    let kc = if step(rows, k) < k { step(rows, k) } else { k };
-    let panel = if builds_panels { align64(kc.saturating_mul(NR * 4)) } else { 0 };
-    let a = if copies_a { align64(kc.saturating_mul(rows).saturating_mul(4)) } else { 0 };
-    panel.saturating_add(a)
+    rows_scratch_bytes(rows, 1, k, builds_panels, strided_a || rows > MR)
+}
+
+/// Columns of the next register tiles when `left` are left: a tile's panels, or near the end about half of
+/// what is left, so that no narrow one remains.
+#[inline(always)]
+fn width<I: Isa>(left: usize) -> usize {
+    let panels = left.div_ceil(NR);
+    let near = panels > I::PANELS && panels < 2 * I::PANELS;
+    let take = if near { panels.div_ceil(2) } else { I::PANELS };
+    left.min(take * NR)
 }
 
 /// Computes one block and finishes its tiles.
@@ -194,81 +322,121 @@ pub unsafe fn run<I: Isa, P: Panels>(
     epi: &Bound,
     scratch: *mut u8,
 ) {
-    let rows = g.m.1 - g.m.0;
-    if rows == 0 || g.n.0 >= g.n.1 {
+    let used = g.n.1.saturating_sub(g.n.0);
+    let far = g.m.1 - g.m.0 > MR && g.a_row.unsigned_abs() >= 256 && used >= 4 * NR;
+    let a = Matrix { a: g.a, row: g.a_row, col: g.a_col, k: g.k, far };
+    let to = Target { c: g.c, ldc: g.ldc, m: g.m, n: g.n };
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { run_rows::<I, _, P>(&to, &a, b, builds_panels, epi, scratch) }
+}
+
+/// As [`run`] for rows from anywhere, with [`rows_scratch_bytes`] of scratch.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
+    to: &Target,
+    a: &R,
+    b: &P,
+    builds_panels: bool,
+    epi: &Bound,
+    scratch: *mut u8,
+) {
+    let rows = to.m.1 - to.m.0;
+    if rows == 0 || to.n.0 >= to.n.1 {
         return;
     }
-    let kc_max = step(rows, g.k).min(g.k);
+    let (taps, depth) = a.shape();
+    let (nt_max, len_max) = step(rows, taps, depth);
+    let kc_max = nt_max * len_max;
     let panel_bytes = if builds_panels { align64(kc_max * NR * 4) } else { 0 };
-    let buf = scratch as *mut f32;
+    // Tiles of almost equal height.
+    let tiles = rows.div_ceil(I::ROWS);
     // SAFETY: regions and bounds by the caller's contract.
     unsafe {
-        let a_buf = scratch.add(panel_bytes) as *mut f32;
-        let mut k0 = 0;
+        let panels = scratch as *mut f32;
+        let table = scratch.add(PANELS * panel_bytes) as *mut *const f32;
+        let buf = (table as *mut u8).add(align64(nt_max * rows * 8)) as *mut f32;
+        let (mut t0, mut e0) = (0, 0);
         loop {
-            let kc = (g.k - k0).min(kc_max);
-            let last = k0 + kc == g.k;
-            let (mut a, mut a_row) = (
-                g.a.offset((g.m.0 as i64 * g.a_row + k0 as i64 * g.a_col) as isize),
-                g.a_row as isize,
-            );
-            // Rows far apart cost a page and a cache set each: used often enough, they are copied.
-            let far = rows > MR && g.a_row.unsigned_abs() >= 256 && g.n.1 - g.n.0 >= 4 * NR;
-            if g.a_col == 1 && far {
-                for r in 0..rows {
-                    let row = a.offset(r as isize * a_row);
-                    std::ptr::copy_nonoverlapping(row, a_buf.add(r * kc), kc);
-                }
-                (a, a_row) = (a_buf, kc as isize);
-            } else if g.a_col != 1 {
-                for p in 0..kc {
-                    for r in 0..rows {
-                        *a_buf.add(r * kc + p) =
-                            *a.offset(r as isize * a_row + p as isize * g.a_col as isize);
-                    }
-                }
-                (a, a_row) = (a_buf, kc as isize);
+            let (nt, len) = ((taps - t0).min(nt_max), (depth - e0).min(len_max));
+            let (k0, kc) = (t0 * depth + e0, nt * len);
+            let last = k0 + kc == taps * depth;
+            for tile in 0..tiles {
+                let (r0, r1) = part(rows, tiles, tile);
+                let (buf, table) = (buf.add(r0 * kc), table.add(r0 * nt));
+                a.load((to.m.0 + r0, r1 - r0), (t0, nt), (e0, len), buf, table);
             }
-            let mut n = g.n.0;
-            while n < g.n.1 {
-                let cols = (g.n.1 - n).min(NR);
-                let (bp, ldb) = b.panel(k0, kc, n, cols, buf);
-                let mut r = 0;
-                while r < rows {
-                    let mr = (rows - r).min(MR);
+            let mut n = to.n.0;
+            while n < to.n.1 {
+                let cols = width::<I>(to.n.1 - n);
+                let (bp, ldb) = b.panel(k0, kc, n, cols.min(NR), panels);
+                // Panels that do not lie like the first two (a part of one, built beside full ones that
+                // are read in place) go apart.
+                let (mut wide, mut next) = (cols.min(NR), 0);
+                while wide < cols {
+                    let more = (cols - wide).min(NR);
+                    let q = wide / NR;
+                    let buf = panels.wrapping_byte_add(q * panel_bytes);
+                    let (at, ld) = b.panel(k0, kc, n + wide, more, buf);
+                    let gap = (at as isize - bp as isize) / size_of::<f32>() as isize;
+                    if q == 1 {
+                        next = gap;
+                    }
+                    if ld != ldb || gap != q as isize * next {
+                        break;
+                    }
+                    wide += more;
+                }
+                for tile in 0..tiles {
+                    let (r0, r1) = part(rows, tiles, tile);
                     let t = Tile {
-                        k: kc,
-                        a: a.offset(r as isize * a_row),
-                        a_row,
+                        taps: nt,
+                        depth: len,
+                        a: table.add(r0 * nt),
                         b: bp,
                         ldb,
-                        c: g.c.add((g.m.0 + r) * g.ldc + n),
-                        ldc: g.ldc,
-                        cols,
+                        next,
+                        c: to.c.add((to.m.0 + r0) * to.ldc + n),
+                        ldc: to.ldc,
+                        cols: wide,
                         add: k0 > 0,
                     };
-                    match mr {
+                    match r1 - r0 {
                         1 => I::tile::<1>(&t),
                         2 => I::tile::<2>(&t),
                         3 => I::tile::<3>(&t),
                         4 => I::tile::<4>(&t),
                         5 => I::tile::<5>(&t),
-                        _ => I::tile::<6>(&t),
+                        6 => I::tile::<6>(&t),
+                        7 => I::tile::<7>(&t),
+                        _ => I::tile::<8>(&t),
                     }
-                    r += mr;
                 }
                 if last {
-                    epi.finish::<I>(g.c.add(g.m.0 * g.ldc + n), g.ldc, g.m.0, n, rows, cols);
+                    let c = to.c.add(to.m.0 * to.ldc + n);
+                    epi.finish::<I>(c, to.ldc, to.m.0, n, rows, wide);
                 }
-                n += NR;
+                n += wide;
             }
-            k0 += kc;
             if last {
                 break;
+            }
+            e0 += len;
+            if e0 == depth {
+                (t0, e0) = (t0 + nt, 0);
             }
         }
     }
 }
+
+/// Rows that are whole tiles of every level (six or eight high).
+const UNIT: usize = 24;
+/// Panels of the widest register tile.
+const PANELS: usize = 3;
+/// Columns of the widest register tile.
+const COLS: usize = PANELS * NR;
 
 /// How a product is cut into tasks: blocks of rows and of columns, from the shape alone.
 #[derive(Clone, Copy)]
@@ -288,9 +456,9 @@ impl Grid {
         let rows = m.div_ceil(max_rows);
         let width = if m <= MR {
             // Streams weights: about 64 KiB of them a task.
-            (16_384 / k.max(1) / NR * NR).clamp(NR, 256)
+            (16_384 / k.max(1) / COLS * COLS).clamp(COLS, 5 * COLS)
         } else {
-            128
+            3 * COLS
         };
         Grid { rows, cols: n.div_ceil(width), m, n }
     }
@@ -304,17 +472,21 @@ impl Grid {
     /// Rows of the largest block.
     #[inline(always)]
     pub fn max_rows(&self) -> usize {
-        if self.rows == 0 { 0 } else { (self.m.div_ceil(MR).div_ceil(self.rows) * MR).min(self.m) }
+        if self.rows == 0 {
+            0
+        } else {
+            (self.m.div_ceil(UNIT).div_ceil(self.rows) * UNIT).min(self.m)
+        }
     }
 
-    /// Rows and columns of task `t`; blocks begin at multiples of a register tile.
+    /// Rows and columns of task `t`; blocks begin at multiples of every level's register tile.
     #[inline(always)]
     pub fn block(&self, t: usize) -> ((usize, usize), (usize, usize)) {
-        let (r0, r1) = crate::isa::part(self.m.div_ceil(MR), self.rows, t / self.cols);
-        let (c0, c1) = crate::isa::part(self.n.div_ceil(NR), self.cols, t % self.cols);
+        let (r0, r1) = part(self.m.div_ceil(UNIT), self.rows, t / self.cols);
+        let (c0, c1) = part(self.n.div_ceil(COLS), self.cols, t % self.cols);
         (
-            ((r0 * MR).min(self.m), (r1 * MR).min(self.m)),
-            ((c0 * NR).min(self.n), (c1 * NR).min(self.n)),
+            ((r0 * UNIT).min(self.m), (r1 * UNIT).min(self.m)),
+            ((c0 * COLS).min(self.n), (c1 * COLS).min(self.n)),
         )
     }
 }

@@ -1,43 +1,46 @@
-//! The f32 register tile: `C[MR, 16] (+)= A[MR, k] · B[k, 16]`.
+//! The f32 register tile: `C[MR, 16·P] (+)= A[MR, k] · B[k, 16·P]`, rows of A by pointers.
+//!
+//! The sum runs over `taps` pieces of `depth` elements. Each row of A has a pointer for each tap, so
+//! that a convolution reads its pixels where they lie; a matrix has one tap.
 
 use super::NR;
 
 /// One tile's operands. `A` has unit stride along k; `B` rows have 16 readable elements.
 #[derive(Clone, Copy)]
 pub struct Tile {
-    /// Depth of the sum.
-    pub k: usize,
-    /// `A[0, 0]`.
-    pub a: *const f32,
-    /// Elements from one row of A to the next.
-    pub a_row: isize,
+    /// Pieces of the sum.
+    pub taps: usize,
+    /// Elements of each piece.
+    pub depth: usize,
+    /// `[taps][MR]` pointers to `depth` elements each.
+    pub a: *const *const f32,
     /// `B[0, 0]`.
     pub b: *const f32,
     /// Elements from one row of B to the next (16 for a packed panel).
     pub ldb: usize,
+    /// Elements from one panel of B to the next.
+    pub next: isize,
     /// `C[0, 0]`.
     pub c: *mut f32,
     /// Elements from one row of C to the next.
     pub ldc: usize,
-    /// Columns of C to write, at most 16.
+    /// Columns of C to write, at most 16 times the level's panels.
     pub cols: usize,
     /// Add to C rather than overwrite it.
     pub add: bool,
 }
 
-/// Writes a finished tile: adds the old C if asked, only the first `cols` columns.
+/// Writes a finished row: adds the old C if asked, only the first `cols` columns.
 ///
 /// # Safety
-/// `c` has `MR` rows of `cols` elements, `ldc` apart.
+/// `c` has `cols ≤ N` elements.
 #[inline(always)]
-unsafe fn store<const MR: usize>(t: &Tile, acc: &[[f32; NR]; MR]) {
-    for (r, row) in acc.iter().enumerate() {
-        // SAFETY: row `r` of C has `cols` elements.
-        unsafe {
-            let c = t.c.add(r * t.ldc);
-            for (j, v) in row.iter().enumerate().take(t.cols) {
-                *c.add(j) = if t.add { *c.add(j) + *v } else { *v };
-            }
+unsafe fn store<const N: usize>(t: &Tile, r: usize, row: &[f32; N]) {
+    // SAFETY: row `r` of C has `cols` elements.
+    unsafe {
+        let c = t.c.add(r * t.ldc);
+        for (j, v) in row.iter().enumerate().take(t.cols) {
+            *c.add(j) = if t.add { *c.add(j) + *v } else { *v };
         }
     }
 }
@@ -45,27 +48,29 @@ unsafe fn store<const MR: usize>(t: &Tile, acc: &[[f32; NR]; MR]) {
 /// The tile without intrinsics.
 ///
 /// # Safety
-/// A has `MR` rows of `k` elements, B `k` rows of 16, C `MR` rows of `cols ≤ 16`; C overlaps neither.
+/// A has `taps × MR` pointers to `depth` elements, B `taps · depth` rows of 16, C `MR` rows of `cols ≤ 16`;
+/// C overlaps neither.
 #[inline(always)]
 pub unsafe fn portable<const MR: usize>(t: &Tile) {
-    let mut acc = [[0f32; NR]; MR];
-    for (r, row) in acc.iter_mut().enumerate() {
+    for r in 0..MR {
         // SAFETY: in bounds by the contract above.
         unsafe {
-            let a = t.a.offset(r as isize * t.a_row);
             let mut sums = [0f32; NR];
-            for p in 0..t.k {
-                let x = *a.add(p);
-                let b = &*(t.b.add(p * t.ldb) as *const [f32; NR]);
-                for j in 0..NR {
-                    sums[j] += x * b[j];
+            let mut b = t.b;
+            for tap in 0..t.taps {
+                let a = *t.a.add(tap * MR + r);
+                for p in 0..t.depth {
+                    let x = *a.add(p);
+                    let row = &*(b as *const [f32; NR]);
+                    for j in 0..NR {
+                        sums[j] += x * row[j];
+                    }
+                    b = b.wrapping_add(t.ldb);
                 }
             }
-            *row = sums;
+            store(t, r, &sums);
         }
     }
-    // SAFETY: as above.
-    unsafe { store(t, &acc) }
 }
 
 /// The tile in AVX2 and FMA. One and two rows use more sums along k to hide the FMA latency.
@@ -93,32 +98,33 @@ unsafe fn avx2_body<const MR: usize, const U: usize>(t: &Tile) {
     // SAFETY: in bounds by the contract of `avx2`.
     unsafe {
         let mut acc = [[[_mm256_setzero_ps(); 2]; MR]; U];
-        let (mut b, mut a) = (t.b, t.a);
-        let mut p = 0;
-        while p + U <= t.k {
-            for (u, sums) in acc.iter_mut().enumerate() {
-                let row = b.add(u * t.ldb);
-                let (b0, b1) = (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8)));
-                for (r, s) in sums.iter_mut().enumerate() {
-                    let x = _mm256_broadcast_ss(&*a.offset(r as isize * t.a_row + u as isize));
+        let mut b = t.b;
+        for tap in 0..t.taps {
+            let a = *(t.a.add(tap * MR) as *const [*const f32; MR]);
+            let mut p = 0;
+            while p + U <= t.depth {
+                for (u, sums) in acc.iter_mut().enumerate() {
+                    let row = b.add(u * t.ldb);
+                    let (b0, b1) = (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8)));
+                    for (r, s) in sums.iter_mut().enumerate() {
+                        let x = _mm256_broadcast_ss(&*a[r].add(p + u));
+                        s[0] = _mm256_fmadd_ps(x, b0, s[0]);
+                        s[1] = _mm256_fmadd_ps(x, b1, s[1]);
+                    }
+                }
+                b = b.wrapping_add(U * t.ldb);
+                p += U;
+            }
+            while p < t.depth {
+                let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+                for (r, s) in acc[0].iter_mut().enumerate() {
+                    let x = _mm256_broadcast_ss(&*a[r].add(p));
                     s[0] = _mm256_fmadd_ps(x, b0, s[0]);
                     s[1] = _mm256_fmadd_ps(x, b1, s[1]);
                 }
+                b = b.wrapping_add(t.ldb);
+                p += 1;
             }
-            a = a.add(U);
-            b = b.add(U * t.ldb);
-            p += U;
-        }
-        while p < t.k {
-            let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
-            for (r, s) in acc[0].iter_mut().enumerate() {
-                let x = _mm256_broadcast_ss(&*a.offset(r as isize * t.a_row));
-                s[0] = _mm256_fmadd_ps(x, b0, s[0]);
-                s[1] = _mm256_fmadd_ps(x, b1, s[1]);
-            }
-            a = a.add(1);
-            b = b.add(t.ldb);
-            p += 1;
         }
         for r in 0..MR {
             for u in 1..U {
@@ -126,8 +132,8 @@ unsafe fn avx2_body<const MR: usize, const U: usize>(t: &Tile) {
                 acc[0][r][1] = _mm256_add_ps(acc[0][r][1], acc[u][r][1]);
             }
         }
-        if t.cols == NR {
-            for (r, s) in acc[0].iter().enumerate() {
+        for (r, s) in acc[0].iter().enumerate() {
+            if t.cols == NR {
                 let c = t.c.add(r * t.ldc);
                 let (mut lo, mut hi) = (s[0], s[1]);
                 if t.add {
@@ -136,14 +142,96 @@ unsafe fn avx2_body<const MR: usize, const U: usize>(t: &Tile) {
                 }
                 _mm256_storeu_ps(c, lo);
                 _mm256_storeu_ps(c.add(8), hi);
+            } else {
+                let mut out = [0f32; NR];
+                _mm256_storeu_ps(out.as_mut_ptr(), s[0]);
+                _mm256_storeu_ps(out.as_mut_ptr().add(8), s[1]);
+                store(t, r, &out);
             }
-        } else {
-            let mut out = [[0f32; NR]; MR];
-            for (row, s) in out.iter_mut().zip(&acc[0]) {
-                _mm256_storeu_ps(row.as_mut_ptr(), s[0]);
-                _mm256_storeu_ps(row.as_mut_ptr().add(8), s[1]);
+        }
+    }
+}
+
+/// The tile in AVX-512, one to three panels wide. Few rows use more sums along k, as in [`avx2`].
+///
+/// # Safety
+/// As [`portable`], with `cols ≤ 48` and panels of B `next` elements apart; the machine has
+/// AVX-512 F.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub unsafe fn avx512<const MR: usize>(t: &Tile) {
+    // SAFETY: the contract is the callee's.
+    unsafe {
+        match (MR, t.cols.div_ceil(NR)) {
+            (1, 3) => avx512_body::<MR, 3, 4>(t),
+            (1, 2) => avx512_body::<MR, 2, 4>(t),
+            (1, _) => avx512_body::<MR, 1, 4>(t),
+            (2, 3) => avx512_body::<MR, 3, 2>(t),
+            (2, 2) => avx512_body::<MR, 2, 2>(t),
+            (2, _) => avx512_body::<MR, 1, 2>(t),
+            (_, 3) => avx512_body::<MR, 3, 1>(t),
+            (_, 2) => avx512_body::<MR, 2, 1>(t),
+            (_, _) => avx512_body::<MR, 1, 1>(t),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma")]
+unsafe fn avx512_body<const MR: usize, const P: usize, const U: usize>(t: &Tile) {
+    use std::arch::x86_64::*;
+    // SAFETY: in bounds by the contract of `avx512`.
+    unsafe {
+        let mut acc = [[[_mm512_setzero_ps(); P]; MR]; U];
+        let mut b = t.b;
+        for tap in 0..t.taps {
+            let a = *(t.a.add(tap * MR) as *const [*const f32; MR]);
+            let mut p = 0;
+            while p + U <= t.depth {
+                for (u, sums) in acc.iter_mut().enumerate() {
+                    let mut row = [_mm512_setzero_ps(); P];
+                    for (q, v) in row.iter_mut().enumerate() {
+                        *v = _mm512_loadu_ps(b.add(u * t.ldb).offset(q as isize * t.next));
+                    }
+                    for (r, s) in sums.iter_mut().enumerate() {
+                        let x = _mm512_set1_ps(*a[r].add(p + u));
+                        for q in 0..P {
+                            s[q] = _mm512_fmadd_ps(x, row[q], s[q]);
+                        }
+                    }
+                }
+                b = b.wrapping_add(U * t.ldb);
+                p += U;
             }
-            store(t, &out);
+            while p < t.depth {
+                for (r, s) in acc[0].iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a[r].add(p));
+                    for (q, s) in s.iter_mut().enumerate() {
+                        *s = _mm512_fmadd_ps(x, _mm512_loadu_ps(b.offset(q as isize * t.next)), *s);
+                    }
+                }
+                b = b.wrapping_add(t.ldb);
+                p += 1;
+            }
+        }
+        let masks: [u16; P] = std::array::from_fn(|q| {
+            let left = t.cols.saturating_sub(q * NR).min(NR);
+            ((1u32 << left) - 1) as u16
+        });
+        for r in 0..MR {
+            let c = t.c.add(r * t.ldc);
+            for q in 0..P {
+                let mut v = acc[0][r][q];
+                for sums in &acc[1..] {
+                    v = _mm512_add_ps(v, sums[r][q]);
+                }
+                let at = c.wrapping_add(q * NR);
+                if t.add {
+                    v = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[q], at), v);
+                }
+                _mm512_mask_storeu_ps(at, masks[q], v);
+            }
         }
     }
 }
@@ -159,25 +247,27 @@ pub unsafe fn neon<const MR: usize>(t: &Tile) {
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
         let mut acc = [[vdupq_n_f32(0.0); 4]; MR];
-        let (mut b, mut a) = (t.b, t.a);
-        for _ in 0..t.k {
-            let row =
-                [vld1q_f32(b), vld1q_f32(b.add(4)), vld1q_f32(b.add(8)), vld1q_f32(b.add(12))];
-            for (r, s) in acc.iter_mut().enumerate() {
-                let x = *a.offset(r as isize * t.a_row);
-                for (s, v) in s.iter_mut().zip(row) {
-                    *s = vfmaq_n_f32(*s, v, x);
+        let mut b = t.b;
+        for tap in 0..t.taps {
+            let a = *(t.a.add(tap * MR) as *const [*const f32; MR]);
+            for p in 0..t.depth {
+                let row =
+                    [vld1q_f32(b), vld1q_f32(b.add(4)), vld1q_f32(b.add(8)), vld1q_f32(b.add(12))];
+                for (r, s) in acc.iter_mut().enumerate() {
+                    let x = *a[r].add(p);
+                    for (s, v) in s.iter_mut().zip(row) {
+                        *s = vfmaq_n_f32(*s, v, x);
+                    }
                 }
+                b = b.wrapping_add(t.ldb);
             }
-            a = a.add(1);
-            b = b.add(t.ldb);
         }
-        let mut out = [[0f32; NR]; MR];
-        for (row, s) in out.iter_mut().zip(&acc) {
+        for (r, s) in acc.iter().enumerate() {
+            let mut out = [0f32; NR];
             for (q, v) in s.iter().enumerate() {
-                vst1q_f32(row.as_mut_ptr().add(q * 4), *v);
+                vst1q_f32(out.as_mut_ptr().add(q * 4), *v);
             }
+            store(t, r, &out);
         }
-        store(t, &out);
     }
 }
