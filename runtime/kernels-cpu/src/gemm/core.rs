@@ -24,6 +24,32 @@ pub trait Panels {
         cols: usize,
         buf: *mut f32,
     ) -> (*const f32, usize);
+
+    /// Asks for part `share` of `of` of what [`Panels::panel`] will read for columns `n0..n0+cols`, any number
+    /// of them, where that comes from far away.
+    #[inline(always)]
+    fn prefetch(
+        &self,
+        _k0: usize,
+        _kc: usize,
+        _n0: usize,
+        _cols: usize,
+        (_share, _of): (usize, usize),
+    ) {
+    }
+}
+
+/// Asks for lines `lines` of 64 bytes behind `p`.
+#[inline(always)]
+fn prefetch_lines(p: *const f32, lines: (usize, usize)) {
+    #[cfg(target_arch = "x86_64")]
+    for i in lines.0..lines.1 {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(i * 16) as *const i8) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (p, lines);
 }
 
 /// A matrix in layout f32 NR=16 KR=1.
@@ -47,6 +73,14 @@ impl Panels for Packed {
     ) -> (*const f32, usize) {
         // SAFETY: `n0` is a multiple of 16 inside the matrix.
         (unsafe { self.b.add(n0 / NR * self.k * NR + k0 * NR) }, NR)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, k0: usize, kc: usize, n0: usize, cols: usize, (share, of): (usize, usize)) {
+        let lines = part(kc, of, share);
+        for panel in n0 / NR..(n0 + cols).div_ceil(NR) {
+            prefetch_lines(self.b.wrapping_add((panel * self.k + k0) * NR), lines);
+        }
     }
 }
 
@@ -183,8 +217,15 @@ pub struct Matrix {
     pub col: i64,
     /// Columns.
     pub k: usize,
-    /// Rows far apart cost a page and a cache set each: used often enough, they are copied.
+    /// Whether rows are copied to lie together; see [`crowds`].
     pub far: bool,
+}
+
+/// Whether rows so many elements apart share few sets of a first-level cache (64 sets of 64-byte lines).
+#[inline(always)]
+pub fn crowds(stride: i64) -> bool {
+    let lines = stride.unsigned_abs() / 16;
+    lines >= 16 && lines.trailing_zeros() >= 5
 }
 
 impl Rows for Matrix {
@@ -323,7 +364,7 @@ pub unsafe fn run<I: Isa, P: Panels>(
     scratch: *mut u8,
 ) {
     let used = g.n.1.saturating_sub(g.n.0);
-    let far = g.m.1 - g.m.0 > MR && g.a_row.unsigned_abs() >= 256 && used >= 4 * NR;
+    let far = g.m.1 - g.m.0 > MR && crowds(g.a_row) && used >= 4 * NR;
     let a = Matrix { a: g.a, row: g.a_row, col: g.a_col, k: g.k, far };
     let to = Target { c: g.c, ldc: g.ldc, m: g.m, n: g.n };
     // SAFETY: the caller's contract is the callee's.
@@ -389,7 +430,13 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
                     }
                     wide += more;
                 }
+                // What comes after these panels: their neighbours, or the first ones further down.
+                let (k1, n1) = if n + wide < to.n.1 { (k0, n + wide) } else { (k0 + kc, to.n.0) };
+                let (kc1, cols1) = (kc.min(taps * depth - k1), width::<I>(to.n.1 - n1));
                 for tile in 0..tiles {
+                    if tiles > 1 {
+                        b.prefetch(k1, kc1, n1, cols1, (tile, tiles));
+                    }
                     let (r0, r1) = part(rows, tiles, tile);
                     let t = Tile {
                         taps: nt,
@@ -438,6 +485,9 @@ const PANELS: usize = 3;
 /// Columns of the widest register tile.
 const COLS: usize = PANELS * NR;
 
+/// Tasks that are enough for any number of threads to share evenly; more are cut no smaller.
+const MANY: usize = 12;
+
 /// How a product is cut into tasks: blocks of rows and of columns, from the shape alone.
 #[derive(Clone, Copy)]
 pub struct Grid {
@@ -458,9 +508,12 @@ impl Grid {
             // Streams weights: about 64 KiB of them a task.
             (16_384 / k.max(1) / COLS * COLS).clamp(COLS, 5 * COLS)
         } else {
-            3 * COLS
+            // As wide as leaves many tasks: every task reads its rows of A once more.
+            let cols =
+                MANY.div_ceil(rows.max(1)).min(n.div_ceil(2 * COLS)).max(n.div_ceil(10 * COLS));
+            n.div_ceil(COLS).div_ceil(cols.max(1)) * COLS
         };
-        Grid { rows, cols: n.div_ceil(width), m, n }
+        Grid { rows, cols: n.div_ceil(width.max(COLS)), m, n }
     }
 
     /// Tasks of one product.

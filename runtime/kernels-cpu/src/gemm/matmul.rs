@@ -8,8 +8,8 @@ use super::epilogue::{Bound, Epilogue, TileFn};
 use crate::abi::OK;
 use crate::isa::{Bufs, Call, Isa, kernel};
 
-/// Most rows of a task's block: its `96 × KC` block of A is 96 KiB.
-const MAX_ROWS: usize = 96;
+/// Most rows of a task's block: its `192 × KC` block of A is 192 KiB.
+const MAX_ROWS: usize = 192;
 /// Blocks of at most this many rows read B in place rather than copying its panels.
 const IN_PLACE_ROWS: usize = 12;
 

@@ -22,5 +22,5 @@ pub mod tile16;
 pub const NR: usize = 16;
 /// Rows of a register tile.
 pub const MR: usize = 6;
-/// Depth of a block of the sum: a `KC × NR` f32 panel is 16 KiB, half of the smallest L1.
-pub const KC: usize = 256;
+/// Depth of a block of the sum: three `KC × NR` panels and a tile's rows of A share an L1 of 48 KiB, one an L1 of 32.
+pub const KC: usize = 192;
