@@ -62,11 +62,11 @@ impl WeightSource for Packed<'_> {
                 Ok(out.into_iter().flat_map(f32::to_le_bytes).collect())
             }
             I8_PACKED if dense.elem().bits() == 8 => {
-                let len = packed_b_i8_len(k, n);
+                let (len, signed) = (packed_b_i8_len(k, n), dense.elem() == Elem::I8);
                 let mut out = vec![0u8; batch * len];
                 for b in 0..batch {
                     let from = &dense.bytes()[b * k * n..(b + 1) * k * n];
-                    pack_b_i8(from, k, n, n, 1, &mut out[b * len..(b + 1) * len]);
+                    pack_b_i8(from, signed, (k, n), (n, 1), &mut out[b * len..(b + 1) * len]);
                 }
                 Ok(out)
             }

@@ -11,8 +11,9 @@ use silure_kernels_cpu::abi::{Ctx, Kernel};
 use silure_kernels_cpu::conv::Window;
 use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation};
-use silure_kernels_cpu::gemm::int8::{self, MatmulI8, Stage};
+use silure_kernels_cpu::gemm::int8::MatmulI8;
 use silure_kernels_cpu::gemm::matmul::Matmul;
+use silure_kernels_cpu::gemm::stage::{self, Stage};
 use silure_kernels_cpu::rows::norm::Norm;
 use silure_kernels_cpu::rows::softmax::Softmax;
 use silure_kernels_cpu::{detect_isa, find};
@@ -79,9 +80,9 @@ fn main() {
         show("matmul.f32.packed", &what, &s, &lens);
         show("matmul.f32", &what, &s, &lens);
         let mut s = MatmulI8::dense(m, n, k);
-        let lens = [m * k, (k + 1) * wide, 0, 0, 4, 4, 0, 0, 0, m * n * 4];
+        let lens = [m * k, (k + 8) * wide, 0, 0, 4, 4, 0, 0, 0, m * n * 4];
         show("matmul.i8.packed", &what, &s.to_vec(), &lens);
-        s.stage = Stage { out: int8::out::F32, a_scale: 1, b_scale: 1, ..Stage::SUMS };
+        s.stage = Stage { out: stage::out::F32, a_scale: 1, b_scale: 1, ..Stage::SUMS };
         show("matmul.i8.packed", &format!("{what} to f32"), &s.to_vec(), &lens);
         show("matmul.i8", &what, &s.to_vec(), &lens);
     }

@@ -45,6 +45,20 @@ pub trait Isa: Copy + 'static {
     /// As [`crate::gemm::tile16::portable`]; the machine has the level.
     unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]);
 
+    /// Rows of the byte tile.
+    const ROWS8: usize;
+    /// Panels of 16 columns side by side in the byte tile.
+    const PANELS8: usize = 1;
+
+    /// One register tile of a product of bytes, see [`crate::gemm::tile8`].
+    ///
+    /// # Safety
+    /// As [`crate::gemm::tile8::portable`]; the machine has the level.
+    unsafe fn tile8<const MR: usize>(
+        t: &crate::gemm::tile8::Tile8,
+        out: &mut crate::gemm::tile8::Sums,
+    );
+
     /// One row of an epilogue, a function of its own so that products do not each repeat it.
     ///
     /// # Safety
@@ -59,6 +73,15 @@ pub struct Portable;
 impl Isa for Portable {
     const FMA: bool = false;
     const LEVEL: u32 = 0;
+    const ROWS8: usize = 4;
+    #[inline(always)]
+    unsafe fn tile8<const MR: usize>(
+        t: &crate::gemm::tile8::Tile8,
+        out: &mut crate::gemm::tile8::Sums,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile8::portable::<MR>(t, out) }
+    }
     #[inline(never)]
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
         // SAFETY: the caller's contract is the callee's.
@@ -85,6 +108,15 @@ pub struct Avx2;
 impl Isa for Avx2 {
     const FMA: bool = true;
     const LEVEL: u32 = 1;
+    const ROWS8: usize = 3;
+    #[inline(always)]
+    unsafe fn tile8<const MR: usize>(
+        t: &crate::gemm::tile8::Tile8,
+        out: &mut crate::gemm::tile8::Sums,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile8::avx2::<MR>(t, out) }
+    }
     #[inline(always)]
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
         #[target_feature(enable = "avx2,fma")]
@@ -118,6 +150,16 @@ impl Isa for Avx512 {
     const LEVEL: u32 = 3;
     const ROWS: usize = 8;
     const PANELS: usize = 3;
+    const ROWS8: usize = 8;
+    const PANELS8: usize = 3;
+    #[inline(always)]
+    unsafe fn tile8<const MR: usize>(
+        t: &crate::gemm::tile8::Tile8,
+        out: &mut crate::gemm::tile8::Sums,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile8::avx512::<MR>(t, out) }
+    }
     #[inline(always)]
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -136,7 +178,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile16::avx2::<MR>(t, out) }
+        unsafe { crate::gemm::tile16::avx512::<MR>(t, out) }
     }
 }
 
@@ -149,6 +191,15 @@ pub struct Neon;
 impl Isa for Neon {
     const FMA: bool = true;
     const LEVEL: u32 = 2;
+    const ROWS8: usize = 4;
+    #[inline(always)]
+    unsafe fn tile8<const MR: usize>(
+        t: &crate::gemm::tile8::Tile8,
+        out: &mut crate::gemm::tile8::Sums,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { crate::gemm::tile8::portable::<MR>(t, out) }
+    }
     #[inline(always)]
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
         #[target_feature(enable = "neon")]

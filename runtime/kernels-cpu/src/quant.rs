@@ -4,7 +4,7 @@
 //! Quantise is `saturate(round_even(x / scale) + zp)`, dequantise `(q − zp) · scale`.
 
 use crate::abi::OK;
-use crate::gemm::int8::widen;
+use crate::gemm::stage::widen;
 use crate::isa::{Call, Isa, kernel};
 use crate::strip;
 

@@ -7,7 +7,7 @@ use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
-use silure_kernels_cpu::gemm::int8::{Stage, per};
+use silure_kernels_cpu::gemm::stage::{Stage, per};
 
 /// A window with the output extents that its pads (both sides equal, plus one at the end) give.
 fn window(

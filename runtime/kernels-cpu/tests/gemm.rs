@@ -4,9 +4,10 @@ mod common;
 use common::*;
 use silure_kernels_cpu::abi::Ctx;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
-use silure_kernels_cpu::gemm::int8::{self, MatmulI8, Stage, per};
+use silure_kernels_cpu::gemm::int8::MatmulI8;
 use silure_kernels_cpu::gemm::matmul::Matmul;
 use silure_kernels_cpu::gemm::pack::*;
+use silure_kernels_cpu::gemm::stage::{self, Stage, per};
 use silure_kernels_cpu::math::erf64;
 
 const SHAPES: &[(usize, usize, usize)] = &[
@@ -271,7 +272,7 @@ fn integer_products_are_exact_for_every_signedness_and_zero_point() {
                     }
                 }
                 let mut packed = vec![0u8; packed_b_i8_len(k, n)];
-                pack_b_i8(&b, k, n, n, 1, &mut packed);
+                pack_b_i8(&b, b_signed, (k, n), (n, 1), &mut packed);
                 for (name, b) in [("matmul.i8", &b), ("matmul.i8.packed", &packed)] {
                     let bufs = [
                         buf(&a),
@@ -304,10 +305,10 @@ fn the_integer_output_stage_scales_adds_and_requantises() {
     let (a_scale, y_scale, y_zp) = (0.02f32, 0.3f32, 131u8);
     let mut s = MatmulI8::dense(m, n, k);
     s.stage = Stage {
-        out: int8::out::U8,
+        out: stage::out::U8,
         a_scale: per::TENSOR,
         b_scale: per::AXIS,
-        bias: int8::bias::I32,
+        bias: stage::bias::I32,
         ..Stage::SUMS
     };
     let bufs = [
@@ -333,7 +334,7 @@ fn the_integer_output_stage_scales_adds_and_requantises() {
             assert_eq!(*got, want, "element {i}");
         }
     });
-    s.stage = Stage { out: int8::out::F32, bias: int8::bias::F32, ..s.stage };
+    s.stage = Stage { out: stage::out::F32, bias: stage::bias::F32, ..s.stage };
     let fb = rng.floats(n);
     let mut bufs = bufs.to_vec();
     bufs[6] = buf(&fb);

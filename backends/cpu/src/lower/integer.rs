@@ -11,7 +11,7 @@ use silure_ir::{
     Attr, Attrs, Dim, Elem, Func, Num, OpId, RegionId, Result, Tensor, Type, ValueId, bail,
 };
 use silure_kernels_cpu::gemm::epilogue::activation;
-use silure_kernels_cpu::gemm::int8::{Stage, bias, out, per};
+use silure_kernels_cpu::gemm::stage::{Stage, bias, out, per};
 
 use super::Lower;
 use super::anchor::activation_at;

@@ -4,9 +4,10 @@ use silure_ir::dialects::graph;
 use silure_ir::infer::InferCx;
 use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::epilogue::Epilogue;
-use silure_kernels_cpu::gemm::int8::{MatmulI8, Stage, per};
+use silure_kernels_cpu::gemm::int8::MatmulI8;
 use silure_kernels_cpu::gemm::matmul::Matmul;
 use silure_kernels_cpu::gemm::pack::{packed_b_f32_len, packed_b_i8_len};
+use silure_kernels_cpu::gemm::stage::{Stage, per};
 
 use super::{Lower, Lowering, Sizes, elem_is, product, strides};
 
@@ -15,8 +16,8 @@ pub(super) static TABLE: &[&Lowering] = &[&MATMUL, &MATMUL_INTEGER];
 
 /// Layout of a packed f32 weight: panels of 16 columns.
 pub const F32_PACKED: &str = "f32.nr16";
-/// Layout of a packed 8-bit weight: panels of 16 columns, rows in pairs.
-pub const I8_PACKED: &str = "i8.nr16kr2";
+/// Layout of a packed 8-bit weight: panels of 16 columns, rows in fours, with the sums of the columns.
+pub const I8_PACKED: &str = "i8.nr16kr4";
 
 /// Layout of an 8-bit weight that is scaled by column: panels of 16 columns.
 pub const BYTES_PACKED: &str = "i8.nr16";

@@ -7,7 +7,7 @@ use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, bias};
-use silure_kernels_cpu::gemm::int8::per;
+use silure_kernels_cpu::gemm::stage::per;
 use silure_kernels_cpu::movement::resize::{self, Resize};
 use silure_kernels_cpu::movement::sample::{self, GridSample};
 

@@ -7,7 +7,8 @@
 use super::Window;
 use crate::abi::OK;
 use crate::gemm::core::Grid;
-use crate::gemm::int8::{Panels16, Sink, Stage, per, run16, widen, widen_rows};
+use crate::gemm::stage::{Sink, Stage, per, widen};
+use crate::gemm::tile16::{Panels16, run16, widen_rows};
 use crate::isa::{Call, Isa, align64, kernel};
 
 const MAX_ROWS: usize = 96;

@@ -1,9 +1,9 @@
 //! Matrix products: register tiles, packed layouts, the blocked driver, epilogues, kernels.
 //!
-//! * [`tile`], [`tile16`]: register tiles (f32; i16 with i32 sums), the only intrinsics.
+//! * [`tile`], [`tile8`], [`tile16`]: register tiles (f32; bytes and i16 with i32 sums), the only intrinsics.
 //! * [`pack`]: the ISA-neutral packed layouts and their functions, used by the compiler too.
 //! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
-//! * [`epilogue`]: the closed set of epilogues, and the tile callback.
+//! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums.
 //! * [`matmul`], [`int8`], [`double`]: the kernels.
 //!
 //! Invariant: the order in which one output element is summed depends on the problem's shape only.
@@ -15,8 +15,10 @@ pub mod epilogue;
 pub mod int8;
 pub mod matmul;
 pub mod pack;
+pub mod stage;
 pub mod tile;
 pub mod tile16;
+pub mod tile8;
 
 /// Columns of a packed panel and of a register tile.
 pub const NR: usize = 16;

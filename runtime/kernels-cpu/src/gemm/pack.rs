@@ -2,9 +2,9 @@
 //!
 //! * **f32 NR=16 KR=1**: panels `[ceil(N/16)][K][16]`; columns past N are zero.
 //! * **i8 NR=16 KR=1**: bytes in panels `[ceil(N/16)][K][16]`; columns past N are zero.
-//! * **i8 NR=16 KR=2**: bytes in panels `[ceil(N/16)][ceil(K/2)][16][2]`; the raw bytes of the
-//!   weight (signed or not is an option of the kernel), columns past N and the odd row are zero
-//!   bytes; the kernel reads no zero-padded row of an odd depth.
+//! * **i8 NR=16 KR=4**: panels of signed bytes `[ceil(K/4)][16][4]` and behind them the 16 sums of the
+//!   columns as i32; unsigned weights are moved by −128. Columns past N and the rest of the last group
+//!   are zero.
 //!
 //! A batched weight is its matrices packed one after the other.
 //!
@@ -63,34 +63,43 @@ pub fn pack_b_bytes(src: &[u8], k: usize, n: usize, dst: &mut [u8]) {
     }
 }
 
-/// Bytes of a packed 8-bit `K × N` matrix.
-pub const fn packed_b_i8_len(k: usize, n: usize) -> usize {
-    n.div_ceil(NR) * k.div_ceil(2) * NR * 2
+/// Bytes of one panel of i8 NR=16 KR=4.
+pub const fn i8_panel_bytes(k: usize) -> usize {
+    k.div_ceil(4).saturating_mul(4 * NR).saturating_add(4 * NR)
 }
 
-/// Packs bytes `src[i·row_stride + j·col_stride]` into i8 NR=16 KR=2.
+/// Bytes of a packed 8-bit `K × N` matrix.
+pub const fn packed_b_i8_len(k: usize, n: usize) -> usize {
+    n.div_ceil(NR) * i8_panel_bytes(k)
+}
+
+/// Packs bytes `src[i·row_stride + j·col_stride]`, i8 or u8, into i8 NR=16 KR=4.
 ///
 /// # Panics
 /// If `src` is too short for the strides or `dst` is not [`packed_b_i8_len`] long.
 pub fn pack_b_i8(
     src: &[u8],
-    k: usize,
-    n: usize,
-    row_stride: usize,
-    col_stride: usize,
+    signed: bool,
+    (k, n): (usize, usize),
+    (row_stride, col_stride): (usize, usize),
     dst: &mut [u8],
 ) {
     assert_eq!(dst.len(), packed_b_i8_len(k, n));
-    let pairs = k.div_ceil(2);
-    for (p, panel) in dst.chunks_mut((pairs * NR * 2).max(1)).enumerate() {
-        for (i, row) in panel.chunks_mut(NR * 2).enumerate() {
-            for (j, pair) in row.chunks_mut(2).enumerate() {
-                let col = p * NR + j;
-                for (q, v) in pair.iter_mut().enumerate() {
-                    let r = 2 * i + q;
-                    *v = if col < n && r < k { src[r * row_stride + col * col_stride] } else { 0 };
-                }
+    let flip = if signed { 0 } else { 0x80 };
+    for (p, panel) in dst.chunks_mut(i8_panel_bytes(k)).enumerate() {
+        let (bytes, tail) = panel.split_at_mut(k.div_ceil(4) * 4 * NR);
+        bytes.fill(0);
+        for (j, sum) in tail.chunks_mut(4).enumerate().take(n - p * NR) {
+            let mut total = 0i32;
+            for i in 0..k {
+                let v = src[i * row_stride + (p * NR + j) * col_stride] ^ flip;
+                bytes[i / 4 * 4 * NR + j * 4 + i % 4] = v;
+                total = total.wrapping_add(v as i8 as i32);
             }
+            sum.copy_from_slice(&total.to_le_bytes());
+        }
+        for sum in tail.chunks_mut(4).skip(n - p * NR) {
+            sum.fill(0);
         }
     }
 }

@@ -1,8 +1,12 @@
-//! The integer register tile: `S[MR, 16] = A[MR, k] · B[k, 16]` in i16 with wrapping i32 sums.
+//! The integer register tile of columns built on the way: `S[MR, 16] = A[MR, k] · B[k, 16]` in i16 with wrapping i32 sums.
 //!
 //! Both operands are bytes widened to i16 with their zero points subtracted (−255..=255), so a pair
 //! of products fits i32 and `vpmaddwd` is exact; nothing saturates. `k` counts pairs: A rows are
 //! `[pair][2]`, B panels `[pair][16][2]`, odd depths padded with zeros.
+
+use super::stage::widen;
+use super::{MR, NR};
+use crate::isa::Isa;
 
 /// One tile's operands.
 #[derive(Clone, Copy)]
@@ -72,6 +76,42 @@ pub unsafe fn avx2<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
     }
 }
 
+/// The tile in AVX-512 with VNNI; even and odd pairs have sums of their own.
+///
+/// # Safety
+/// As [`portable`]; the machine has AVX-512 F and VNNI.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub unsafe fn avx512<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
+    use std::arch::x86_64::*;
+    // SAFETY: in bounds by the contract of `portable`.
+    unsafe {
+        let mut acc = [[_mm512_setzero_si512(); 2]; MR];
+        let pair = |r: usize, p: usize| {
+            _mm512_set1_epi32((t.a.add(r * t.a_row + 2 * p) as *const i32).read_unaligned())
+        };
+        let mut p = 0;
+        while p + 2 <= t.pairs {
+            for u in 0..2 {
+                let b = _mm512_loadu_si512(t.b.add((p + u) * 32) as *const __m512i);
+                for (r, s) in acc.iter_mut().enumerate() {
+                    s[u] = _mm512_dpwssd_epi32(s[u], pair(r, p + u), b);
+                }
+            }
+            p += 2;
+        }
+        if p < t.pairs {
+            let b = _mm512_loadu_si512(t.b.add(p * 32) as *const __m512i);
+            for (r, s) in acc.iter_mut().enumerate() {
+                s[0] = _mm512_dpwssd_epi32(s[0], pair(r, p), b);
+            }
+        }
+        for (row, s) in out.iter_mut().zip(&acc) {
+            _mm512_storeu_si512(row.as_mut_ptr() as *mut __m512i, _mm512_add_epi32(s[0], s[1]));
+        }
+    }
+}
+
 /// The tile in NEON: B is de-interleaved on load, then widening multiply-accumulate by lane value.
 ///
 /// # Safety
@@ -104,5 +144,92 @@ pub unsafe fn neon<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
                 vst1q_s32(row.as_mut_ptr().add(q * 4), *v);
             }
         }
+    }
+}
+
+/// Copies a `rows × k` byte matrix to i16 rows of `2·ceil(k/2)`, zero points subtracted.
+///
+/// # Safety
+/// The strides stay inside `src`; `zp(r)` is valid for every row; `dst` is large enough.
+#[inline(always)]
+pub unsafe fn widen_rows(
+    src: *const u8,
+    (row, col): (isize, isize),
+    rows: usize,
+    k: usize,
+    signed: bool,
+    zp: impl Fn(usize) -> i16,
+    dst: *mut i16,
+) {
+    let width = k.div_ceil(2) * 2;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        for r in 0..rows {
+            let (s, d, z) = (src.offset(r as isize * row), dst.add(r * width), zp(r));
+            match (col == 1, signed) {
+                (true, true) => crate::strip::map(d, s as *const i8, k, |v| v as i16 - z),
+                (true, false) => crate::strip::map(d, s, k, |v| v as i16 - z),
+                _ => {
+                    for p in 0..k {
+                        *d.add(p) = widen(*s.offset(p as isize * col), signed) - z;
+                    }
+                }
+            }
+            if width > k {
+                *d.add(k) = 0;
+            }
+        }
+    }
+}
+
+/// Where i16 panels of B come from.
+pub trait Panels16 {
+    /// Builds columns `n0..n0+cols` in `buf`, `[pairs][16][2]`; columns past `cols` and the odd row
+    /// may hold anything.
+    ///
+    /// # Safety
+    /// The columns are inside the matrix, `buf` holds the panel.
+    unsafe fn build(&self, n0: usize, cols: usize, buf: *mut i16);
+}
+
+/// Runs the tiles of one block and hands each to `sink(row, col, rows, cols, sums)`.
+///
+/// # Safety
+/// `a` has `m.1 − m.0` rows of `2·pairs` elements, `buf` holds one panel.
+#[inline(always)]
+pub unsafe fn run16<I: Isa, P: Panels16>(
+    a: *const i16,
+    pairs: usize,
+    m: (usize, usize),
+    n: (usize, usize),
+    b: &P,
+    buf: *mut i16,
+    mut sink: impl FnMut(usize, usize, usize, usize, &[[i32; NR]; MR]),
+) {
+    let mut out = [[0i32; NR]; MR];
+    let mut col = n.0;
+    while col < n.1 {
+        let cols = (n.1 - col).min(NR);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            b.build(col, cols, buf);
+            let mut row = m.0;
+            while row < m.1 {
+                let mr = (m.1 - row).min(MR);
+                let t =
+                    Tile16 { pairs, a: a.add((row - m.0) * pairs * 2), a_row: pairs * 2, b: buf };
+                match mr {
+                    1 => I::tile16::<1>(&t, &mut out),
+                    2 => I::tile16::<2>(&t, &mut out),
+                    3 => I::tile16::<3>(&t, &mut out),
+                    4 => I::tile16::<4>(&t, &mut out),
+                    5 => I::tile16::<5>(&t, &mut out),
+                    _ => I::tile16::<6>(&t, &mut out),
+                }
+                sink(row, col, mr, cols, &out);
+                row += mr;
+            }
+        }
+        col += NR;
     }
 }

@@ -1,0 +1,307 @@
+//! The output stage of integer products: scale, bias, activation, requantisation.
+//!
+//! `f32(acc + bias_i32) · (a_scale · b_scale) + bias_f32`, the activation, and
+//! `saturate(round_even(y / y_scale) + y_zp)`, each part optional.
+
+use super::NR;
+use super::epilogue::{activate, activation};
+use crate::isa::Isa;
+
+/// How a zero point or a scale is indexed.
+pub mod per {
+    /// There is none (zero point 0, scale 1).
+    pub const NONE: usize = 0;
+    /// One for the tensor.
+    pub const TENSOR: usize = 1;
+    /// One per row (of A) or per column (of B).
+    pub const AXIS: usize = 2;
+}
+
+/// Output types.
+pub mod out {
+    /// The sums.
+    pub const I32: usize = 0;
+    /// Scaled, with bias and activation.
+    pub const F32: usize = 1;
+    /// Requantised to unsigned bytes.
+    pub const U8: usize = 2;
+    /// Requantised to signed bytes.
+    pub const I8: usize = 3;
+}
+
+/// Types of the bias.
+pub mod bias {
+    /// No bias.
+    pub const NONE: usize = 0;
+    /// f32 per output feature, added after scaling.
+    pub const F32: usize = 1;
+    /// i32 per output feature, added to the sum.
+    pub const I32: usize = 2;
+}
+
+sizes! {
+    /// The output stage of an integer product.
+    pub struct Stage {
+        /// A code of [`out`].
+        pub out: usize,
+        /// Indexing of the scale of A, a code of [`per`].
+        pub a_scale: usize,
+        /// Indexing of the scale of B, a code of [`per`].
+        pub b_scale: usize,
+        /// A code of [`bias`].
+        pub bias: usize,
+        /// A code of [`activation`], applied before requantisation.
+        pub activation: usize,
+        /// First parameter of the activation.
+        pub p0: f32,
+        /// Second parameter of the activation.
+        pub p1: f32,
+    }
+}
+
+impl Stage {
+    /// The sums themselves.
+    pub const SUMS: Stage =
+        Stage { out: out::I32, a_scale: 0, b_scale: 0, bias: 0, activation: 0, p0: 0.0, p1: 0.0 };
+
+    /// Whether the codes mean something.
+    pub fn valid(&self) -> bool {
+        self.out <= 3
+            && self.a_scale <= 2
+            && self.b_scale <= 2
+            && self.bias <= 2
+            && self.activation < activation::COUNT
+    }
+
+    /// Bytes of one output element.
+    #[inline(always)]
+    pub fn out_bytes(&self) -> usize {
+        if self.out <= out::F32 { 4 } else { 1 }
+    }
+}
+
+/// A byte as the integer it stands for.
+#[inline(always)]
+pub fn widen(byte: u8, signed: bool) -> i16 {
+    if signed { byte as i8 as i16 } else { byte as i16 }
+}
+
+/// `saturate(round_even(y / scale) + zp)` as a byte; NaN gives the zero point.
+#[inline(always)]
+pub fn quantise(y: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
+    let q = (y / scale).round_ties_even();
+    let q = if q.is_nan() { 0.0 } else { q } + zp;
+    let q = if q < lo { lo } else { q };
+    let q = if q > hi { hi } else { q };
+    q as i32 as u8
+}
+
+/// Writes the first `cols` elements of a row; a whole row is one copy of known size.
+///
+/// # Safety
+/// `dst` has room for them.
+#[inline(always)]
+unsafe fn put<T: Copy>(row: &[T; NR], cols: usize, dst: *mut u8) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        if cols == NR {
+            (dst as *mut [T; NR]).write_unaligned(*row);
+        } else {
+            std::ptr::copy_nonoverlapping(row.as_ptr() as *const u8, dst, cols * size_of::<T>());
+        }
+    }
+}
+
+/// The output stage bound to its buffers.
+#[derive(Clone, Copy)]
+pub struct Sink {
+    /// What to do.
+    pub stage: Stage,
+    /// Scale of A.
+    pub a_scale: *const f32,
+    /// Scale of B.
+    pub b_scale: *const f32,
+    /// Bias.
+    pub bias: *const u8,
+    /// Scale of the output.
+    pub y_scale: *const f32,
+    /// Zero point of the output, null for 0.
+    pub y_zp: *const u8,
+    /// Whether the axis scales and the bias belong to rows (channels of a convolution) rather than
+    /// to columns: then `b_scale` and `bias` are indexed by row and `a_scale` by column.
+    pub features_are_rows: bool,
+    /// Row number of the buffers' first feature or row.
+    pub base: usize,
+}
+
+/// What the output stage needs for 16 columns, read once for many rows.
+#[derive(Clone, Copy)]
+pub struct Features {
+    /// Scale of B, times that of A if it is one for the tensor.
+    scale: [f32; NR],
+    bias: [f32; NR],
+    add: [i32; NR],
+}
+
+impl Features {
+    /// No scale, no bias.
+    pub const NONE: Features = Features { scale: [1.0; NR], bias: [0.0; NR], add: [0; NR] };
+}
+
+impl Sink {
+    /// The features of columns `col..col + cols`, at most 16, where features are columns.
+    ///
+    /// # Safety
+    /// The buffers cover the columns.
+    #[inline(always)]
+    pub unsafe fn features(&self, col: usize, cols: usize) -> Features {
+        let (s, mut f) = (&self.stage, Features::NONE);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let a = if s.a_scale == per::TENSOR { *self.a_scale } else { 1.0 };
+            let at = self.base + col;
+            for j in 0..cols {
+                let b = match s.b_scale {
+                    per::NONE => 1.0,
+                    per::TENSOR => *self.b_scale,
+                    _ => *self.b_scale.add(at + j),
+                };
+                f.scale[j] = a * b;
+                match s.bias {
+                    bias::F32 => f.bias[j] = *(self.bias as *const f32).add(at + j),
+                    bias::I32 => f.add[j] = *(self.bias as *const i32).add(at + j),
+                    _ => {}
+                }
+            }
+        }
+        f
+    }
+
+    /// Writes a row of sums whose columns have these features to `dst`.
+    ///
+    /// # Safety
+    /// The buffers cover the row; `dst` has `cols` elements of the output type.
+    #[inline(always)]
+    pub unsafe fn finish<I: Isa>(
+        &self,
+        sums: &[i32; NR],
+        f: &Features,
+        row: usize,
+        cols: usize,
+        dst: *mut u8,
+    ) {
+        let s = &self.stage;
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let mut acc = *sums;
+            for j in 0..NR {
+                acc[j] = acc[j].wrapping_add(f.add[j]);
+            }
+            if s.out == out::I32 {
+                put(&acc, cols, dst);
+                return;
+            }
+            let mut y = [0f32; NR];
+            if s.a_scale == per::AXIS {
+                let a = *self.a_scale.add(row);
+                for j in 0..NR {
+                    y[j] = acc[j] as f32 * (a * f.scale[j]);
+                }
+            } else {
+                for j in 0..NR {
+                    y[j] = acc[j] as f32 * f.scale[j];
+                }
+            }
+            for j in 0..NR {
+                y[j] += f.bias[j];
+            }
+            self.write::<I>(y, cols, dst);
+        }
+    }
+
+    /// The activation and the output type.
+    ///
+    /// # Safety
+    /// `dst` has `cols` elements of the output type.
+    #[inline(always)]
+    unsafe fn write<I: Isa>(&self, mut y: [f32; NR], cols: usize, dst: *mut u8) {
+        let s = &self.stage;
+        // SAFETY: by the caller's contract.
+        unsafe {
+            if s.activation != activation::NONE {
+                activate::<I>(s.activation, s.p0, s.p1, y.as_mut_ptr(), NR);
+            }
+            if s.out == out::F32 {
+                put(&y, cols, dst);
+                return;
+            }
+            let signed = s.out == out::I8;
+            let zp = if self.y_zp.is_null() { 0.0 } else { widen(*self.y_zp, signed) as f32 };
+            let (lo, hi) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+            let scale = *self.y_scale;
+            let mut q = [0u8; NR];
+            for j in 0..NR {
+                q[j] = quantise(y[j], scale, zp, lo, hi);
+            }
+            put(&q, cols, dst);
+        }
+    }
+
+    /// Writes one tile's row of sums to `dst`.
+    ///
+    /// # Safety
+    /// The buffers cover the tile; `dst` has `cols` elements of the output type.
+    #[inline(always)]
+    pub unsafe fn row<I: Isa>(
+        &self,
+        sums: &[i32; NR],
+        row: usize,
+        col: usize,
+        cols: usize,
+        dst: *mut u8,
+    ) {
+        let s = &self.stage;
+        let row = row + self.base;
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let feature = |j: usize| if self.features_are_rows { row } else { col + j };
+            let mut acc = *sums;
+            if s.bias == bias::I32 {
+                let b = self.bias as *const i32;
+                for (j, v) in acc.iter_mut().enumerate().take(cols) {
+                    *v = v.wrapping_add(*b.add(feature(j)));
+                }
+            }
+            if s.out == out::I32 {
+                put(&acc, cols, dst);
+                return;
+            }
+            // The scale of rows is one number for this row, that of columns a vector.
+            let lanes = |p: *const f32, mode: usize, by_column: bool| {
+                let mut v = [1f32; NR];
+                match (mode, by_column) {
+                    (per::NONE, _) => {}
+                    (per::TENSOR, _) => v = [*p; NR],
+                    (_, false) => v = [*p.add(row); NR],
+                    (_, true) => {
+                        std::ptr::copy_nonoverlapping(p.add(col), v.as_mut_ptr(), cols);
+                    }
+                }
+                v
+            };
+            let a = lanes(self.a_scale, s.a_scale, self.features_are_rows);
+            let b = lanes(self.b_scale, s.b_scale, !self.features_are_rows);
+            let mut y = [0f32; NR];
+            for j in 0..NR {
+                y[j] = acc[j] as f32 * (a[j] * b[j]);
+            }
+            if s.bias == bias::F32 {
+                let b = self.bias as *const f32;
+                for (j, v) in y.iter_mut().enumerate().take(cols) {
+                    *v += *b.add(feature(j));
+                }
+            }
+            self.write::<I>(y, cols, dst);
+        }
+    }
+}
