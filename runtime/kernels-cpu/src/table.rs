@@ -37,6 +37,7 @@ pub static KERNELS: &[&Kernel] = &[
     &conv::float::CONV_F32,
     &conv::transpose::CONV_TRANSPOSE_F32,
     &conv::int8::CONV_I8,
+    &conv::last8::CONV_I8_LAST,
     &conv::pool::MAX_POOL_F32,
     &conv::pool::MAX_POOL_I8,
     &conv::pool::MAX_POOL_U8,

@@ -7,6 +7,7 @@ use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
+use silure_kernels_cpu::gemm::pack::{pack_b_i8, packed_b_i8_len};
 use silure_kernels_cpu::gemm::stage::{Stage, per};
 
 /// A window with the output extents that its pads (both sides equal, plus one at the end) give.
@@ -123,6 +124,34 @@ fn f32_convolutions_match() {
     }
 }
 
+/// Channels moved last.
+fn last<T: Copy>(v: &[T], batch: usize, plane: usize) -> Vec<T> {
+    let channels = v.len() / (batch * plane).max(1);
+    let at = |i: usize| {
+        let (pixel, c) = (i / channels, i % channels);
+        v[(pixel / plane * channels + c) * plane + pixel % plane]
+    };
+    (0..v.len()).map(at).collect()
+}
+
+/// The weights of each group as a packed matrix `[kernel · C, O]`.
+fn packed(w: &Window, k: &[u8], signed: bool) -> Vec<u8> {
+    let (depth, outs, taps) = (w.depth(), w.out_channels, w.taps());
+    let mut all = vec![];
+    for group in k.chunks((outs * depth).max(1)).take(w.groups) {
+        let mut matrix = vec![0u8; depth * outs];
+        for (i, v) in matrix.iter_mut().enumerate() {
+            let (row, o) = (i / outs, i % outs);
+            let (tap, c) = (row / w.in_channels, row % w.in_channels);
+            *v = group[(o * w.in_channels + c) * taps + tap];
+        }
+        let mut out = vec![0; packed_b_i8_len(depth, outs)];
+        pack_b_i8(&matrix, signed, (depth, outs), (outs, 1), &mut out);
+        all.extend(out);
+    }
+    all
+}
+
 #[test]
 fn integer_convolutions_are_exact() {
     let mut rng = Rng(23);
@@ -159,6 +188,12 @@ fn integer_convolutions_are_exact() {
                 out::<i32>(ny),
             ];
             run("conv.i8", &s.to_vec(), &bufs, |r| assert_eq!(read::<i32>(&r[9]), want, "{w:?}"));
+            let [x, k] = [last(&x, w.batch, w.x_plane()), packed(&w, &k, !signed)];
+            let want = last(&want, w.batch, w.y_plane());
+            let bufs = [[buf(&x), buf(&k)].as_slice(), &bufs[2..]].concat();
+            run("conv.i8.last", &s.to_vec(), &bufs, |r| {
+                assert_eq!(read::<i32>(&r[9]), want, "{w:?}")
+            });
         }
     }
 }

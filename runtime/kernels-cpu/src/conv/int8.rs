@@ -48,7 +48,7 @@ impl ConvI8 {
         self.panel_bytes().saturating_add(align64(row.saturating_mul(self.grid().max_rows())))
     }
 
-    fn valid(&self) -> bool {
+    pub(super) fn valid(&self) -> bool {
         self.window.valid() && self.w_zp <= 2 && self.stage.valid() && self.stage.a_scale <= 1
     }
 }

@@ -8,6 +8,7 @@
 pub mod direct;
 pub mod float;
 pub mod int8;
+pub mod last8;
 pub mod pool;
 pub mod transpose;
 

@@ -111,9 +111,114 @@ impl MatmulI8 {
 }
 
 /// The rows of A of one block: bytes as the tile wants them, and their sums.
-struct Rows {
-    table: *const *const u8,
-    sums: *const i32,
+#[derive(Clone, Copy)]
+pub struct Rows {
+    /// A pointer to `4 · ceil(k/4)` bytes for each row.
+    pub table: *const *const u8,
+    /// The sum of each row's `k` bytes; read only where B has zero points.
+    pub sums: *const i32,
+}
+
+/// One block of a product of bytes, besides its operands' values.
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    /// Rows of the block.
+    pub m: (usize, usize),
+    /// Columns of the block.
+    pub n: (usize, usize),
+    /// Depth of the sum.
+    pub k: usize,
+    /// Whether B has zero points.
+    pub summed: bool,
+    /// Element (0, 0) of the result.
+    pub c: *mut u8,
+    /// Elements from row to row of the result.
+    pub c_row: usize,
+}
+
+/// Runs the tiles of one block and hands their sums to the output stage. `panels(col, count)` gives the
+/// first of `count` panels of B, which follow each other; `a_point(row)` and `b_point(col)` are the zero
+/// points of what the tile multiplies.
+///
+/// # Safety
+/// The rows, panels and the result have the block's extents; the sink's buffers cover it.
+#[inline(always)]
+pub unsafe fn run<I: Isa>(
+    g: &Bytes,
+    from: Rows,
+    panels: impl Fn(usize, usize) -> *const u8,
+    a_point: impl Fn(usize) -> i32,
+    b_point: impl Fn(usize) -> i32,
+    sink: &Sink,
+) {
+    let (count, groups) = (g.m.1 - g.m.0, g.k.div_ceil(4));
+    let panel_bytes = i8_panel_bytes(g.k);
+    let width = sink.stage.out_bytes();
+    let mut out: Sums = [[[0; NR]; TILE.1]; TILE.0];
+    let tiles = count.div_ceil(I::ROWS8);
+    let mut col = g.n.0;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        while col < g.n.1 {
+            let wide = (g.n.1 - col).min(NR * I::PANELS8);
+            let across = wide.div_ceil(NR);
+            let first = panels(col, across);
+            let mut lack = [Lack { sums: [0; NR], points: [0; NR] }; TILE.1];
+            let mut features = [Features::NONE; TILE.1];
+            for q in 0..across {
+                let (at, cols) = (col + q * NR, (wide - q * NR).min(NR));
+                let behind = first.add(q * panel_bytes + groups * 4 * NR);
+                lack[q].sums = (behind as *const [i32; NR]).read_unaligned();
+                for (j, z) in lack[q].points.iter_mut().enumerate().take(cols) {
+                    *z = b_point(at + j);
+                }
+                features[q] = sink.features(at, cols);
+            }
+            for tile in 0..tiles {
+                let (r0, r1) = part(count, tiles, tile);
+                let t = Tile8 {
+                    groups,
+                    a: from.table.add(r0),
+                    b: first as *const i8,
+                    next: panel_bytes as isize,
+                    panels: across,
+                };
+                match r1 - r0 {
+                    1 => I::tile8::<1>(&t, &mut out),
+                    2 => I::tile8::<2>(&t, &mut out),
+                    3 => I::tile8::<3>(&t, &mut out),
+                    4 => I::tile8::<4>(&t, &mut out),
+                    5 => I::tile8::<5>(&t, &mut out),
+                    6 => I::tile8::<6>(&t, &mut out),
+                    7 => I::tile8::<7>(&t, &mut out),
+                    _ => I::tile8::<8>(&t, &mut out),
+                }
+                for r in r0..r1 {
+                    let row = g.m.0 + r;
+                    let a0 = a_point(row);
+                    for q in 0..across {
+                        let (sums, l) = (&mut out[r - r0][q], &lack[q]);
+                        if a0 != 0 {
+                            for j in 0..NR {
+                                sums[j] = sums[j].wrapping_sub(a0.wrapping_mul(l.sums[j]));
+                            }
+                        }
+                        if g.summed {
+                            let all = (g.k as i32).wrapping_mul(a0);
+                            let left = (*from.sums.add(r)).wrapping_sub(all);
+                            for j in 0..NR {
+                                sums[j] = sums[j].wrapping_sub(left.wrapping_mul(l.points[j]));
+                            }
+                        }
+                        let at = col + q * NR;
+                        let dst = g.c.add((row * g.c_row + at) * width);
+                        sink.finish::<I>(sums, &features[q], row, (wide - q * NR).min(NR), dst);
+                    }
+                }
+            }
+            col += wide;
+        }
+    }
 }
 
 /// Finds or builds `rows` rows of `k` bytes: moved by 128 if signed, padded to whole groups.
@@ -216,9 +321,12 @@ impl Strided8 {
     }
 }
 
-/// A zero point as the tile's operands have it.
+/// A zero point as the tile's operands have it: moved as they are.
+///
+/// # Safety
+/// The zero points cover the tensor or its axis.
 #[inline(always)]
-unsafe fn point(p: *const u8, mode: usize, at: usize, signed: bool, moved: i32) -> i32 {
+pub unsafe fn point(p: *const u8, mode: usize, at: usize, signed: bool, moved: i32) -> i32 {
     // SAFETY: the zero points cover the tensor or its axis.
     let z = unsafe {
         match mode {
@@ -241,7 +349,6 @@ struct Lack {
 unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
     let grid = s.grid();
     let per_batch = grid.tasks();
-    let groups = s.k.div_ceil(4);
     let panel_bytes = i8_panel_bytes(s.k);
     let bufs = call.bufs;
     let max = grid.max_rows();
@@ -269,7 +376,6 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
             base: 0,
         };
         let width = s.stage.out_bytes();
-        let mut out: Sums = [[[0; NR]; TILE.1]; TILE.0];
         for t in call.begin..call.end {
             let (batch, block) = (t / per_batch, t % per_batch);
             let (m, n) = grid.block(block);
@@ -288,74 +394,20 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
                 k: s.k,
                 flip: if s.b_signed { 0 } else { 0x80 },
             };
-            let tiles = count.div_ceil(I::ROWS8);
-            let mut col = n.0;
-            while col < n.1 {
-                let wide = (n.1 - col).min(NR * I::PANELS8);
-                let across = wide.div_ceil(NR);
-                let mut first = b.wrapping_add(col / NR * panel_bytes);
-                if !PACKED {
-                    for q in 0..across {
-                        let cols = (wide - q * NR).min(NR);
-                        strided.build(col + q * NR, cols, panels.add(q * panel_bytes));
-                    }
-                    first = panels;
+            let built = |col: usize, across: usize| {
+                if PACKED {
+                    return b.wrapping_add(col / NR * panel_bytes);
                 }
-                let mut lack = [Lack { sums: [0; NR], points: [0; NR] }; TILE.1];
-                let mut features = [Features::NONE; TILE.1];
                 for q in 0..across {
-                    let (at, cols) = (col + q * NR, (wide - q * NR).min(NR));
-                    let behind = first.add(q * panel_bytes + groups * 4 * NR);
-                    lack[q].sums = (behind as *const [i32; NR]).read_unaligned();
-                    for (j, z) in lack[q].points.iter_mut().enumerate().take(cols) {
-                        *z = point(b_zp, s.b_zp, at + j, s.b_signed, moved_b);
-                    }
-                    features[q] = sink.features(at, cols);
+                    let at = col + q * NR;
+                    strided.build(at, (n.1 - at).min(NR), panels.add(q * panel_bytes));
                 }
-                for tile in 0..tiles {
-                    let (r0, r1) = part(count, tiles, tile);
-                    let t = Tile8 {
-                        taps: 1,
-                        groups,
-                        a: from.table.add(r0),
-                        b: first as *const i8,
-                        next: panel_bytes as isize,
-                        panels: across,
-                    };
-                    match r1 - r0 {
-                        1 => I::tile8::<1>(&t, &mut out),
-                        2 => I::tile8::<2>(&t, &mut out),
-                        3 => I::tile8::<3>(&t, &mut out),
-                        4 => I::tile8::<4>(&t, &mut out),
-                        5 => I::tile8::<5>(&t, &mut out),
-                        6 => I::tile8::<6>(&t, &mut out),
-                        7 => I::tile8::<7>(&t, &mut out),
-                        _ => I::tile8::<8>(&t, &mut out),
-                    }
-                    for r in r0..r1 {
-                        let row = m.0 + r;
-                        let a0 = point(a_zp, s.a_zp, row, s.a_signed, moved_a);
-                        let left = (*from.sums.add(r)).wrapping_sub((s.k as i32).wrapping_mul(a0));
-                        for q in 0..across {
-                            let (sums, l) = (&mut out[r - r0][q], &lack[q]);
-                            if a0 != 0 {
-                                for j in 0..NR {
-                                    sums[j] = sums[j].wrapping_sub(a0.wrapping_mul(l.sums[j]));
-                                }
-                            }
-                            if summed {
-                                for j in 0..NR {
-                                    sums[j] = sums[j].wrapping_sub(left.wrapping_mul(l.points[j]));
-                                }
-                            }
-                            let at = col + q * NR;
-                            let dst = c.add((row * s.c_row + at) * width);
-                            sink.finish::<I>(sums, &features[q], row, (wide - q * NR).min(NR), dst);
-                        }
-                    }
-                }
-                col += wide;
-            }
+                panels as *const u8
+            };
+            let g = Bytes { m, n, k: s.k, summed, c, c_row: s.c_row };
+            let a_point = |row: usize| point(a_zp, s.a_zp, row, s.a_signed, moved_a);
+            let b_point = |col: usize| point(b_zp, s.b_zp, col, s.b_signed, moved_b);
+            run::<I>(&g, from, built, a_point, b_point, &sink);
         }
     }
     OK

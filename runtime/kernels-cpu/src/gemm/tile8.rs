@@ -12,11 +12,9 @@ pub type Sums = [[[i32; NR]; 3]; 8];
 /// One tile's operands.
 #[derive(Clone, Copy)]
 pub struct Tile8 {
-    /// Pieces of the sum.
-    pub taps: usize,
-    /// Groups of four bytes of each piece.
+    /// Groups of four bytes along the sum.
     pub groups: usize,
-    /// `[taps][MR]` pointers to `4 · groups` bytes each.
+    /// `MR` pointers to `4 · groups` bytes each.
     pub a: *const *const u8,
     /// The first panel of B.
     pub b: *const i8,
@@ -29,7 +27,7 @@ pub struct Tile8 {
 /// The tile without intrinsics, one panel wide.
 ///
 /// # Safety
-/// A has `taps × MR` pointers to `4 · groups` bytes, B `taps · groups` groups.
+/// A has `MR` pointers to `4 · groups` bytes, B `groups` groups.
 #[inline(always)]
 pub unsafe fn portable<const MR: usize>(t: &Tile8, out: &mut Sums) {
     for (r, row) in out.iter_mut().enumerate().take(MR) {
@@ -37,18 +35,16 @@ pub unsafe fn portable<const MR: usize>(t: &Tile8, out: &mut Sums) {
         let mut b = t.b;
         // SAFETY: in bounds by the contract above.
         unsafe {
-            for tap in 0..t.taps {
-                let a = *t.a.add(tap * MR + r);
-                for g in 0..t.groups {
-                    let x = *(a.add(4 * g) as *const [u8; 4]);
-                    let w = &*(b as *const [[i8; 4]; NR]);
-                    for j in 0..NR {
-                        let lo = x[0] as i32 * w[j][0] as i32 + x[1] as i32 * w[j][1] as i32;
-                        let hi = x[2] as i32 * w[j][2] as i32 + x[3] as i32 * w[j][3] as i32;
-                        sums[j] = sums[j].wrapping_add(lo + hi);
-                    }
-                    b = b.wrapping_add(4 * NR);
+            let a = *t.a.add(r);
+            for g in 0..t.groups {
+                let x = *(a.add(4 * g) as *const [u8; 4]);
+                let w = &*(b as *const [[i8; 4]; NR]);
+                for j in 0..NR {
+                    let lo = x[0] as i32 * w[j][0] as i32 + x[1] as i32 * w[j][1] as i32;
+                    let hi = x[2] as i32 * w[j][2] as i32 + x[3] as i32 * w[j][3] as i32;
+                    sums[j] = sums[j].wrapping_add(lo + hi);
                 }
+                b = b.wrapping_add(4 * NR);
             }
         }
         row[0] = sums;
@@ -67,22 +63,20 @@ pub unsafe fn avx2<const MR: usize>(t: &Tile8, out: &mut Sums) {
     unsafe {
         let mut acc = [[_mm256_setzero_si256(); 4]; MR];
         let mut b = t.b;
-        for tap in 0..t.taps {
-            let a = *(t.a.add(tap * MR) as *const [*const u8; MR]);
-            for g in 0..t.groups {
-                let mut w = [_mm256_setzero_si256(); 4];
-                for (q, v) in w.iter_mut().enumerate() {
-                    *v = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(q * 16) as *const __m128i));
-                }
-                for (r, s) in acc.iter_mut().enumerate() {
-                    let bytes = (a[r].add(4 * g) as *const i32).read_unaligned();
-                    let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(bytes)));
-                    for q in 0..4 {
-                        s[q] = _mm256_add_epi32(s[q], _mm256_madd_epi16(x, w[q]));
-                    }
-                }
-                b = b.wrapping_add(4 * NR);
+        let a = *(t.a as *const [*const u8; MR]);
+        for g in 0..t.groups {
+            let mut w = [_mm256_setzero_si256(); 4];
+            for (q, v) in w.iter_mut().enumerate() {
+                *v = _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(q * 16) as *const __m128i));
             }
+            for (r, s) in acc.iter_mut().enumerate() {
+                let bytes = (a[r].add(4 * g) as *const i32).read_unaligned();
+                let x = _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128(bytes)));
+                for q in 0..4 {
+                    s[q] = _mm256_add_epi32(s[q], _mm256_madd_epi16(x, w[q]));
+                }
+            }
+            b = b.wrapping_add(4 * NR);
         }
         for (row, s) in out.iter_mut().zip(&acc) {
             for q in 0..2 {
@@ -120,21 +114,19 @@ unsafe fn avx512_body<const MR: usize, const P: usize>(t: &Tile8, out: &mut Sums
     unsafe {
         let mut acc = [[_mm512_setzero_si512(); P]; MR];
         let mut b = t.b;
-        for tap in 0..t.taps {
-            let a = *(t.a.add(tap * MR) as *const [*const u8; MR]);
-            for g in 0..t.groups {
-                let mut w = [_mm512_setzero_si512(); P];
-                for (q, v) in w.iter_mut().enumerate() {
-                    *v = _mm512_loadu_si512(b.offset(q as isize * t.next) as *const __m512i);
-                }
-                for (r, s) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_epi32((a[r].add(4 * g) as *const i32).read_unaligned());
-                    for q in 0..P {
-                        s[q] = _mm512_dpbusd_epi32(s[q], x, w[q]);
-                    }
-                }
-                b = b.wrapping_add(4 * NR);
+        let a = *(t.a as *const [*const u8; MR]);
+        for g in 0..t.groups {
+            let mut w = [_mm512_setzero_si512(); P];
+            for (q, v) in w.iter_mut().enumerate() {
+                *v = _mm512_loadu_si512(b.offset(q as isize * t.next) as *const __m512i);
             }
+            for (r, s) in acc.iter_mut().enumerate() {
+                let x = _mm512_set1_epi32((a[r].add(4 * g) as *const i32).read_unaligned());
+                for q in 0..P {
+                    s[q] = _mm512_dpbusd_epi32(s[q], x, w[q]);
+                }
+            }
+            b = b.wrapping_add(4 * NR);
         }
         for (row, s) in out.iter_mut().zip(&acc) {
             for q in 0..P {
