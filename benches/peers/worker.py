@@ -65,7 +65,7 @@ def silure():
         port = Port()
         must(lib.silure_input(handle, 0, i, ctypes.byref(port)) == 0)
         names.append(port.name.decode())
-    ins = [np.ascontiguousarray(INPUTS[n]) for n in names]
+    ins = [np.require(INPUTS[n], requirements="C") for n in names]
     outs = [np.zeros_like(np.load(FOLDER / o["file"])) for o in SPEC["outputs"]]
     inputs = (SilureTensor * len(ins))(*[SilureTensor.over(a) for a in ins])
     outputs = (SilureTensor * len(outs))(*[SilureTensor.over(a) for a in outs])

@@ -41,12 +41,12 @@ pub trait Panels {
 
 /// Asks for lines `lines` of 64 bytes behind `p`.
 #[inline(always)]
-fn prefetch_lines(p: *const f32, lines: (usize, usize)) {
+pub fn prefetch_lines<T>(p: *const T, lines: (usize, usize)) {
     #[cfg(target_arch = "x86_64")]
     for i in lines.0..lines.1 {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(i * 16) as *const i8) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_byte_add(i * 64) as *const i8) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (p, lines);
@@ -159,6 +159,29 @@ impl Panels for Strided {
                 for p in 0..kc {
                     let s = src.offset(p as isize * self.row as isize);
                     *(buf.add(p * NR) as *mut [f32; NR]) = *(s as *const [f32; NR]);
+                }
+            } else if self.row == 1 && cols == NR {
+                // Columns lie along k: blocks of 16 × 16 are transposed.
+                let whole = kc / NR * NR;
+                for p in (0..whole).step_by(NR) {
+                    let mut block = [[0f32; NR]; NR];
+                    for (j, column) in block.iter_mut().enumerate() {
+                        let s = src.offset(p as isize + j as isize * self.col as isize);
+                        *column = *(s as *const [f32; NR]);
+                    }
+                    for i in 0..NR {
+                        let mut line = [0f32; NR];
+                        for j in 0..NR {
+                            line[j] = block[j][i];
+                        }
+                        *(buf.add((p + i) * NR) as *mut [f32; NR]) = line;
+                    }
+                }
+                for p in whole..kc {
+                    for j in 0..NR {
+                        *buf.add(p * NR + j) =
+                            *src.offset(p as isize + j as isize * self.col as isize);
+                    }
                 }
             } else {
                 for j in 0..NR {
@@ -510,7 +533,7 @@ impl Grid {
         } else {
             // As wide as leaves many tasks: every task reads its rows of A once more.
             let cols =
-                MANY.div_ceil(rows.max(1)).min(n.div_ceil(2 * COLS)).max(n.div_ceil(10 * COLS));
+                MANY.div_ceil(rows.max(1)).min(n.div_ceil(2 * COLS)).max(n.div_ceil(16 * COLS));
             n.div_ceil(COLS).div_ceil(cols.max(1)) * COLS
         };
         Grid { rows, cols: n.div_ceil(width.max(COLS)), m, n }

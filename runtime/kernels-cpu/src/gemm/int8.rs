@@ -7,7 +7,7 @@
 //! Buffers: `a`, `b`, `a_zp`, `b_zp`, `a_scale`, `b_scale`, `bias`, `y_scale`, `y_zp`, `c`.
 
 use super::NR;
-use super::core::Grid;
+use super::core::{Grid, prefetch_lines};
 use super::matmul::batch_offset;
 use super::pack::i8_panel_bytes;
 use super::stage::{Features, Sink, Stage, per, widen};
@@ -16,7 +16,7 @@ use crate::abi::OK;
 use crate::isa::{Call, Isa, align64, kernel, part};
 
 /// Most rows of a task's block.
-const MAX_ROWS: usize = 96;
+const MAX_ROWS: usize = 192;
 /// Rows and panels of the largest tile.
 const TILE: (usize, usize) = (8, 3);
 
@@ -174,8 +174,14 @@ pub unsafe fn run<I: Isa>(
                 }
                 features[q] = sink.features(at, cols);
             }
+            // The panels after these are asked for meanwhile.
+            let ahead = first.wrapping_add(across * panel_bytes);
+            let lines = if col + wide < g.n.1 { across * panel_bytes / 64 } else { 0 };
             for tile in 0..tiles {
                 let (r0, r1) = part(count, tiles, tile);
+                if tiles > 1 {
+                    prefetch_lines(ahead, part(lines, tiles, tile));
+                }
                 let t = Tile8 {
                     groups,
                     a: from.table.add(r0),
