@@ -68,6 +68,8 @@ pub enum Verb {
     Run(verbs::run::Args),
     /// Measure a model or an engine on random inputs
     Bench(verbs::bench::Args),
+    /// Measure what this machine can do at best
+    Probe(verbs::probe::Args),
     /// Look inside a model or an engine
     Inspect(verbs::inspect::Args),
     /// List what a target cannot run of a model, before any code is made
@@ -91,6 +93,7 @@ impl Verb {
             Verb::Compile(a) => verbs::compile::run(a, report),
             Verb::Run(a) => verbs::run::run(a, report),
             Verb::Bench(a) => verbs::bench::run(a, report),
+            Verb::Probe(a) => verbs::probe::run(a, report),
             Verb::Inspect(a) => verbs::inspect::run(a, report),
             Verb::Check(a) => verbs::check::run(a, report),
             Verb::Opt(a) => verbs::opt::run(a, report),

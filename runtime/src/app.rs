@@ -217,8 +217,12 @@ pub fn run(engine: &Arc<Engine>, request: &Request) -> Result<Report> {
             session.reset();
         }
         let left = request.timeout.map(|t| t.saturating_sub(start.elapsed()));
-        let options =
-            RunOptions { timeout: left, cancel: request.cancel.clone(), profile: request.profile };
+        let options = RunOptions {
+            timeout: left,
+            cancel: request.cancel.clone(),
+            profile: request.profile,
+            trace: false,
+        };
         let begin = Instant::now();
         outputs = session.run_values(index, &inputs, &options).map_err(|e| match e {
             // The time allowed is that of all runs.

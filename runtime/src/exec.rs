@@ -48,6 +48,9 @@ impl Slot {
     }
 }
 
+/// The most launches that a trace keeps.
+const SPANS: usize = 1 << 20;
+
 /// The name a profile or an error gives to what an instruction runs.
 pub(crate) fn kernel_name(plan: &Plan, inst: &Inst) -> String {
     let table = |t: &[Str], i: u32| plan.str(t.get(i as usize).copied().unwrap_or_default()).into();
@@ -69,6 +72,8 @@ pub(crate) struct Exec<'e, 'w> {
     pool: &'e Pool,
     pub work: &'w mut Work,
     limits: Limits<'e>,
+    /// When the run began.
+    began: Instant,
 }
 
 /// When a run must stop.
@@ -101,7 +106,14 @@ impl<'e, 'w> Exec<'e, 'w> {
     ) -> Self {
         // A timeout too long for the clock is no timeout.
         let deadline = options.timeout.and_then(|t| Instant::now().checked_add(t));
-        Exec { engine, entry, pool, work, limits: Limits { options, deadline } }
+        Exec {
+            engine,
+            entry,
+            pool,
+            work,
+            limits: Limits { options, deadline },
+            began: Instant::now(),
+        }
     }
 
     /// Runs the size program for new dims and places the arena.
@@ -517,7 +529,8 @@ impl<'e, 'w> Exec<'e, 'w> {
 
     /// Runs something, timing it if there is a profile; it gives the bytes it touched.
     fn timed(&mut self, pc: usize, f: impl FnOnce(&mut Self) -> Result<u64>) -> Result<()> {
-        if !self.limits.options.profile {
+        let options = self.limits.options;
+        if !(options.profile || options.trace) {
             return f(self).map(drop);
         }
         let start = Instant::now();
@@ -527,6 +540,13 @@ impl<'e, 'w> Exec<'e, 'w> {
             Inst::Launch(l) => self.launch_work(l),
             _ => 0,
         };
+        if options.trace && self.work.spans.len() < SPANS {
+            let began = start.duration_since(self.began).as_nanos() as u64;
+            self.work.spans.push([pc as u64, began, nanos]);
+        }
+        if !options.profile {
+            return Ok(());
+        }
         let row = &mut self.work.profile[pc];
         for (sum, x) in row.iter_mut().zip([1, nanos, flops, bytes]) {
             *sum = sum.saturating_add(x);

@@ -34,6 +34,21 @@ pub struct RunOptions {
     pub cancel: Option<CancelToken>,
     /// Collect times per launch: see [`Session::profile`](crate::Session::profile).
     pub profile: bool,
+    /// Also collect when each launch began: see [`Session::trace`](crate::Session::trace).
+    pub trace: bool,
+}
+
+/// One launch of a traced run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The user's node.
+    pub node: String,
+    /// The kernel, generated function, `copy` or `fill`.
+    pub kernel: String,
+    /// When it began, in nanoseconds since the run began.
+    pub start: u64,
+    /// Its wall time in nanoseconds.
+    pub nanos: u64,
 }
 
 /// What one instruction took, over all runs since the profile was last taken.

@@ -3,11 +3,13 @@
 //! For dims seen before, a run into the caller's buffers allocates nothing: registers and arena
 //! offsets are cached per binding, the arena and freed heap blocks are kept.
 
+mod profile;
+
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::exec::{Exec, List, Sink, Slot};
 use crate::mem::{Block, Budget, HeapPool};
-use crate::options::{ProfileRow, RunOptions};
+use crate::options::RunOptions;
 use crate::pool::Pool;
 use crate::tensor::{Tensor, TensorMut, TensorRef, tensor_bytes};
 use crate::texts;
@@ -55,6 +57,8 @@ pub(crate) struct Work {
     pub strings: StringTable,
     /// Per op of the profiled entry: calls, nanoseconds, operations, bytes.
     pub profile: Vec<[u64; 4]>,
+    /// Per launch of the last traced run: its op, when it began and how long it took, in nanoseconds.
+    pub spans: Vec<[u64; 3]>,
 }
 
 /// Runs an engine's entries, one at a time; owns the states.
@@ -111,6 +115,7 @@ impl Session {
                 budget,
                 strings: StringTable::new(Strings::over(engine.texts.clone())),
                 profile: vec![],
+                spans: vec![],
             },
         })
     }
@@ -307,6 +312,9 @@ impl Session {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
             exec.work.profile.resize(entry.code.len(), [0; 4]);
         }
+        if options.trace {
+            exec.work.spans.clear();
+        }
         let result = exec.run(inputs, sink).and_then(|()| exec.list_outputs());
         if options.profile {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
@@ -359,23 +367,6 @@ impl Session {
             all.all(|s| s.as_ref() == Some(&first)).then_some(first)
         };
         Ok((0..entry.outputs.len()).map(shape).collect())
-    }
-
-    /// Times per launch of an entry over its profiled runs, in the plan's order; starts anew.
-    pub fn profile(&mut self, entry: usize) -> Vec<ProfileRow> {
-        let plan = &self.engine.plan;
-        let Some(e) = plan.entries.get(entry) else { return vec![] };
-        let counts = std::mem::take(&mut self.profiles[entry]);
-        let rows = counts.iter().zip(&e.code).filter(|(c, _)| c[0] > 0);
-        rows.map(|(&[calls, nanos, flops, bytes], op)| ProfileRow {
-            node: plan.str(op.loc).into(),
-            kernel: crate::exec::kernel_name(plan, &op.inst),
-            calls,
-            nanos,
-            flops,
-            bytes,
-        })
-        .collect()
     }
 
     /// Sets all states to zero.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use silure::onnx::Size;
 use silure_engine::plan::{Entry, Plan, PortKind};
+use silure_runtime::limits::{self, Limits};
 use silure_runtime::{
-    Engine, Pool, ProfileRow, RunOptions, Session, SessionOptions, Tensor, TensorRef,
+    Engine, Pool, ProfileRow, RunOptions, Session, SessionOptions, Span, Tensor, TensorRef,
 };
 
 use crate::failure::{Failure, Result};
@@ -57,6 +58,9 @@ pub struct Args {
     /// Lines of the profile (0: none)
     #[arg(long, default_value_t = 15)]
     pub top: usize,
+    /// Write one run's launches as a trace for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
@@ -100,6 +104,10 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         threads: super::run::threads(a.threads),
     };
     let m = measure(&engine, index, &inputs, &schedule, report)?;
+    if let Some(path) = &a.trace {
+        write_trace(path, &m.spans)?;
+        report.info(&format!("{} launches in {}", m.spans.len(), path.display()));
+    }
     if a.json { report.value(&m.json()) } else { report.out(&m.text(a.top)) }
 }
 
@@ -167,7 +175,22 @@ pub struct Measured {
     /// Seconds, ascending.
     pub times: Vec<f64>,
     rows: Vec<ProfileRow>,
+    spans: Vec<Span>,
+    limits: Limits,
     peak_memory: u64,
+}
+
+/// Spans in Chrome's trace event format: complete events, microseconds.
+fn write_trace(path: &std::path::Path, spans: &[Span]) -> Result<()> {
+    let event = |s: &Span| {
+        json!({
+            "name": s.kernel, "cat": "launch", "ph": "X", "pid": 1, "tid": 1,
+            "ts": s.start as f64 / 1e3, "dur": s.nanos as f64 / 1e3, "args": {"node": s.node},
+        })
+    };
+    let events: Vec<Value> = spans.iter().map(event).collect();
+    let text = json!({"traceEvents": events, "displayTimeUnit": "ns"}).to_string();
+    model::write_text(path, &text)
 }
 
 /// Runs an entry as scheduled.
@@ -180,8 +203,8 @@ pub fn measure(
 ) -> Result<Measured> {
     let plan = engine.plan();
     let entry = &plan.entries[index];
-    let options =
-        SessionOptions { pool: Some(Arc::new(Pool::new(schedule.threads))), memory_limit: None };
+    let pool = Arc::new(Pool::new(schedule.threads));
+    let options = SessionOptions { pool: Some(pool.clone()), memory_limit: None };
     let mut session = Session::with(engine, options)?;
     let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
     let shapes: Vec<&[usize]> = views.iter().map(|v| v.shape).collect();
@@ -199,7 +222,7 @@ pub fn measure(
     let mut once = |session: &mut Session, profile: bool| -> Result<f64> {
         session.reset();
         let timeout = schedule.timeout.map(|t| t.saturating_sub(start.elapsed()));
-        let options = RunOptions { timeout, cancel: None, profile };
+        let options = RunOptions { timeout, cancel: None, profile, trace: profile };
         let begin = Instant::now();
         match &mut buffers {
             Some(b) => {
@@ -241,6 +264,8 @@ pub fn measure(
         threads: schedule.threads,
         times,
         rows: session.profile(index),
+        spans: session.trace(index),
+        limits: limits::measure(&pool, &[])?,
         peak_memory: session.peak_memory(),
     })
 }
@@ -279,6 +304,9 @@ impl Measured {
             },
             "gflop_per_s": gflops,
             "gb_per_s": gbs,
+            "limits": {
+                "fma_gflop_per_s": self.limits.gflop_per_s, "memory_gb_per_s": self.limits.memory(),
+            },
             "peak_memory": self.peak_memory,
             "profile": self.rows.iter().map(row).collect::<Vec<_>>(),
         })
@@ -300,6 +328,14 @@ impl Measured {
         out += &format!(
             "{gflops:.2} GFLOP/s, {gbs:.2} GB/s of operands, peak memory {}\n",
             bytes(self.peak_memory)
+        );
+        let (fma, memory) = (self.limits.gflop_per_s, self.limits.memory());
+        out += &format!(
+            "this machine now: {fma:.1} GFLOP/s of f32 multiply-add, {memory:.1} GB/s from memory ({}): \
+             {:.0} % and {:.0} % of them\n",
+            super::probe::level(self.limits.isa),
+            gflops / fma * 100.0,
+            gbs / memory * 100.0,
         );
         if top == 0 {
             return out;

@@ -8,5 +8,6 @@ pub mod demo;
 pub mod inspect;
 pub mod kernel;
 pub mod opt;
+pub mod probe;
 pub mod run;
 pub mod targets;

@@ -475,7 +475,7 @@ pub unsafe extern "C" fn silure_run(
             muts.push(TensorMut { elem: numbers(t.elem)?, shape, bytes: data });
         }
         let cancel = Some(s.cancel.clone());
-        let options = RunOptions { timeout, cancel, profile: false };
+        let options = RunOptions { timeout, cancel, profile: false, trace: false };
         claim(s)?.run_into(entry, &refs, &mut muts, &options)?;
         for (t, shape) in wanted.iter().zip(&results) {
             for (axis, &d) in shape.iter().enumerate() {

@@ -31,6 +31,7 @@ pub mod helpers;
 pub mod isa;
 pub mod math;
 pub mod movement;
+pub mod probe;
 pub mod quant;
 pub mod rnn;
 pub mod rows;
