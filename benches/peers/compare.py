@@ -3,9 +3,9 @@
 Each row of ROWS names a workload (a folder that workloads.py made) and its peers. Both runtimes
 load the workload in processes of their own and then run alternately, `--rounds` times for
 `--seconds` each, the order changing from round to round. Printed per row and number of threads: the
-medians, the mean of ln(peer ÷ ours) over the rounds as a ratio with its 95 % bounds (Student's t),
-and what the machine could do at best, from the peaks that are measured in the same call
-(`peak`, an example of silure-kernels-cpu). At the end the geometric mean over the rows.
+medians, the mean of ln(peer ÷ ours) over the rounds as a ratio with its 95 % bounds (Student's t), our
+greatest error and both times from file to first answer. At the end the geometric mean over the rows. What the
+machine can do at best is said first, by `silure probe`.
 """
 import argparse
 import json
@@ -105,6 +105,7 @@ def main():
     a = ap.parse_args()
     env = dict(os.environ, SILURE=a.silure, SILURE_LIB=a.lib)
     logs = []
+    print(subprocess.run([a.silure, "probe"], check=True, capture_output=True, text=True).stdout)
     print(f"{'workload':15} {'peer':12} t {'ours ms':>9} {'peer ms':>9} {'ratio':>6} {'95 % bounds':>13} {'error':>8}"
           f" {'load ms':>8} {'(peer)':>7}")
     for name in a.only.split(","):

@@ -59,6 +59,31 @@ fn compile_then_run_then_inspect_then_bench() {
     assert!(v["seconds"]["median"].as_f64().unwrap() > 0.0);
     assert!(v["inputs"][0].as_str().unwrap().contains("[4, 1, 8, 8]"));
     assert!(silure(&args).code(0).out.contains("GFLOP/s"));
+    let limits = &v["limits"];
+    assert!(limits["fma_gflop_per_s"].as_f64().unwrap() > 0.1, "{limits}");
+    assert!(limits["memory_gb_per_s"].as_f64().unwrap() > 0.01, "{limits}");
+
+    let trace = dir.path().join("trace.json");
+    silure(&[&args[..], &["--trace", s(&trace)]].concat()).code(0);
+    let trace: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(trace).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let calls: u64 =
+        v["profile"].as_array().unwrap().iter().map(|r| r["calls"].as_u64().unwrap()).sum();
+    assert_eq!(events.len() as u64, calls, "an event for each launch");
+    let time = |e: &serde_json::Value, k: &str| e[k].as_f64().unwrap();
+    let after =
+        |w: &[serde_json::Value]| time(&w[1], "ts") >= time(&w[0], "ts") + time(&w[0], "dur");
+    assert!(events.windows(2).all(after), "one after the other");
+}
+
+#[test]
+fn probe_measures_both_limits() {
+    let v = silure(&["probe", "--threads", "1", "--json"]).code(0).json();
+    assert_eq!(v[0]["threads"], 1);
+    assert!(v[0]["fma_gflop_per_s"].as_f64().unwrap() > 0.1);
+    let read = v[0]["read"].as_array().unwrap();
+    assert!(read.len() > 3 && read.iter().all(|r| r["gb_per_s"].as_f64().unwrap() > 0.01));
 }
 
 #[test]
