@@ -317,6 +317,18 @@ def rest():
              q_num_heads=4, kv_num_heads=2, update_rule=rule)
 
 
+def regions():
+    """An operator of ONNX itself whose cases it has none of; no element is computed, so all are exact."""
+    x = f32(3, 2, 9, 14)
+    corners = RNG.integers(-8, 40, (7, 4)) / 2
+    rois = np.concatenate([RNG.integers(0, 3, (7, 1)), corners], 1).astype(np.float32)
+    dims = {3: "n", 9: "h", 14: "w", 7: "k"}
+    for i, (shape, scale) in enumerate([((1, 1), 1.0), ((3, 2), 0.5), ((7, 7), 1.0), ((2, 5), 0.3)]):
+        attrs = dict(pooled_shape=shape, spatial_scale=scale, domain="", rtol=0, atol=0)
+        case(f"max_roi_pool_{i}", "MaxRoiPool", [x, rois], dims=dims, **attrs)
+    case("max_roi_pool_none", "MaxRoiPool", [x, rois[:0]], pooled_shape=(2, 2), domain="", rtol=0, atol=0)
+
+
 def main():
     global RNG
     p = argparse.ArgumentParser()
@@ -326,7 +338,8 @@ def main():
     RNG = np.random.default_rng(a.seed)
     shutil.rmtree(a.root, ignore_errors=True)
     for group in [activations, products, norms, attention, multi_head, group_query, rotary, rest,
-                  *Quantised(case, RNG).groups(), *Blocks(case, RNG).groups()]:
+                  *Quantised(case, RNG).groups(), *Blocks(case, RNG).groups(),
+                  regions]:
         group()
     index, refused = {"onnx": f"runtime {ort.__version__}", "cases": {}}, []
     write(a.root, index, refused)

@@ -297,4 +297,26 @@ for mode in ["avg", "max"]:
             mode=mode, coordinate_transformation_mode="half_pixel" if half else "output_half_pixel",
         )
 
+
+def pooled(x, rois, bins, scale):
+    """The greatest elements of regions; ONNX has no evaluator of it."""
+    def ranges(a, b, bins, n):
+        a, b = (int(np.trunc(v + np.copysign(0.5, v))) for v in (a * scale, b * scale))
+        size = np.float32(max(b - a + 1, 1)) / np.float32(bins)
+        clip = lambda v: min(max(int(v) + a, 0), n)
+        return [range(clip(np.floor(i * size)), clip(np.ceil((i + 1) * size))) for i in range(bins)]
+
+    def one(roi):
+        image, x0, y0, x1, y1 = roi
+        rows, cols = ranges(y0, y1, bins[0], x.shape[2]), ranges(x0, x1, bins[1], x.shape[3])
+        part = lambda c, r, q: x[int(image), c][r.start:r.stop, q.start:q.stop]
+        return [[[part(c, r, q).max() if len(r) and len(q) else 0 for q in cols] for r in rows] for c in range(x.shape[1])]
+
+    return np.array([one(r) for r in rois], x.dtype)
+
+
+boxes = np.array([[1, 0, 0, 5, 3], [0, 1, 1, 3, 4], [1, -2, 0.5, 4, 9], [0, 9, 1, 2, 1], [0, 20, 2, 30, 3]], np.float32)
+for scale in [1.0, 0.5]:
+    case(f"max_roi_pool {{height = 2, width = 3, scale = {scale}}}", [maps - 3, boxes], [pooled(maps - 3, boxes, (2, 3), scale)])
+
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))

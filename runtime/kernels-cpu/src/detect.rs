@@ -1,4 +1,4 @@
-//! Object detection: `non_max_suppression.count` / `.fill` and `roi_align.f32`.
+//! Object detection: `non_max_suppression.count` / `.fill`, `roi_align.f32` and `max_roi_pool.f32`.
 
 use crate::abi::{BAD_SIZES, OK};
 use crate::isa::{Call, Isa, align64, kernel};
@@ -235,3 +235,79 @@ kernel!(ROI_ALIGN_F32 = "roi_align.f32", RoiAlign, bufs 4,
     "Bins of regions, resampled. Buffers x, rois, images (i32 or i64), y; sizes `RoiAlign`.",
     check |s| s.bins[0] > 0 && s.bins[1] > 0, tasks |s| s.regions, scratch |_| 0,
     flops |s| (s.regions * s.channels * s.bins[0] * s.bins[1] * 32) as u64, body roi_align);
+
+sizes! {
+    /// Sizes of `max_roi_pool.f32`.
+    pub struct MaxRoiPool {
+        /// Images.
+        pub batch: usize,
+        /// Channels.
+        pub channels: usize,
+        /// Height and width of an image.
+        pub x: [usize; 2],
+        /// Regions.
+        pub regions: usize,
+        /// Bins of a region, along its height and width.
+        pub bins: [usize; 2],
+        /// Multiplies coordinates.
+        pub scale: f32,
+    }
+}
+
+impl MaxRoiPool {
+    /// First element of an axis of `n` and size of a bin, of a region between two corners.
+    #[inline(always)]
+    fn axis(&self, from: f32, to: f32, bins: usize) -> (i64, f32) {
+        let place = |v: f32| (v * self.scale).round().clamp(-1e9, 1e9) as i64;
+        let (from, to) = (place(from), place(to));
+        (from, (to - from + 1).max(1) as f32 / bins as f32)
+    }
+}
+
+/// First element of a bin and the one behind its last, on an axis of `n`.
+#[inline(always)]
+fn bin((from, size): (i64, f32), i: usize, n: usize) -> (usize, usize) {
+    let inside = |v: f32| (v as i64 + from).clamp(0, n as i64) as usize;
+    (inside((i as f32 * size).floor()), inside(((i + 1) as f32 * size).ceil()))
+}
+
+#[inline(always)]
+unsafe fn max_roi_pool<I: Isa>(s: &MaxRoiPool, call: &Call) -> i32 {
+    let (plane, bins) = (s.x[0] * s.x[1], s.bins[0] * s.bins[1]);
+    // SAFETY: x holds `batch × channels × plane` elements, rois `regions × 5`, y `regions × channels × bins`;
+    // bins are inside their axes, the image is checked.
+    unsafe {
+        let (x, rois) = (call.bufs.get::<f32>(0), call.bufs.get::<[f32; 5]>(1));
+        let y = call.bufs.get::<f32>(2);
+        for i in call.begin..call.end {
+            let [image, x0, y0, x1, y1] = *rois.add(i);
+            let image = image.trunc();
+            if !(image >= 0.0 && (image as usize) < s.batch) {
+                return crate::abi::INDEX_OUT_OF_RANGE;
+            }
+            let rows = s.axis(y0, y1, s.bins[0]);
+            let cols = s.axis(x0, x1, s.bins[1]);
+            for c in 0..s.channels {
+                let from = x.add((image as usize * s.channels + c) * plane);
+                let to = y.add((i * s.channels + c) * bins);
+                for o in 0..bins {
+                    let (r0, r1) = bin(rows, o / s.bins[1], s.x[0]);
+                    let (c0, c1) = bin(cols, o % s.bins[1], s.x[1]);
+                    let mut top = f32::NEG_INFINITY;
+                    for r in r0..r1 {
+                        for q in c0..c1 {
+                            top = crate::strip::max_nan(top, *from.add(r * s.x[1] + q));
+                        }
+                    }
+                    *to.add(o) = if r0 < r1 && c0 < c1 { top } else { 0.0 };
+                }
+            }
+        }
+    }
+    OK
+}
+
+kernel!(MAX_ROI_POOL_F32 = "max_roi_pool.f32", MaxRoiPool, bufs 3,
+    "The greatest elements of bins of regions. Buffers x, rois, y; sizes `MaxRoiPool`.",
+    check |s| s.bins[0] > 0 && s.bins[1] > 0, tasks |s| s.regions, scratch |_| 0,
+    flops |s| (s.regions * s.channels * s.bins[0] * s.bins[1] * 16) as u64, body max_roi_pool);

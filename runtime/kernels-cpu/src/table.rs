@@ -90,6 +90,7 @@ pub static KERNELS: &[&Kernel] = &[
     &detect::NMS_COUNT,
     &detect::NMS_FILL,
     &detect::ROI_ALIGN_F32,
+    &detect::MAX_ROI_POOL_F32,
     &quant::QUANTIZE_U8,
     &quant::QUANTIZE_I8,
     &quant::DEQUANTIZE_U8,

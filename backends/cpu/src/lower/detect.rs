@@ -1,13 +1,13 @@
 //! Object detection, and determinants.
 
 use silure_ir::{Dim, Elem, TensorType};
-use silure_kernels_cpu::detect::{Nms, RoiAlign};
+use silure_kernels_cpu::detect::{MaxRoiPool, Nms, RoiAlign};
 use silure_kernels_cpu::gemm::det::Det;
 
 use super::{Lowering, Sizes, elem_is, f32_bits, product};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] = &[&NON_MAX_SUPPRESSION, &ROI_ALIGN, &DET];
+pub(super) static TABLE: &[&Lowering] = &[&NON_MAX_SUPPRESSION, &ROI_ALIGN, &MAX_ROI_POOL, &DET];
 
 fn all_f32(cx: &silure_ir::infer::InferCx, operands: &[usize]) -> Result<(), String> {
     for &i in operands {
@@ -67,6 +67,24 @@ static ROI_ALIGN: Lowering = Lowering {
             .flag("wide", l.t(images)?.elem == Elem::I64)
             .done()?;
         Ok(vec![l.launch1("roi_align.f32", &[Some(x), Some(rois), Some(images)], y, sizes)?])
+    },
+};
+
+static MAX_ROI_POOL: Lowering = Lowering {
+    op: "graph.max_roi_pool",
+    can: |cx| all_f32(cx, &[0, 1]),
+    lower: |l, op| {
+        let (x, rois) = (l.operand(op, 0)?, l.operand(op, 1)?);
+        let (t, y) = (l.t(x)?, l.out(op, 0)?);
+        let sizes = Sizes::of(MaxRoiPool::FIELDS)
+            .set("batch", t.dims[0].clone())
+            .set("channels", t.dims[1].clone())
+            .all("x", t.dims[2..].to_vec())
+            .set("regions", y.dims[0].clone())
+            .all("bins", y.dims[2..].to_vec())
+            .set("scale", f32_bits(l.attrs(op).float("scale")))
+            .done()?;
+        Ok(vec![l.launch1("max_roi_pool.f32", &[Some(x), Some(rois)], y, sizes)?])
     },
 };
 

@@ -7,8 +7,11 @@ use super::{Record, record};
 use crate::error::Result;
 use crate::graph::Node;
 
-pub(super) const TABLE: &[Record] =
-    &[record("NonMaxSuppression", non_max_suppression), record("RoiAlign", roi_align)];
+pub(super) const TABLE: &[Record] = &[
+    record("MaxRoiPool", max_roi_pool),
+    record("NonMaxSuppression", non_max_suppression),
+    record("RoiAlign", roi_align),
+];
 
 fn non_max_suppression(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let center = cx.flag_or(n, "center_point_box", false)?;
@@ -55,4 +58,23 @@ fn roi_align(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         mode: mode.as_str(),
     };
     Ok(vec![cx.op("graph.roi_align", &[x, rois, images], attrs)?])
+}
+
+/// Where bins lie is what ONNX Runtime computes; ONNX does not say. Small floats take part as f32.
+fn max_roi_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let scale = cx.float_or(n, "spatial_scale", 1.0)?;
+    let shape = cx.ints(n, "pooled_shape")?;
+    let Some(&[height, width]) = shape.as_deref() else {
+        let e = cx.wrong("attribute `pooled_shape` does not fit").needed("height and width");
+        return Err(e.present(format!("{shape:?}")));
+    };
+    let (x, rois) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let elem = cx.elem(x)?;
+    if elem == Elem::F64 {
+        return Err(cx.unsupported("regions of f64").needed("f32, f16 or bf16"));
+    }
+    let (x, rois) = (cx.cast(x, Elem::F32)?, cx.cast(rois, Elem::F32)?);
+    let attrs = attrs! { height: height, width: width, scale: scale };
+    let y = cx.op("graph.max_roi_pool", &[x, rois], attrs)?;
+    Ok(vec![cx.cast(y, elem)?])
 }

@@ -2,6 +2,7 @@
 //!
 //! * `non_max_suppression(boxes, scores, most, overlap, least?) {center}` → `i64[n, 3]`
 //! * `roi_align(x, rois, images) {height, width, sampling, scale, half_pixel, mode}`
+//! * `max_roi_pool(x, rois) {height, width, scale}`
 
 use silure_types::Elem;
 
@@ -225,6 +226,74 @@ fn eval_roi_align(cx: &EvalCx) -> Result<Vec<Datum>> {
                 } else {
                     each.flatten().sum::<f64>() / taps.len().max(1) as f64
                 };
+            }
+        }
+    }
+    Ok(vec![util::floats(x.elem(), &shape, &y)?])
+}
+
+/// The greatest elements of regions of images.
+pub static MAX_ROI_POOL: OpDef = OpDef {
+    name: "graph.max_roi_pool",
+    doc: "Regions of x [n, c, h, w], each divided into `height` by `width` bins: the greatest element of a bin, NaN if \
+          it has one, 0 if it has none. rois [k, 5] are the image's number, truncated, and corners (x, y, x, y), times \
+          `scale`, rounded half away from zero, the last included; a region has at least one element. The places of \
+          bins are computed in f32; bins reach from the floor of their begin to the ceiling of their end.",
+    operands: &[one("x", Of::Float), one("rois", Of::Float)],
+    results: &["y"],
+    attrs: &[int("height", 1), int("width", 1), float("scale", 1.0)],
+    infer: Some(|cx| {
+        let (x, r) = (cx.tensor(0)?, cx.tensor(1)?);
+        if x.rank() != 4 || r.rank() != 2 || r.dims[1] != Dim::Const(5) {
+            return Err(cx.wrong(0, "[n, c, h, w], with rois [k, 5]", cx.ty(0)?));
+        }
+        let (h, w) = (cx.attrs().int("height"), cx.attrs().int("width"));
+        if ![h, w].iter().all(|v| (1..1 << 31).contains(v)) {
+            bail!(Type, "bins {h}×{w} are out of range");
+        }
+        let dims = [r.dims[0].clone(), x.dims[1].clone(), Dim::Const(h), Dim::Const(w)];
+        Ok(vec![Type::tensor(x.elem, dims)])
+    }),
+    eval: Some(eval_max_roi_pool),
+    cost: Some(|cx| util::cost(cx, util::result_count(cx, 0) * Dim::Const(16))),
+    ..OpDef::NEW
+};
+
+/// The elements of each bin of a region between two corners, on an axis of `n`.
+fn bins(from: f64, to: f64, scale: f64, bins: usize, n: usize) -> Vec<std::ops::Range<usize>> {
+    let place = |v: f64| (v as f32 * scale as f32).round().clamp(-1e9, 1e9) as i64;
+    let (from, to) = (place(from), place(to));
+    let size = (to - from + 1).max(1) as f32 / bins as f32;
+    let inside = |v: f32| (v as i64 + from).clamp(0, n as i64) as usize;
+    let bin = |i: usize| inside((i as f32 * size).floor())..inside(((i + 1) as f32 * size).ceil());
+    (0..bins).map(bin).collect()
+}
+
+fn eval_max_roi_pool(cx: &EvalCx) -> Result<Vec<Datum>> {
+    let (x, r, a) = (cx.tensor(0)?, cx.tensor(1)?, cx.attrs());
+    let (&[n, c, h, w], &[k, 5]) = (x.shape(), r.shape()) else {
+        bail!(Eval, "regions {:?} of {:?}", r.shape(), x.shape());
+    };
+    let (oh, ow, scale) = (a.int("height") as usize, a.int("width") as usize, a.float("scale"));
+    let shape = [k, c, oh, ow];
+    crate::tensor::byte_len(x.elem(), &shape)?;
+    let (v, rois) = (x.to_f64s(), r.to_f64s());
+    let mut y = Vec::with_capacity(shape.iter().product());
+    for roi in rois.chunks_exact(5) {
+        let image = roi[0].trunc();
+        if !(image >= 0.0 && image < n as f64) {
+            bail!(Eval, "image {image} of {n}");
+        }
+        let rows = bins(roi[2], roi[4], scale, oh, h);
+        let cols = bins(roi[1], roi[3], scale, ow, w);
+        for ch in 0..c {
+            let plane = &v[(image as usize * c + ch) * h * w..][..h * w];
+            for row in &rows {
+                for col in &cols {
+                    let all = row.clone().flat_map(|i| plane[i * w..][..w][col.clone()].iter());
+                    let top = all.copied().reduce(|a, b| if b <= a || a.is_nan() { a } else { b });
+                    y.push(top.unwrap_or(0.0));
+                }
             }
         }
     }
