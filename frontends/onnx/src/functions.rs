@@ -1,7 +1,7 @@
 //! Resolution of names and inlining of functions: from the decoded file to a [`Program`].
 //!
-//! Names live in scopes. A subgraph sees the names of the graphs around it and may not define one of
-//! them again; a function's body sees its formal inputs alone. A call becomes the nodes of the body:
+//! Names live in scopes. A subgraph sees the names of the graphs around it but for those that it defines
+//! itself, which the user is told; a function's body sees its formal inputs alone. A call becomes the nodes of the body:
 //! formal inputs stand for the caller's values (or for nothing, where the caller omits one), formal
 //! outputs are the caller's results, attribute references are replaced by what the caller gave, else
 //! by the function's default, else left out. Nothing is renamed, so inlining cannot collide.
@@ -138,9 +138,8 @@ impl<'m> Resolver<'m, '_> {
         id: Option<ValueId>,
         at: &str,
     ) -> Result<ValueId> {
-        if scope.find(name).is_some() {
-            let how = if scope.names.contains_key(name) { "twice" } else { "again in a subgraph" };
-            return Err(structure(at, format!("value {} is defined {how}", quote(name))));
+        if scope.names.contains_key(name) {
+            return Err(structure(at, format!("value {} is defined twice", quote(name))));
         }
         let id = id.unwrap_or_else(|| self.value(name, owner));
         scope.names.insert(name, Some(id));
@@ -212,6 +211,7 @@ impl<'m> Resolver<'m, '_> {
         for node in &proto.node {
             self.declare(node, &mut scope, id, &HashMap::new(), env)?;
         }
+        self.hidden(&scope, at);
         self.types(&scope, proto.input.iter().chain(&proto.output).chain(&proto.value_info));
         for node in &proto.node {
             self.node(node, &scope, id, env, depth, &mut graph.nodes)?;
@@ -231,6 +231,23 @@ impl<'m> Resolver<'m, '_> {
         }
         self.dead += order(&mut graph, &self.values, at)?;
         Ok(graph)
+    }
+
+    /// Says which values of the graphs around a subgraph its own ones hide.
+    fn hidden(&mut self, scope: &Scope<'_, 'm>, at: &str) {
+        /// Names that are listed at most.
+        const LISTED: usize = 4;
+        let Some(outer) = scope.outer else { return };
+        let mut names: Vec<&str> =
+            scope.names.keys().copied().filter(|n| outer.find(n).is_some()).collect();
+        names.sort_unstable();
+        if names.is_empty() {
+            return;
+        }
+        let listed: Vec<String> = names.iter().take(LISTED).map(|n| quote(n)).collect();
+        let more = if names.len() > LISTED { ", …" } else { "" };
+        let which = format!("{} ({}{more})", names.len(), listed.join(", "));
+        self.notes.push(format!("{at}: hides values of the graphs around it: {which}"));
     }
 
     fn types(&mut self, scope: &Scope<'_, 'm>, infos: impl Iterator<Item = &'m ValueInfoProto>) {
@@ -275,7 +292,7 @@ impl<'m> Resolver<'m, '_> {
         for name in node.output.iter().filter(|o| !o.is_empty()) {
             let at = || node_at(node, env.call.as_deref());
             let id = bound.get(name.as_str()).copied();
-            if scope.find(name).is_some() {
+            if scope.names.contains_key(name.as_str()) {
                 self.define(scope, name, owner, id, &at())?;
             }
             self.define(scope, name, owner, id, "")?;

@@ -98,10 +98,24 @@ fn subgraphs_see_outwards_only() {
     let sibling = graph(&[], vec![node("Abs", &["t"], &["e"])], &["e"]);
     let nodes = vec![if_node("c", then.clone(), sibling, "y"), node("Neg", &["x"], &["h"])];
     assert!(error(graph(&["x", "c"], nodes, &["y"])).contains("\"t\" is defined nowhere"));
-    // A name of an enclosing graph may not be defined again.
-    let again = graph(&[], vec![node("Abs", &["x"], &["h"])], &["h"]);
+    // A name of an enclosing graph that is defined again is the inner one wherever the subgraph reads it,
+    // in whatever order.
+    let nodes = vec![node("Abs", &["h"], &["e"]), node("Neg", &["x"], &["h"])];
+    let again = graph(&[], nodes, &["e"]);
     let nodes = vec![if_node("c", then.clone(), again, "y"), node("Neg", &["x"], &["h"])];
-    assert!(error(graph(&["x", "c"], nodes, &["y"])).contains("again in a subgraph"));
+    let m = model(graph(&["x", "c"], nodes, &["y"]));
+    let p = m.resolve().unwrap();
+    let g = p.graph.nodes[1].graph("else_branch").unwrap();
+    assert_eq!(g.captures.iter().map(|v| p.value(*v).name).collect::<Vec<_>>(), ["x"]);
+    assert_eq!(g.nodes[1].inputs[0], g.nodes[0].outputs[0]);
+    assert!(
+        p.notes.iter().any(|n| n.contains("else_branch") && n.contains("\"h\"")),
+        "{:?}",
+        p.notes
+    );
+    let twice = vec![node("Abs", &["x"], &["h"]), node("Neg", &["x"], &["h"])];
+    let nodes = vec![if_node("c", then.clone(), graph(&[], twice, &["h"]), "y")];
+    assert!(error(graph(&["x", "c", "h"], nodes, &["y"])).contains("defined twice"));
     // A cycle through a capture.
     let nodes = vec![if_node("c", then, other, "y"), node("Neg", &["y"], &["h"])];
     assert!(error(graph(&["x", "c"], nodes, &["y"])).contains("cycle"));
