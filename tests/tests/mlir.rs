@@ -129,6 +129,9 @@ fn real_models_at_every_phase() {
         "ocr-rec",
         "ocr-cls",
         "magika",
+        "basic-pitch",
+        "table",
+        "open-nsfw",
     ] {
         let path = folder.join(format!("{name}.onnx"));
         if !path.is_file() {

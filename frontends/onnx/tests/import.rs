@@ -243,6 +243,9 @@ fn real_models_import_verify_and_print() {
         "ocr-rec",
         "ocr-cls",
         "magika",
+        "basic-pitch",
+        "table",
+        "open-nsfw",
     ];
     for name in names {
         let path = models().join(format!("{name}.onnx"));

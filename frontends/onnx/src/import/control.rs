@@ -125,6 +125,12 @@ impl Cx<'_, '_> {
     /// time to the next become run-time symbols, sequences take elements of any such size or, where
     /// ranks differ, of any shape; each attempt loosens something, so it ends.
     ///
+    /// Of a value that the body does not read only the type matters if the loop surely `runs`: then it
+    /// starts as nothing of the type that the body gives.
+    ///
+    /// A value of one element may have another rank behind the body than in front of it: it is carried with
+    /// the larger one, which the user is told.
+    ///
     /// An empty sequence among `init` is replaced by one whose type says what the body puts into it. A
     /// body may yield plainly what it is given as an optional: what it yields is made optional, and
     /// `true` is given for it.
@@ -134,13 +140,14 @@ impl Cx<'_, '_> {
         before: &[Type],
         init: &mut [ValueId],
         after: &[Type],
-        skip: usize,
+        (skip, runs): (usize, bool),
     ) -> Result<(silure_ir::RegionId, Vec<bool>)> {
         let n = init.len();
         let types: Vec<Type> = init.iter().map(|v| self.f.ty(*v).clone()).collect();
         let mut lists = types.clone();
         let mut refined = vec![false; n];
         let mut plain = vec![false; n];
+        let (mut lifted, mut single) = (vec![false; n], vec![false; n]);
         let mut keep: Vec<Vec<bool>> =
             types.iter().map(|t| vec![true; t.as_tensor().map_or(0, |t| t.rank())]).collect();
         loop {
@@ -155,6 +162,14 @@ impl Cx<'_, '_> {
                 let mut out = cx.body(g, args)?;
                 if skip == 1 && !out.is_empty() && cx.rank(out[0])? > 0 {
                     out[0] = cx.reshape(out[0], vec![])?;
+                }
+                for (y, t) in out.iter_mut().skip(skip).zip(&carried) {
+                    let (own, t) = (cx.f.ty(*y).as_tensor().cloned(), t.as_tensor().cloned());
+                    if let (Some(rank), Some(t)) = (one_element(&own, &t), t)
+                        && rank == t.rank()
+                    {
+                        *y = cx.reshape(*y, t.dims)?;
+                    }
                 }
                 for (y, _) in out.iter_mut().skip(skip).zip(&plain).filter(|(_, p)| **p) {
                     let of = Attr::Type(cx.f.ty(*y).clone());
@@ -195,6 +210,23 @@ impl Cx<'_, '_> {
                         None => return Err(self.changed(i, a, b)),
                     },
                 };
+                let one = one_element(&Some(a.clone()), &Some(b.clone())).is_some();
+                if one && a.elem == b.elem && !lifted[i] {
+                    init[i] = self.reshape(init[i], b.dims.clone())?;
+                    (lists[i], *k) = (self.f.ty(init[i]).clone(), vec![true; b.rank()]);
+                    (lifted[i], single[i], changed) = (true, true, true);
+                    continue;
+                }
+                let arg = self.f.region(region).args[before.len() + i];
+                let unread = runs && self.f.uses(arg).is_empty() && !lifted[i];
+                if unread && (a.rank() != b.rank() || a.elem != b.elem) {
+                    let dims: Vec<Dim> =
+                        b.dims.iter().map(|d| d.as_const().unwrap_or(0).into()).collect();
+                    init[i] = self.zeros(b.elem, dims)?;
+                    (lists[i], *k) = (self.f.ty(init[i]).clone(), vec![true; b.rank()]);
+                    (lifted[i], changed) = (true, true);
+                    continue;
+                }
                 if a.rank() != b.rank() || a.elem != b.elem {
                     return Err(self.changed(i, &carried[i], &ty));
                 }
@@ -206,6 +238,13 @@ impl Cx<'_, '_> {
                 }
             }
             if !changed {
+                for i in (0..n).filter(|i| single[*i]) {
+                    let at = &self.at;
+                    let note = format!(
+                        "{at}: carried value {i} has one element: the larger rank is taken"
+                    );
+                    self.note(note);
+                }
                 return Ok((region, plain));
             }
             self.discard(region);
@@ -246,8 +285,14 @@ fn loop_(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     }
     let mut init: Vec<ValueId> =
         (2..n.inputs.len()).map(|i| cx.input(n, i)).collect::<Result<_>>()?;
+    // What is not given is no limit.
+    let known = |cx: &mut Cx<'_, '_>, v: Option<ValueId>| match v {
+        Some(v) => cx.constant_value(v).is_some_and(|t| t.to_i64s().iter().all(|n| *n > 0)),
+        None => true,
+    };
+    let runs = known(cx, trip) && known(cx, condition);
     let head = [Type::tensor(Elem::I64, []), Type::tensor(Elem::Bool, [])];
-    let (region, plain) = cx.carried_body(body, &head, &mut init, &[], 1)?;
+    let (region, plain) = cx.carried_body(body, &head, &mut init, &[], (1, runs))?;
     let mut operands = vec![trip, condition];
     operands.extend(init.into_iter().map(Some));
     let def = cx.def("graph.loop")?;
@@ -344,7 +389,7 @@ fn scan_op(
         *axis = cx.axis(*axis, cx.rank(*v)?)? as i64;
     }
     let slices = scanned(cx, &mut v[states..], &a.input_axes)?;
-    let (region, _) = cx.carried_body(body, &[], &mut v[..states], &slices, 0)?;
+    let (region, _) = cx.carried_body(body, &[], &mut v[..states], &slices, (0, false))?;
     let attrs = Attrs::new()
         .with("states", states as i64)
         .with("input_axes", a.input_axes)
