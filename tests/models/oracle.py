@@ -328,7 +328,7 @@ MODELS = {
 }
 
 # Models whose float64 evaluation takes long: how many cases get it at most.
-F64_CASES = {"basic-pitch": 2, "open-nsfw": 1}
+F64_CASES = {"open-nsfw": 1}
 # Models whose error is at least the spread: over how many moves.
 SPREAD = {"basic-pitch": 8}
 

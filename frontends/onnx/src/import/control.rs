@@ -147,7 +147,9 @@ impl Cx<'_, '_> {
         let mut lists = types.clone();
         let mut refined = vec![false; n];
         let mut plain = vec![false; n];
-        let (mut lifted, mut single) = (vec![false; n], vec![false; n]);
+        let mut lifted = vec![false; n];
+        // Of one element and several ranks.
+        let mut single = vec![false; n];
         let mut keep: Vec<Vec<bool>> =
             types.iter().map(|t| vec![true; t.as_tensor().map_or(0, |t| t.rank())]).collect();
         loop {
@@ -163,12 +165,13 @@ impl Cx<'_, '_> {
                 if skip == 1 && !out.is_empty() && cx.rank(out[0])? > 0 {
                     out[0] = cx.reshape(out[0], vec![])?;
                 }
-                for (y, t) in out.iter_mut().skip(skip).zip(&carried) {
+                for (i, (y, t)) in out.iter_mut().skip(skip).zip(&carried).enumerate() {
                     let (own, t) = (cx.f.ty(*y).as_tensor().cloned(), t.as_tensor().cloned());
                     if let (Some(rank), Some(t)) = (one_element(&own, &t), t)
                         && rank == t.rank()
                     {
                         *y = cx.reshape(*y, t.dims)?;
+                        single[i] = true;
                     }
                 }
                 for (y, _) in out.iter_mut().skip(skip).zip(&plain).filter(|(_, p)| **p) {
@@ -238,7 +241,7 @@ impl Cx<'_, '_> {
                 }
             }
             if !changed {
-                for i in (0..n).filter(|i| single[*i]) {
+                for (i, _) in single.iter().enumerate().filter(|(_, s)| **s) {
                     let at = &self.at;
                     let note = format!(
                         "{at}: carried value {i} has one element: the larger rank is taken"
