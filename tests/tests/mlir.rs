@@ -129,7 +129,6 @@ fn real_models_at_every_phase() {
         "ocr-rec",
         "ocr-cls",
         "magika",
-        "basic-pitch",
         "table",
         "open-nsfw",
     ] {

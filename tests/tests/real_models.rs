@@ -114,7 +114,6 @@ models! {
     recognition "ocr-rec";
     classification "ocr-cls";
     magika "magika";
-    basic_pitch "basic-pitch";
     table "table";
     open_nsfw "open-nsfw";
 }

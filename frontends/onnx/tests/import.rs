@@ -243,7 +243,6 @@ fn real_models_import_verify_and_print() {
         "ocr-rec",
         "ocr-cls",
         "magika",
-        "basic-pitch",
         "table",
         "open-nsfw",
     ];
