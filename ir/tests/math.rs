@@ -81,7 +81,7 @@ fn check(def: &'static OpDef, attrs: Attrs, bound: f64) {
         Tensor::from_f64s(Elem::F64, &[pts.len()], &pts).unwrap(),
     );
     for fma in [true, false] {
-        let m = module(def, &attrs, Elem::F32, Some(math::Options { fma }));
+        let m = module(def, &attrs, Elem::F32, Some(math::Options { fma, ..Default::default() }));
         let got = run(&m, Tensor::from_f64s(Elem::F32, &[pts.len()], &pts).unwrap());
         let worst = (0..pts.len())
             .map(|i| (ulps(got[i], exact[i]), i))
@@ -148,7 +148,12 @@ fn gelu_limits() {
     let x = [f64::NEG_INFINITY, -1e30, -20.0, -0.0, 0.0, 20.0, 1e30, f64::INFINITY, f64::NAN];
     for (tanh, fma) in [(false, false), (false, true), (true, false), (true, true)] {
         let attrs = Attrs::new().with("tanh", tanh);
-        let m = module(&arith::GELU, &attrs, Elem::F32, Some(math::Options { fma }));
+        let m = module(
+            &arith::GELU,
+            &attrs,
+            Elem::F32,
+            Some(math::Options { fma, ..Default::default() }),
+        );
         let y = run(&m, Tensor::from_f64s(Elem::F32, &[x.len()], &x).unwrap());
         let want = [-0.0, -0.0, -0.0, -0.0, 0.0, 20.0, 1e30f32 as f64, f64::INFINITY];
         for (i, w) in want.iter().enumerate() {

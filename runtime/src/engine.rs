@@ -171,7 +171,7 @@ impl Engine {
                 return Err(FormatError::field("string constants", needed, t).into());
             }
         }
-        let helpers = silure_kernels_cpu::HELPERS.iter().map(|(_, h)| h.0).collect();
+        let helpers = silure_kernels_cpu::helpers::helper_table(host.isa);
         let EngineFile { plan, manifest, .. } = parsed;
         Ok(Arc::new(Engine {
             plan,

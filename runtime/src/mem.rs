@@ -2,19 +2,26 @@
 //!
 //! Blocks are 64-byte aligned and zeroed when they are made. The pool keeps what was freed until
 //! the session ends or the memory limit needs it; taking a block that is there allocates nothing.
+//! Large blocks are mappings of their own, in huge pages where the system has them.
 
 use crate::error::{Error, Result};
+use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 /// Alignment of every block.
 pub const ALIGN: usize = 64;
 
+/// Bytes from which on a block is a mapping of its own.
+const LARGE: usize = 4 << 20;
+
 /// A 64-byte aligned block of initialised bytes.
 #[derive(Debug)]
 pub struct Block {
     ptr: NonNull<u8>,
     len: usize,
+    /// What owns the bytes of a large block.
+    map: Option<MmapMut>,
 }
 
 // SAFETY: a block owns its bytes; access goes through references to it.
@@ -28,12 +35,20 @@ impl Block {
         let none = || Error::Memory { what, needed: len as u64, available: "less".into() };
         if len == 0 {
             // A dangling but aligned address: kernels take null for a missing operand.
-            return Ok(Block { ptr: NonNull::<Align64>::dangling().cast(), len });
+            return Ok(Block { ptr: NonNull::<Align64>::dangling().cast(), len, map: None });
+        }
+        if len >= LARGE {
+            let mut map = MmapMut::map_anon(len).map_err(|_| none())?;
+            // Advice alone: a system without huge pages refuses it, and nothing is lost.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            let ptr = NonNull::new(map.as_mut_ptr()).ok_or_else(none)?;
+            return Ok(Block { ptr, len, map: Some(map) });
         }
         let layout = Layout::from_size_align(len, ALIGN).map_err(|_| none())?;
         // SAFETY: the layout is not empty.
         let ptr = unsafe { alloc_zeroed(layout) };
-        Ok(Block { ptr: NonNull::new(ptr).ok_or_else(none)?, len })
+        Ok(Block { ptr: NonNull::new(ptr).ok_or_else(none)?, len, map: None })
     }
 
     /// A copy of these bytes.
@@ -76,7 +91,7 @@ struct Align64;
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if self.len > 0 && self.map.is_none() {
             // SAFETY: made by `alloc_zeroed` with this layout, whose validity was checked then.
             unsafe {
                 dealloc(self.ptr.as_ptr(), Layout::from_size_align_unchecked(self.len, ALIGN))
@@ -204,6 +219,17 @@ mod tests {
             assert_eq!(class(size), Some((c, size)), "{n}");
         }
         assert_eq!(class(u64::MAX), None);
+    }
+
+    #[test]
+    fn blocks_of_any_size_are_aligned_and_zeroed() {
+        for len in [0, 1, 63, 4096, LARGE - 1, LARGE, LARGE + 1] {
+            let mut b = Block::zeroed(len, "a test").unwrap();
+            assert_eq!((b.len(), b.ptr() as usize % ALIGN), (len, 0));
+            assert!(b.bytes().iter().all(|x| *x == 0));
+            b.bytes_mut().fill(7);
+            assert_eq!(b.clone().bytes(), b.bytes());
+        }
     }
 
     #[test]

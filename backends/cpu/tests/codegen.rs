@@ -5,9 +5,9 @@ use silure_cpu::codegen::{Codegen, IsaLevel, MapCode, Object, ScalarLowering};
 use silure_ir::dialects::{arith, kernel, plan};
 use silure_ir::eval::Interp;
 use silure_ir::*;
-use silure_kernels_cpu::HELPERS;
 use silure_kernels_cpu::abi::{Ctx, KernelFn};
 use silure_kernels_cpu::gemm::epilogue::TileFn;
+use silure_kernels_cpu::helpers::helper_table;
 
 /// xorshift64*: the same sequence everywhere.
 struct Rng(u64);
@@ -71,12 +71,7 @@ fn load(o: &Object) -> Loaded {
 }
 
 fn ctx() -> Ctx {
-    Ctx { helpers: HELPERS.as_ptr().cast(), isa: 0, threads: 1, strings: std::ptr::null() }
-}
-
-/// `HELPERS` as a plain table of addresses.
-fn table() -> Vec<*const u8> {
-    HELPERS.iter().map(|h| h.1.0).collect()
+    Ctx { helpers: std::ptr::null(), isa: 0, threads: 1, strings: std::ptr::null() }
 }
 
 fn sizes(code: &MapCode) -> (Vec<i64>, u64) {
@@ -84,8 +79,9 @@ fn sizes(code: &MapCode) -> (Vec<i64>, u64) {
     (code.sizes.iter().map(v).collect(), v(&code.tasks) as u64)
 }
 
-/// Runs a map's code, tasks in the pieces given by `split`.
+/// Runs a map's code with the helpers of a level, tasks in the pieces given by `split`.
 fn execute(
+    isa: u32,
     o: &Object,
     code: &MapCode,
     inputs: &[Tensor],
@@ -93,7 +89,7 @@ fn execute(
     split: u64,
 ) -> Vec<Tensor> {
     let mapped = load(o);
-    let table = table();
+    let table = helper_table(isa);
     let cx = Ctx { helpers: table.as_ptr(), ..ctx() };
     let (sizes, tasks) = sizes(code);
     let mut bytes: Vec<Vec<u8>> =
@@ -139,12 +135,11 @@ fn oracle(m: &Module, inputs: &[Tensor]) -> Vec<Tensor> {
     i.run("main", args).unwrap().iter().map(|d| Tensor::clone(d.tensor().unwrap())).collect()
 }
 
-/// Levels that this machine can run.
-fn levels() -> Vec<IsaLevel> {
-    let mut v = vec![IsaLevel::X86_64];
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        v.push(IsaLevel::X86_64V3);
-    }
+/// Levels that this machine can run: of the code, and of the helpers it calls.
+fn levels() -> Vec<(IsaLevel, u32)> {
+    let mut v = vec![(IsaLevel::X86_64, 0)];
+    let above = silure_kernels_cpu::levels().iter().filter(|l| **l > 0);
+    v.extend(above.map(|&isa| (IsaLevel::X86_64V3, isa)));
     v
 }
 
@@ -188,14 +183,14 @@ fn same(a: &Tensor, b: &Tensor, ulps: f64) -> Result<(), String> {
 fn check(m: &Module, op: OpId, inputs: &[Tensor], ulps: f64) {
     let want = oracle(m, inputs);
     let types: Vec<TensorType> = want.iter().map(Tensor::ty).collect();
-    for level in levels() {
+    for (level, isa) in levels() {
         let (o, code) = compile(level, m, op).unwrap_or_else(|e| panic!("{e}\n{}", text::print(m)));
-        let got = execute(&o, &code, inputs, &types, u64::MAX);
+        let got = execute(isa, &o, &code, inputs, &types, u64::MAX);
         for (g, w) in got.iter().zip(&want) {
             same(g, w, ulps)
-                .unwrap_or_else(|e| panic!("{}: {e}\n{}", level.name(), text::print(m)));
+                .unwrap_or_else(|e| panic!("{} {isa}: {e}\n{}", level.name(), text::print(m)));
         }
-        let split = execute(&o, &code, inputs, &types, 1);
+        let split = execute(isa, &o, &code, inputs, &types, 1);
         assert!(got.iter().zip(&split).all(|(a, b)| a.bytes() == b.bytes()), "split tasks differ");
     }
 }
@@ -413,6 +408,7 @@ fn functions_are_within_tolerance() {
         &arith::ERF,
         &arith::SIGMOID,
         &arith::SOFTPLUS,
+        &arith::GELU,
         &arith::LEAKY_RELU,
         &arith::ELU,
         &arith::HARD_SIGMOID,
@@ -421,6 +417,10 @@ fn functions_are_within_tolerance() {
     ];
     for &def in defs {
         for e in [Elem::F32, Elem::F64, Elem::F16, Elem::Bf16] {
+            // docs/tolerance.md: f64 has no `gelu` in the lower tail.
+            if (def.name, e) == (arith::GELU.name, Elem::F64) {
+                continue;
+            }
             let x = random_tensor(&mut rng, e, &[517]);
             let x = Tensor::from_f64s(
                 e,
@@ -448,6 +448,66 @@ fn functions_are_within_tolerance() {
                 Ok(vec![b.one(def, [a[0], a[1]], Attrs::new())?])
             });
             check(&m, op, &x, 4.0);
+        }
+    }
+}
+
+/// Functions amid arithmetic: several steps, values that cross them, narrow and wide types, repeated
+/// operands, results that are functions, constants and operands; every tail.
+#[test]
+fn chains_of_functions_are_within_tolerance() {
+    let mut rng = Rng(21);
+    type Chain = fn(&mut Builder, &[ValueId]) -> Result<Vec<ValueId>>;
+    let chains: &[Chain] = &[
+        // silu, and its gate beside it
+        |b, a| {
+            let s = b.one(&arith::SIGMOID, [a[0]], Attrs::new())?;
+            let y = b.one(&arith::MUL, [a[0], s], Attrs::new())?;
+            Ok(vec![y, s, s, a[1]])
+        },
+        |b, a| {
+            let s = b.one(&arith::ADD, [a[0], a[1]], Attrs::new())?;
+            let e = b.one(&arith::EXP, [s], Attrs::new())?;
+            let t = b.one(&arith::TANH, [a[1]], Attrs::new())?;
+            let l = b.one(&arith::LOG1P, [e], Attrs::new())?;
+            let y = b.one(&arith::MUL, [l, t], Attrs::new())?;
+            Ok(vec![b.one(&arith::ADD, [y, s], Attrs::new())?])
+        },
+        |b, a| {
+            let two = b.scalar(Elem::F32, Num::F(2.0))?;
+            let p = b.one(&arith::POW, [two, a[0]], Attrs::new())?;
+            let is = b.one(&arith::LT, [p, a[1]], Attrs::new())?;
+            let c = b.one(&arith::COS, [a[1]], Attrs::new())?;
+            let y = b.one(&arith::SELECT, [is, c, p], Attrs::new())?;
+            Ok(vec![is, y])
+        },
+        |b, a| {
+            let h = cast(b, a[0], Elem::F16)?;
+            let d = cast(b, a[1], Elem::F64)?;
+            let g = b.one(&arith::GELU, [a[0]], Attrs::new().with("tanh", true))?;
+            let e = b.one(&arith::ELU, [a[1]], Attrs::new())?;
+            let s = b.one(&arith::ADD, [g, e], Attrs::new())?;
+            Ok(vec![h, s, b.one(&arith::NEG, [d], Attrs::new())?])
+        },
+    ];
+    let lengths = (0..=70).chain([511, 512, 513, 1100, 4096, 5000]);
+    for n in lengths {
+        for (i, chain) in chains.iter().enumerate() {
+            let shapes: [(Vec<usize>, Vec<i64>); 3] =
+                [(vec![3, n], vec![0, 1]), (vec![n], vec![1]), (vec![3], vec![0])];
+            let second = &shapes[(n + i) % 3];
+            let operands = [
+                (Elem::F32, vec![3, n], vec![0, 1]),
+                (Elem::F32, second.0.clone(), second.1.clone()),
+            ];
+            let v = |rng: &mut Rng, s: &[usize]| {
+                let x = random_tensor(rng, Elem::F32, s).to_f64s();
+                Tensor::from_f64s(Elem::F32, s, &x.iter().map(|v| v / 9.0).collect::<Vec<_>>())
+                    .unwrap()
+            };
+            let x = [v(&mut rng, &operands[0].1), v(&mut rng, &operands[1].1)];
+            let (m, op) = map_module(&[3, n], &operands, |b, a| chain(b, a));
+            check(&m, op, &x, 32.0);
         }
     }
 }
@@ -501,7 +561,7 @@ fn other_crates_ops() {
     let (_, code) = cg.map(&m.funcs[0], op, "square").unwrap();
     let x = random_tensor(&mut Rng(3), Elem::F32, &[9]);
     let want = oracle(&m, std::slice::from_ref(&x));
-    let got = execute(&cg.finish().unwrap(), &code, &[x], &[want[0].ty()], 1);
+    let got = execute(0, &cg.finish().unwrap(), &code, &[x], &[want[0].ty()], 1);
     same(&got[0], &want[0], 0.0).unwrap();
 }
 
@@ -531,14 +591,14 @@ fn callback_on_a_tile() {
         .with("maps", Attr::Maps(vec![vec![2], vec![0, 1, 2]]));
     let ty = Type::Tensor(TensorType::fixed(Elem::F32, &[b_, m_, n_]));
     let op = b.build(&plan::LAUNCH, &[Some(bias), Some(res)], attrs, &[r], &[ty]).unwrap();
-    for level in levels() {
+    for (level, isa) in levels() {
         let mut cg = Codegen::new(level).unwrap();
         cg.can(&f, op).unwrap();
         let c = cg.callback(&f, op, "callback").unwrap();
         let sizes: Vec<i64> = c.sizes.iter().map(|d| d.as_const().unwrap()).collect();
         let o = cg.finish().unwrap();
         let mapped = load(&o);
-        let (table, mut rng) = (table(), Rng(11));
+        let (table, mut rng) = (helper_table(isa), Rng(11));
         let cx = Ctx { helpers: table.as_ptr(), ..ctx() };
         let mut bias: Vec<f32> = (0..n_).map(|i| i as f32 - 4.0).collect();
         let mut res: Vec<i8> = (0..b_ * m_ * n_).map(|_| rng.below(200) as u8 as i8).collect();
@@ -594,9 +654,9 @@ fn speed_of_gelu() {
             let s = b.one(&arith::ADD, [a[0], a[1]], Attrs::new())?;
             Ok(vec![f(b, s)?])
         });
-        for level in levels() {
+        for (level, isa) in levels() {
             let (o, code) = compile(level, &m, op).unwrap();
-            let (mapped, table, (sizes, tasks)) = (load(&o), table(), sizes(&code));
+            let (mapped, table, (sizes, tasks)) = (load(&o), helper_table(isa), sizes(&code));
             let cx = Ctx { helpers: table.as_ptr(), ..ctx() };
             let mut bytes: Vec<Vec<u8>> = inputs.iter().map(|t| t.bytes().to_vec()).collect();
             bytes.push(vec![0; n * 4]);
@@ -614,7 +674,7 @@ fn speed_of_gelu() {
                 .collect();
             times.sort_by(f64::total_cmp);
             println!(
-                "{name:18} {:10} min {:.2} median {:.2} ns",
+                "{name:18} {:10} {isa} min {:.2} median {:.2} ns",
                 level.name(),
                 times[0],
                 times[100]

@@ -10,8 +10,8 @@ use silure_cpu::codegen::IsaLevel;
 use silure_cpu::tile::{self, TileCode};
 use silure_ir::dialects::tile::{KernelArg, Options, run_kernel};
 use silure_ir::{Context, Elem, Func, Type, text};
-use silure_kernels_cpu::HELPERS;
 use silure_kernels_cpu::abi::{Ctx, KernelFn};
+use silure_kernels_cpu::helpers::helper_table;
 
 /// Levels that this machine can run.
 fn levels() -> Vec<IsaLevel> {
@@ -49,7 +49,7 @@ impl Loaded {
         let code = tile::compile(f, level).unwrap_or_else(|e| panic!("{}: {e}", level.name()));
         let mut map = memmap2::MmapMut::map_anon(code.object.bytes.len()).unwrap();
         map.copy_from_slice(&code.object.bytes);
-        let helpers = HELPERS.iter().map(|h| h.1.0).collect();
+        let helpers = helper_table(0);
         Loaded { code, map: map.make_exec().unwrap(), helpers }
     }
 

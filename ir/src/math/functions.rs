@@ -120,6 +120,7 @@ pub(super) fn combined(
 /// A function of this file on f32, the op itself on other types.
 fn call(e: &mut Expand, name: &str, x: V, def: &'static crate::op::OpDef) -> V {
     if e.elem == Elem::F32
+        && !(e.options.keep)(name)
         && let Some(y) = f32(e, name, x, &Attrs::new(), None)
     {
         return y;

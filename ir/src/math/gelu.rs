@@ -106,7 +106,7 @@ pub(super) fn tanh_form(e: &mut Expand, x: V) -> V {
 /// a·b as its rounded value and the rest (exact but for denormals).
 fn product(e: &mut Expand, a: V, b: V) -> (V, V) {
     let p = e.mul(a, b);
-    if e.fma {
+    if e.options.fma {
         let n = e.un(&arith::NEG, p);
         return (p, e.fma(a, b, n));
     }

@@ -41,11 +41,13 @@ use crate::types::Type;
 pub struct Options {
     /// `arith.fma` is one instruction; otherwise products and sums are separate.
     pub fma: bool,
+    /// Ops on f32 that stay as they are, by name: the target has a function for them.
+    pub keep: fn(&str) -> bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fma: true }
+        Options { fma: true, keep: |_| false }
     }
 }
 
@@ -61,7 +63,10 @@ pub fn expand(b: &mut Builder, op: OpId, options: &Options) -> Option<Result<Val
     let (name, attrs, second) = (o.def.name, o.attrs.clone(), o.operand(1));
     let power = second.and_then(|v| constant(b.func, v));
     let elem = ty.elem()?;
-    let mut e = Expand { b, elem, ty, fma: options.fma, void: x, error: None };
+    if elem == Elem::F32 && (options.keep)(name) {
+        return None;
+    }
+    let mut e = Expand { b, elem, ty, options: *options, void: x, error: None };
     let y = if elem == Elem::F32 {
         functions::f32(&mut e, name, x, &attrs, power)
     } else if matches!(elem, Elem::F64 | Elem::F16 | Elem::Bf16) {
@@ -105,7 +110,7 @@ struct Expand<'b, 'f> {
     b: &'b mut Builder<'f>,
     elem: Elem,
     ty: Type,
-    fma: bool,
+    options: Options,
     /// What stands for results after an error.
     void: V,
     error: Option<Diagnostic>,
@@ -188,7 +193,7 @@ impl Expand<'_, '_> {
 
     /// a · b + c, in one rounding where the target has it.
     fn fma(&mut self, a: V, b: V, c: V) -> V {
-        if self.fma {
+        if self.options.fma {
             return self.op(&arith::FMA, &[a, b, c], Attrs::new());
         }
         let p = self.mul(a, b);

@@ -3,6 +3,8 @@
 //! Invariant: an element's result does not depend on its position, so a vector body and a scalar
 //! tail give the same bits.
 
+use std::mem::MaybeUninit;
+
 /// `dst[i] = f(src[i])` for `i < n`; `dst` may equal `src`.
 ///
 /// # Safety
@@ -12,6 +14,105 @@ pub unsafe fn map<T: Copy, U: Copy, F: Fn(T) -> U>(dst: *mut U, src: *const T, n
     for i in 0..n {
         // SAFETY: `i < n`.
         unsafe { *dst.add(i) = f(*src.add(i)) }
+    }
+}
+
+/// [`map`] for a long `f`: by blocks of [`LANES`], the last one filled up.
+///
+/// # Safety
+/// As [`map`].
+#[inline(always)]
+pub unsafe fn map_blocks<T: Copy, U: Copy>(
+    dst: *mut U,
+    src: *const T,
+    n: usize,
+    f: impl Fn(T) -> U,
+) {
+    // A block is read before any of it is written: no question of overlap keeps it from vectorising.
+    let block = |v: &[T; LANES]| {
+        let mut out = MaybeUninit::<[U; LANES]>::uninit();
+        for j in 0..LANES {
+            // SAFETY: `j < LANES`.
+            unsafe { out.as_mut_ptr().cast::<U>().add(j).write(f(v[j])) }
+        }
+        // SAFETY: every lane was written.
+        unsafe { out.assume_init() }
+    };
+    let whole = n / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        // SAFETY: the block is inside both ranges.
+        unsafe {
+            let v = *(src.add(at) as *const [T; LANES]);
+            *(dst.add(at) as *mut [U; LANES]) = block(&v);
+        }
+    }
+    if whole < n {
+        // SAFETY: there are `n − whole` more of each.
+        unsafe {
+            let out = block(&tail(src.add(whole), n - whole, *src.add(whole)));
+            std::ptr::copy_nonoverlapping(out.as_ptr(), dst.add(whole), n - whole);
+        }
+    }
+}
+
+/// `dst[i] = f(x[i], y[i])` for `i < n`; `dst` may equal either.
+///
+/// # Safety
+/// All point at `n` elements; `dst` is the same range as an operand or disjoint from it.
+#[inline(always)]
+pub unsafe fn zip<T: Copy, U: Copy>(
+    dst: *mut U,
+    x: *const T,
+    y: *const T,
+    n: usize,
+    f: impl Fn(T, T) -> U,
+) {
+    for at in (0..n).step_by(LANES) {
+        let len = (n - at).min(LANES);
+        // SAFETY: `at + len <= n`.
+        unsafe {
+            let b = tail(y.add(at), len, *y.add(at));
+            let mut a = [(*x.add(at), b[0]); LANES];
+            for j in 0..LANES {
+                a[j] = (if j < len { *x.add(at + j) } else { a[0].0 }, b[j]);
+            }
+            map_blocks(dst.add(at), a.as_ptr(), len, |(a, b)| f(a, b));
+        }
+    }
+}
+
+/// [`map`] by `fast`, which vectorises; blocks that hold an element which is `rare` go one by one,
+/// the rare elements by `slow`.
+///
+/// # Safety
+/// As [`map`].
+#[inline(always)]
+pub unsafe fn map_unless<T: Copy, U: Copy>(
+    dst: *mut U,
+    src: *const T,
+    n: usize,
+    rare: impl Fn(T) -> bool,
+    fast: impl Fn(T) -> U,
+    slow: impl Fn(T) -> U,
+) {
+    const BLOCK: usize = 64;
+    let mut at = 0;
+    while at < n {
+        let len = (n - at).min(BLOCK);
+        // SAFETY: `at + len <= n`.
+        unsafe {
+            let (d, s) = (dst.add(at), src.add(at));
+            let mut any = 0u32;
+            for i in 0..len {
+                any |= rare(*s.add(i)) as u32;
+            }
+            if any == 0 {
+                map_blocks(d, s, len, &fast);
+            } else {
+                map(d, s, len, |x| if rare(x) { slow(x) } else { fast(x) });
+            }
+        }
+        at += len;
     }
 }
 
@@ -54,14 +155,31 @@ pub unsafe fn fold<T: Copy, A: Copy>(
     }
     let rest = n - whole * LANES;
     if rest > 0 {
-        // Fixed indices keep the lanes in registers.
+        // SAFETY: `whole · LANES + rest = n`, and there is an element to fill up with.
+        let v = unsafe { tail(p.add(whole * LANES), rest, *p) };
         for j in 0..LANES {
-            if j < rest {
-                // SAFETY: `whole · LANES + j < n`.
-                acc[j] = step(acc[j], unsafe { *p.add(whole * LANES + j) });
-            }
+            let next = step(acc[j], v[j]);
+            acc[j] = if j < rest { next } else { acc[j] };
         }
     }
+    join_lanes(acc, join)
+}
+
+/// The last `n` elements of something as a block filled up with `pad`.
+///
+/// # Safety
+/// `p` points at `n < LANES` elements.
+#[inline(always)]
+pub unsafe fn tail<T: Copy>(p: *const T, n: usize, pad: T) -> [T; LANES] {
+    let mut v = [pad; LANES];
+    // SAFETY: by the caller's contract.
+    unsafe { std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n) };
+    v
+}
+
+/// Joins lanes pairwise, the upper half onto the lower.
+#[inline(always)]
+pub fn join_lanes<A: Copy>(mut acc: [A; LANES], join: impl Fn(A, A) -> A) -> A {
     let mut width = LANES / 2;
     while width > 0 {
         for j in 0..width {
@@ -90,6 +208,64 @@ pub unsafe fn sum(p: *const f32, n: usize, f: impl Fn(f32) -> f32 + Copy) -> f64
         i += len;
     }
     total
+}
+
+/// Output bytes from which on [`stream`] is better than stores that the caches keep.
+pub const STREAM_BYTES: usize = 32 << 20;
+
+/// Asks for the line at `p`, which need not be inside anything, for later.
+#[inline(always)]
+pub fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::*;
+        _mm_prefetch::<_MM_HINT_T1>(p as *const i8);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// `dst[i] = f(i, src[i])` for `i < n`, past the caches: for outputs of [`STREAM_BYTES`] or more. What is
+/// written is visible to other threads only after [`stream_end`].
+///
+/// # Safety
+/// Both point at `n` elements and do not overlap.
+#[inline(always)]
+pub unsafe fn stream(dst: *mut f32, src: *const f32, n: usize, f: impl Fn(usize, f32) -> f32) {
+    const WIDTH: usize = 4;
+    let head = dst.align_offset(16).min(n);
+    let whole = head + (n - head) / WIDTH * WIDTH;
+    // SAFETY: indices are below `n`; stores of the middle part are aligned.
+    unsafe {
+        for i in (0..head).chain(whole..n) {
+            *dst.add(i) = f(i, *src.add(i));
+        }
+        let mut i = head;
+        while i < whole {
+            let v: [f32; WIDTH] = std::array::from_fn(|j| f(i + j, *src.add(i + j)));
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::x86_64::*;
+                _mm_stream_ps(dst.add(i), _mm_loadu_ps(v.as_ptr()));
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                *(dst.add(i) as *mut [f32; WIDTH]) = v;
+            }
+            i += WIDTH;
+        }
+    }
+}
+
+/// Orders what [`stream`] wrote before whatever this thread does next.
+#[inline(always)]
+pub fn stream_end() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
 }
 
 /// Greatest element; NaN if any element is NaN; −∞ if there is none.

@@ -7,7 +7,7 @@ use silure_kernels_cpu::helpers::helper_index;
 use silure_kernels_cpu::isa::Portable;
 use silure_kernels_cpu::math::{self, erf64};
 use silure_kernels_cpu::quant::{DynamicQuant, Quant};
-use silure_kernels_cpu::{HELPERS, KERNELS, half};
+use silure_kernels_cpu::{HELPERS, KERNELS, half, levels};
 use silure_types::{Class, Elem};
 
 /// Distance in ulps of f32 at the true value.
@@ -30,47 +30,174 @@ fn samples() -> Vec<f32> {
     v
 }
 
-fn strip(name: &str, x: &[f32]) -> Vec<f32> {
-    let at = helper_index(name).unwrap();
-    let mut y = vec![0f32; x.len()];
+/// A strip function at a level of this machine.
+fn strip(name: &str, isa: u32, x: &[f32], in_place: bool) -> Vec<f32> {
+    let f = HELPERS[helper_index(name).unwrap()].1.at(isa);
+    let mut y = if in_place { x.to_vec() } else { vec![0f32; x.len()] };
+    let from = if in_place { y.as_ptr() } else { x.as_ptr() };
     // SAFETY: strips have this signature.
     unsafe {
-        let f: unsafe extern "C" fn(*mut f32, *const f32, u64) =
-            std::mem::transmute(HELPERS[at].1.0);
-        f(y.as_mut_ptr(), x.as_ptr(), x.len() as u64);
+        let f: unsafe extern "C" fn(*mut f32, *const f32, u64) = std::mem::transmute(f);
+        f(y.as_mut_ptr(), from, x.len() as u64);
     }
     y
 }
 
+type Exact = fn(f64) -> f64;
+
+fn sigmoid(x: f64) -> f64 {
+    if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) }
+}
+
+/// x·Φ(x), in the lower tail by the continued fraction of erfc.
+fn gelu(x: f64) -> f64 {
+    if x.is_nan() || x > -3.0 {
+        return 0.5 * x * (1.0 + erf64(x * std::f64::consts::FRAC_1_SQRT_2));
+    }
+    let a = -x.max(-40.0) * std::f64::consts::FRAC_1_SQRT_2;
+    let f = (1..=200).rev().fold(a, |f, k| a + (k as f64 / 2.0) / f);
+    0.5 * x.max(-40.0) * (-a * a).exp() / (f * std::f64::consts::PI.sqrt())
+}
+
+fn gelu_tanh(x: f64) -> f64 {
+    let u = 2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+    if x < -30.0 { -0.0 } else { x / (1.0 + (-u).exp()) }
+}
+
+/// Strip functions, their exact values, and bounds in ulp.
+const FUNCTIONS: &[(&str, Exact, f64)] = &[
+    ("exp_strip", f64::exp, 2.0),
+    ("log_strip", f64::ln, 2.0),
+    ("tanh_strip", f64::tanh, 4.0),
+    ("erf_strip", erf64, 4.0),
+    ("sigmoid_strip", sigmoid, 4.0),
+    ("sin_strip", f64::sin, 1.0),
+    ("cos_strip", f64::cos, 1.0),
+    ("tan_strip", f64::tan, 1.0),
+    ("log1p_strip", f64::ln_1p, 4.0),
+    ("expm1_strip", f64::exp_m1, 4.0),
+    ("softplus_strip", |x| (-x.abs()).exp().ln_1p() + if x < 0.0 { 0.0 } else { x }, 4.0),
+    ("gelu_strip", gelu, 4.5),
+    ("gelu_tanh_strip", gelu_tanh, 4.0),
+    ("sinh_strip", f64::sinh, 4.0),
+    ("cosh_strip", f64::cosh, 4.0),
+    ("asinh_strip", f64::asinh, 4.0),
+    ("acosh_strip", f64::acosh, 4.0),
+    ("atanh_strip", f64::atanh, 4.0),
+    ("asin_strip", f64::asin, 4.0),
+    ("acos_strip", f64::acos, 4.0),
+    ("atan_strip", f64::atan, 4.0),
+];
+
 #[test]
 fn elementary_functions_keep_their_bounds() {
     let x = samples();
-    let sigmoid =
-        |x: f64| if x < 0.0 { x.exp() / (1.0 + x.exp()) } else { 1.0 / (1.0 + (-x).exp()) };
-    type Case = (&'static str, fn(f32) -> f32, Box<dyn Fn(f64) -> f64>, f64);
-    let cases: Vec<Case> = vec![
-        ("exp_strip", math::exp::<Portable>, Box::new(f64::exp), 2.0),
-        ("log_strip", math::log::<Portable>, Box::new(f64::ln), 2.0),
-        ("tanh_strip", math::tanh::<Portable>, Box::new(f64::tanh), 4.0),
-        ("erf_strip", math::erf::<Portable>, Box::new(erf64), 4.0),
-        ("sigmoid_strip", math::sigmoid::<Portable>, Box::new(sigmoid), 4.0),
-        ("sin_strip", math::sin::<Portable>, Box::new(f64::sin), 1.0),
-        ("cos_strip", math::cos::<Portable>, Box::new(f64::cos), 1.0),
-    ];
-    for (name, scalar, exact, bound) in cases {
-        let fast = strip(name, &x);
-        let mut worst = (0.0, 0.0);
-        for (x, fast) in x.iter().zip(&fast) {
-            let want = exact(*x as f64);
-            for got in [*fast, scalar(*x)] {
-                let e = ulps(got, want);
+    for &(name, exact, bound) in FUNCTIONS {
+        for &isa in levels() {
+            let mut worst = (0.0, 0.0);
+            for (x, got) in x.iter().zip(&strip(name, isa, &x, false)) {
+                let e = ulps(*got, exact(*x as f64));
                 if e > worst.0 {
                     worst = (e, *x);
                 }
             }
+            println!("{name} at level {isa}: {:.3} ulp at {:e}", worst.0, worst.1);
+            assert!(worst.0 <= bound, "{name}, {isa}: {} ulp at {:e}", worst.0, worst.1);
         }
-        println!("{name}: {:.3} ulp at {:e}", worst.0, worst.1);
-        assert!(worst.0 <= bound, "{name}: {} ulp at {:e}", worst.0, worst.1);
+    }
+}
+
+#[test]
+fn scalar_functions_keep_their_bounds() {
+    type Case = (fn(f32) -> f32, Exact, f64);
+    let cases: &[Case] = &[
+        (math::exp::<Portable>, f64::exp, 2.0),
+        (math::log::<Portable>, f64::ln, 2.0),
+        (math::sin::<Portable>, f64::sin, 1.0),
+        (math::tan::<Portable>, f64::tan, 1.0),
+    ];
+    for x in samples() {
+        for (f, exact, bound) in cases {
+            let e = ulps(f(x), exact(x as f64));
+            assert!(e <= *bound, "{e} ulp at {x:e}");
+        }
+    }
+}
+
+#[test]
+fn gelu_is_close_in_absolute_terms() {
+    let x: Vec<f32> = (-160_000..160_000).map(|i| i as f32 * 1e-4).collect();
+    for &isa in levels() {
+        for (x, y) in x.iter().zip(strip("gelu_strip", isa, &x, false)) {
+            assert!((y as f64 - gelu(*x as f64)).abs() <= 1e-6, "gelu({x}) = {y} at level {isa}");
+        }
+    }
+}
+
+#[test]
+fn strips_do_not_depend_on_place_or_length() {
+    let x: Vec<f32> = samples().into_iter().step_by(9973).chain([3e5, f32::NAN, -0.0]).collect();
+    for &(name, ..) in FUNCTIONS {
+        for &isa in levels() {
+            let whole = strip(name, isa, &x, false);
+            let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&whole), bits(&strip(name, isa, &x, true)), "{name} in place");
+            for n in 0..=70 {
+                for from in [0, 1, 37] {
+                    let part = strip(name, isa, &x[from..from + n], from == 1);
+                    assert_eq!(bits(&part), bits(&whole[from..from + n]), "{name}, {n} elements");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn powers_follow_the_standard() {
+    let f = HELPERS[helper_index("pow_strip").unwrap()].1;
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        2.0,
+        -2.0,
+        3.0,
+        0.5,
+        -0.5,
+        1e-40,
+        -1e-40,
+        1e30,
+        -1e30,
+        16_777_217.0,
+        1.000_000_1,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::MAX,
+        33.0,
+        -33.0,
+        1e9,
+        -3.0,
+    ];
+    let mut pairs: Vec<(f32, f32)> =
+        special.iter().flat_map(|&x| special.iter().map(move |&y| (x, y))).collect();
+    let mut rng = Rng(7);
+    pairs.extend((0..200_000).map(|_| (rng.float().abs() * 30.0, rng.float() * 30.0)));
+    let (x, y): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+    for &isa in levels() {
+        let mut z = vec![0f32; x.len()];
+        // SAFETY: the helper has this signature.
+        unsafe {
+            let f: unsafe extern "C" fn(*mut f32, *const f32, *const f32, u64) =
+                std::mem::transmute(f.at(isa));
+            f(z.as_mut_ptr(), x.as_ptr(), y.as_ptr(), z.len() as u64);
+        }
+        for ((x, y), z) in pairs.iter().zip(z) {
+            let want = (*x as f64).powf(*y as f64);
+            assert!(ulps(z, want) <= 1.0, "{x:e} to the {y:e} is {z:e}, should be {want:e}");
+            assert!(z.is_nan() || z.is_sign_negative() == want.is_sign_negative(), "{x:e} {y:e}");
+        }
     }
 }
 

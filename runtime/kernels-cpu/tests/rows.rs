@@ -10,6 +10,7 @@ use silure_kernels_cpu::rows::norm::{GroupNorm, Norm};
 use silure_kernels_cpu::rows::reduce::{Reduce, op};
 use silure_kernels_cpu::rows::scan::Scan;
 use silure_kernels_cpu::rows::softmax::Softmax;
+use silure_kernels_cpu::{detect_isa, levels};
 
 #[test]
 fn softmaxes_match() {
@@ -46,6 +47,68 @@ fn softmaxes_match() {
         assert!(y[..3].iter().all(|v| v.is_nan()) && y[3].is_nan(), "{y:?}");
         assert_eq!(y[6..], [0.5, 0.5, 0.0]);
     });
+}
+
+/// Outputs that no cache holds take another way to memory, rows of every length another tail.
+#[test]
+fn rows_are_the_same_in_any_tensor() {
+    let mut rng = Rng(32);
+    let kernels =
+        |rows: usize, len: usize, x: &[f32], w: &[f32]| -> Vec<(&str, Vec<i64>, Vec<_>)> {
+            let norm = Norm { rows, len, epsilon: 1e-5 }.to_vec();
+            let soft = Softmax { rows, len }.to_vec();
+            let y = || out::<f32>(rows * len);
+            let mut v = vec![
+                ("softmax.f32", soft.clone(), vec![buf(x), y()]),
+                ("log_softmax.f32", soft, vec![buf(x), y()]),
+                ("rms_norm.f32", norm.clone(), vec![buf(x), buf(w), y()]),
+            ];
+            for (scale, bias) in [(true, true), (true, false), (false, true), (false, false)] {
+                let given = |is: bool| if is { buf(w) } else { None };
+                let bufs = vec![buf(x), given(scale), given(bias), y(), None, None];
+                v.push(("layer_norm.f32", norm.clone(), bufs));
+            }
+            v
+        };
+    let written = |name: &str| match name {
+        "layer_norm.f32" => 3,
+        "rms_norm.f32" => 2,
+        _ => 1,
+    };
+    // Rows in a streamed tensor: in the middle, the first, the last.
+    let (rows, len) = (2057, 4099);
+    let (x, w) = (rng.floats(rows * len), rng.floats(len));
+    for (name, sizes, bufs) in kernels(rows, len, &x, &w) {
+        let (_, got) = once(name, detect_isa(), &sizes, &bufs, &[], false);
+        for r in [0, 1029, rows - 1] {
+            let part = r * len..(r + 1) * len;
+            let alone = kernels(1, len, &x[part.clone()], &w);
+            let same = |b: &&(&str, Vec<i64>, Vec<Option<Vec<u8>>>)| {
+                b.0 == name && b.2.iter().zip(&bufs).all(|(a, b)| a.is_some() == b.is_some())
+            };
+            let (_, sizes, bufs) = alone.iter().find(same).unwrap();
+            let (_, want) = once(name, detect_isa(), sizes, bufs, &[], false);
+            let i = written(name);
+            assert!(got[i][part.start * 4..part.end * 4] == want[i], "{name}: row {r}");
+        }
+    }
+    for len in 0..=70 {
+        let (x, w) = (rng.floats(3 * len), rng.floats(len));
+        for (name, sizes, bufs) in kernels(3, len, &x, &w) {
+            run(name, &sizes, &bufs, |_| {});
+        }
+        // In place.
+        let mut y = x.clone();
+        let at = y.as_mut_ptr().cast::<u8>();
+        let s = Softmax { rows: 3, len }.to_vec();
+        for &isa in levels() {
+            y.copy_from_slice(&x);
+            once("softmax.f32", isa, &s, &[None, None], &[(0, at), (1, at)], false);
+            let (_, apart) =
+                once("softmax.f32", isa, &s, &[buf(&x), out::<f32>(3 * len)], &[], false);
+            assert_eq!(buf(&y).unwrap(), apart[1], "{len} elements in place");
+        }
+    }
 }
 
 #[test]

@@ -230,6 +230,13 @@ impl Emit<'_> {
         Ok(self.b.ins().call_indirect(sig, f, args))
     }
 
+    /// Calls a strip helper: addresses of the result and the operands, number of elements.
+    pub(crate) fn strip_call(&mut self, name: &str, args: &[Value]) -> Result<()> {
+        let mut sig = Signature::new(self.conv);
+        sig.params.extend(args.iter().map(|_| AbiParam::new(types::I64)));
+        self.call(name, sig, args).map(|_| ())
+    }
+
     /// Converts through strip helper `name`, from register type `from` to `to` (each f32 or the bits
     /// of an 8-bit type), whatever the number of lanes.
     pub(crate) fn strip(&mut self, name: &str, from: Elem, to: Elem, x: Value) -> Result<Value> {
@@ -239,9 +246,7 @@ impl Emit<'_> {
         let q = self.b.ins().stack_addr(types::I64, slot, 16);
         self.store(from, if self.wide { Val::Wide(x) } else { Val::One(x) }, p, 0)?;
         let n = self.b.ins().iconst(types::I64, if self.wide { LANES as i64 } else { 1 });
-        let mut sig = Signature::new(self.conv);
-        sig.params.extend([AbiParam::new(types::I64); 3]);
-        self.call(name, sig, &[q, p, n])?;
+        self.strip_call(name, &[q, p, n])?;
         let wide = self.wide;
         match self.load(to, q, 0, wide) {
             Val::One(v) | Val::Wide(v) => Ok(v),

@@ -6,7 +6,8 @@
 //! in the context. The same input gives the same bytes.
 //!
 //! * [`Space`]: which axes of the iteration space are walked as one.
-//! * `prepare`: the region in the form that is emitted; elementary functions are expanded there.
+//! * `prepare`: the region in the form that is emitted.
+//! * `stage`: steps of plain arithmetic and of elementary functions over strips.
 //! * `nest`: loops; `emit`: values in registers; `ops`, `cast`: instructions of each op.
 //!
 //! An op of another crate gets CPU code by a [`ScalarLowering`] given to [`Codegen::register`], or by
@@ -26,6 +27,7 @@ mod object;
 mod ops;
 pub(crate) mod prepare;
 mod space;
+mod stage;
 
 use std::collections::HashMap;
 
@@ -138,6 +140,9 @@ pub(crate) fn check_body(body: &Body, registry: &Registry) -> Result<()> {
             return Err(unsupported("a string constant in elementwise code".into()).at(&o.loc));
         }
         if o.def.is(Traits::TERMINATOR) || o.def.is(Traits::CONSTANT) {
+            continue;
+        }
+        if stage::function(&body.func, op).is_some() {
             continue;
         }
         if registry.get(o.def.name).is_none() || o.results.len() != 1 {

@@ -2,11 +2,14 @@
 //!
 //! A map's task is a block of rows of the collapsed space and a chunk of its inner axis, about
 //! [`CHUNK`] elements; within it rows are walked by an odometer over the outer axes, and the inner
-//! axis four lanes at a time (unrolled for short bodies), the rest one by one. How an element is
+//! axis four lanes at a time (unrolled for short bodies), the rest one by one; regions with elementary
+//! functions go through the inner axis strip by strip ([`super::stage`]). How an element is
 //! computed depends only on its place in the space, so results do not depend on how tasks are split.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Type as Reg, Value, types};
+use cranelift_codegen::ir::{
+    Block, BlockArg, InstBuilder, StackSlotData, StackSlotKind, Type as Reg, Value, types,
+};
 use cranelift_frontend::Variable;
 use silure_ir::{Dim, Elem, Result, Traits, Type};
 use std::collections::HashMap;
@@ -16,6 +19,7 @@ use super::emit::{Current, Emit, LANES, Val, internal, memory};
 use super::ops::all_wide;
 use super::prepare::Body;
 use super::space::Space;
+use super::stage::{Place, Plan, STRIP, Step};
 
 /// Elements of a task along the inner axis, and about how many a task has.
 pub(crate) const CHUNK: i64 = 4096;
@@ -23,6 +27,14 @@ pub(crate) const CHUNK: i64 = 4096;
 /// The `sizes` a function is launched with.
 #[derive(Default)]
 pub(crate) struct Sizes(pub Vec<Dim>);
+
+/// What is done along the inner axis.
+pub(crate) enum Work {
+    /// The region element by element.
+    Elements(Body),
+    /// The region in steps over strips.
+    Strips(Plan),
+}
 
 /// A stride or size in code.
 #[derive(Clone, Copy)]
@@ -39,6 +51,7 @@ pub(crate) struct Nest<'e, 'a> {
 }
 
 /// One operand or result of the nest.
+#[derive(Clone)]
 pub(crate) struct Port {
     pub elem: Elem,
     /// Where the current row begins.
@@ -47,6 +60,13 @@ pub(crate) struct Port {
     pub strides: Vec<Scalar>,
     /// Elements per step along the inner axis.
     pub inner: Scalar,
+}
+
+impl Port {
+    /// Whether the elements of a row follow one another.
+    pub fn is_contiguous(&self) -> bool {
+        matches!(self.inner, Scalar::Const(1))
+    }
 }
 
 impl Nest<'_, '_> {
@@ -200,6 +220,94 @@ impl Nest<'_, '_> {
 
     /// The inner loop over elements `from..to` of the current rows.
     pub fn inner(
+        &mut self,
+        work: &Work,
+        registry: &Registry,
+        inputs: &[Port],
+        outputs: &[Port],
+        from: Value,
+        to: Value,
+    ) -> Result<()> {
+        match work {
+            Work::Elements(body) => self.elements(body, registry, inputs, outputs, from, to),
+            Work::Strips(plan) => self.strips(plan, registry, inputs, outputs, from, to),
+        }
+    }
+
+    /// [`Nest::inner`] step by step over strips.
+    fn strips(
+        &mut self,
+        plan: &Plan,
+        registry: &Registry,
+        inputs: &[Port],
+        outputs: &[Port],
+        from: Value,
+        to: Value,
+    ) -> Result<()> {
+        const LINE: i64 = 64;
+        let bytes = (plan.frame + LINE) as u32;
+        let frame = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4);
+        let frame = self.e.b.create_sized_stack_slot(frame);
+        let base = self.e.b.ins().stack_addr(types::I64, frame, 0);
+        let base = self.e.b.ins().iadd_imm_s(base, LINE - 1);
+        let base = self.e.b.ins().band_imm_s(base, -LINE);
+        let mut slots = Vec::new();
+        for s in &plan.slots {
+            let row = self.variable(types::I64, base);
+            slots.push(Port { elem: s.elem, row, strides: vec![], inner: Scalar::Const(1) });
+        }
+        let (head, inside, end) = self.blocks();
+        let at = self.variable(types::I64, from);
+        self.e.b.ins().jump(head, &[]);
+        self.e.b.switch_to_block(head);
+        let i = self.e.b.use_var(at);
+        let more = self.e.b.ins().icmp(IntCC::SignedLessThan, i, to);
+        self.e.b.ins().brif(more, inside, &[], end, &[]);
+        self.e.b.switch_to_block(inside);
+        let next = self.e.b.ins().iadd_imm_s(i, STRIP);
+        let stop = self.e.b.ins().smin(next, to);
+        for (p, s) in slots.iter().zip(&plan.slots) {
+            // A slot begins with the strip: its row is where element 0 would be.
+            let back = self.e.b.ins().imul_imm_s(i, s.elem.cell_bytes() as i64);
+            let row = self.e.b.ins().iadd_imm_s(base, s.offset);
+            let row = self.e.b.ins().isub(row, back);
+            self.e.b.def_var(p.row, row);
+        }
+        let port = |p: &Place, elem: Option<Elem>| {
+            let mut port = match *p {
+                Place::Arg(i) => inputs[i].clone(),
+                Place::Result(i) => outputs[i].clone(),
+                Place::Slot(i) => slots[i].clone(),
+            };
+            port.elem = elem.unwrap_or(port.elem);
+            port
+        };
+        for step in &plan.steps {
+            match step {
+                Step::Loop { body, reads, writes } => {
+                    let typed = |(p, e): (&Place, &Elem)| port(p, Some(*e));
+                    let ins: Vec<Port> = reads.iter().zip(&body.args).map(typed).collect();
+                    let outs: Vec<Port> = writes.iter().zip(&body.results).map(typed).collect();
+                    self.elements(body, registry, &ins, &outs, i, stop)?;
+                }
+                Step::Call { function, from, to } => {
+                    let mut args = Vec::new();
+                    for p in std::iter::once(to).chain(from) {
+                        args.push(self.address(&port(p, None), i));
+                    }
+                    args.push(self.e.b.ins().isub(stop, i));
+                    self.e.strip_call(function, &args)?;
+                }
+            }
+        }
+        self.e.b.def_var(at, next);
+        self.e.b.ins().jump(head, &[]);
+        self.e.b.switch_to_block(end);
+        Ok(())
+    }
+
+    /// [`Nest::inner`] of a region in one loop.
+    pub fn elements(
         &mut self,
         body: &Body,
         registry: &Registry,

@@ -15,11 +15,11 @@ use silure_ir::{Attrs, Dim, Elem, Func, OpId, Result, math};
 
 use super::emit::{Current, Emit, internal, memory};
 use super::level::IsaLevel;
-use super::nest::{CHUNK, Nest, Port, Scalar, Sizes};
+use super::nest::{CHUNK, Nest, Port, Scalar, Sizes, Work};
 use super::ops::ScalarLowering;
 use super::prepare::{Body, prepare};
 use super::space::Space;
-use super::{Registry, callback_space, check_body, defect, legal, map_strides};
+use super::{Registry, callback_space, check_body, defect, legal, map_strides, stage};
 
 /// How to launch a map's function: symbolic, over the dims of the function it came from. Arguments
 /// are the op's operands, then its results.
@@ -99,8 +99,18 @@ impl Codegen {
         Ok(self.object)
     }
 
-    fn prepare(&self, f: &Func, op: OpId) -> Result<Body> {
-        let options = math::Options { fma: self.level.features().fma };
+    /// The region of an op as it is emitted. `args` and `results` say which operands and results are
+    /// contiguous along the inner axis.
+    fn work(&self, f: &Func, op: OpId, args: &[bool], results: &[bool]) -> Result<Work> {
+        let kept = self.prepare(f, op, stage::keeps)?;
+        Ok(match stage::plan(&kept, args, results)? {
+            Some(plan) => Work::Strips(plan),
+            None => Work::Elements(self.prepare(f, op, |_| false)?),
+        })
+    }
+
+    fn prepare(&self, f: &Func, op: OpId, keep: fn(&str) -> bool) -> Result<Body> {
+        let options = math::Options { fma: self.level.features().fma, keep };
         let o = f.op(op);
         let Some(&r) = o.regions.first() else {
             return Err(internal(format!("`{}` has no region", o.def.name)));
@@ -118,7 +128,7 @@ impl Codegen {
                 return Err(internal(format!("`{}` is no map", f.op(op).def.name)));
             }
             legal(f, op, &self.registry)?;
-            let body = self.prepare(f, op)?;
+            let body = self.prepare(f, op, |_| false)?;
             self.map_function(f, op, &body)
         };
         let (func, code) = generate().map_err(|e| e.at(&f.op(op).loc))?;
@@ -131,7 +141,7 @@ impl Codegen {
             if f.op(op).def.name != plan::LAUNCH.name {
                 return Err(internal(format!("`{}` is no launch", f.op(op).def.name)));
             }
-            let body = self.prepare(f, op)?;
+            let body = self.prepare(f, op, |_| false)?;
             let space = callback_space(f, op, &body)?;
             self.callback_function(f, op, &body, &space)
         };
@@ -215,6 +225,8 @@ impl Codegen {
             let s = nest.dim(d);
             nest.value(s)
         });
+        let straight: Vec<bool> = ports.iter().map(Port::is_contiguous).collect();
+        let inner_work = self.work(f, op, &straight[..inputs], &straight[inputs..])?;
         nest.count(params[3], params[4], 1, &mut |nest, task| {
             let (part, from_row, to_row) = if outer.is_empty() {
                 let b = &mut nest.e.b;
@@ -236,7 +248,7 @@ impl Codegen {
             }
             let (ins, outs) = ports.split_at(inputs);
             nest.rows(&axes, &ports, from_row, to_row, &mut |nest| {
-                nest.inner(body, &self.registry, ins, outs, from, to)
+                nest.inner(&inner_work, &self.registry, ins, outs, from, to)
             })
         })?;
         let sizes = nest.sizes.0;
@@ -293,10 +305,12 @@ impl Codegen {
                 (a, nest.value(s))
             })
             .collect();
+        let straight: Vec<bool> = ports.iter().map(Port::is_contiguous).collect();
+        let inner_work = self.work(f, op, &straight, &[true])?;
         let zero = nest.e.b.ins().iconst(I, 0);
         let end = nest.e.b.ins().iadd(row0, rows);
         nest.rows(&axes, &ports, row0, end, &mut |nest| {
-            nest.inner(body, &self.registry, &ports, &ports[..1], zero, cols)?;
+            nest.inner(&inner_work, &self.registry, &ports, &ports[..1], zero, cols)?;
             let b = &mut nest.e.b;
             let step = b.ins().ishl_imm_s(ld, 2);
             let at = b.use_var(ports[0].row);

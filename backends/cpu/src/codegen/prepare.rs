@@ -4,7 +4,8 @@
 //! * arithmetic on narrow floats (f16, bf16, tf32, the 8-bit ones) is done in f32: values of those
 //!   types are bits that only casts, selects and bitcasts touch; results stay f32 until they are
 //!   cast or stored, as the numeric rules allow for fused intermediates,
-//! * elementary functions on f32 are expanded into arithmetic (`silure_ir::math`).
+//! * elementary functions on f32 are expanded into arithmetic (`silure_ir::math`), but for those that
+//!   the options keep.
 
 use std::collections::HashMap;
 

@@ -264,7 +264,7 @@ impl<'c, 'a> Lower<'c, 'a> {
         let (from, to) = (self.int(0), self.int(count(t) as i64));
         let registry = self.registry;
         let mut nest = Nest { e: &mut self.e, sizes: Sizes::default(), sizes_ptr: from };
-        nest.inner(&b, registry, &reads, &writes, from, to)?;
+        nest.elements(&b, registry, &reads, &writes, from, to)?;
         self.e.wide = false;
         Ok(())
     }

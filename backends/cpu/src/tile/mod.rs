@@ -203,7 +203,7 @@ fn function(
             }
         }
     }
-    let options = math::Options { fma: codegen.level.features().fma };
+    let options = math::Options { fma: codegen.level.features().fma, ..Default::default() };
     let mut l = Lower::new(e, f, storage, facts, &codegen.registry, options, params[5]);
     l.values.extend(values);
     l.grid = grid.clone();

@@ -2,7 +2,8 @@
 //!
 //! Transpose, slice with steps, concat, expand, tile, depth-to-space are all this, with strides and
 //! offsets chosen by the compiler. Buffers: `src`, `dst` (not overlapping). Rows that are contiguous
-//! on both sides are block copies; a 2-D transpose goes by 16 × 16 tiles.
+//! on both sides are block copies; a 2-D transpose goes by 16 × 16 tiles, of 4-byte elements in
+//! registers of 4 × 4.
 
 use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel};
@@ -128,10 +129,23 @@ unsafe fn block<T: std::marker::Copy>(c: &Copy, src: *const T, dst: *mut T, rows
                 std::slice::from_raw_parts_mut(dst.offset(r * d6), n).fill(*src.offset(r * s6));
             }
         } else {
+            let quads = size_of::<T>() == 4 && s6 == 1 && d7 == 1 && QUADS;
             for r0 in (0..rows).step_by(TILE) {
                 for i0 in (0..n).step_by(TILE) {
-                    for i in i0..(i0 + TILE).min(n) {
-                        for r in r0..(r0 + TILE).min(rows) {
+                    let (r1, i1) = ((r0 + TILE).min(rows), (i0 + TILE).min(n));
+                    let (mut rq, mut iq) = (r0, i0);
+                    if quads {
+                        (rq, iq) = (r0 + (r1 - r0) / 4 * 4, i0 + (i1 - i0) / 4 * 4);
+                        for r in (r0..rq).step_by(4) {
+                            for i in (i0..iq).step_by(4) {
+                                let (r, i) = (r as isize, i as isize);
+                                let from = src.offset(r + i * s7).cast();
+                                transpose_quad(from, s7, dst.offset(r * d6 + i).cast(), d6);
+                            }
+                        }
+                    }
+                    for i in i0..i1 {
+                        for r in if i < iq { rq..r1 } else { r0..r1 } {
                             let (r, i) = (r as isize, i as isize);
                             *dst.offset(r * d6 + i * d7) = *src.offset(r * s6 + i * s7);
                         }
@@ -140,6 +154,31 @@ unsafe fn block<T: std::marker::Copy>(c: &Copy, src: *const T, dst: *mut T, rows
             }
         }
     }
+}
+
+/// Whether [`transpose_quad`] is there.
+const QUADS: bool = cfg!(target_arch = "x86_64");
+
+/// Transposes 4 × 4 elements, rows `s` apart in the source and `d` in the destination.
+///
+/// # Safety
+/// Four rows of four elements on either side.
+#[inline(always)]
+unsafe fn transpose_quad(src: *const f32, s: isize, dst: *mut f32, d: isize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: by the caller's contract; every x86-64 has the instructions, which only move bits.
+    unsafe {
+        use std::arch::x86_64::*;
+        let [a, b, c, e] = [0, 1, 2, 3].map(|i| _mm_loadu_ps(src.offset(i * s)));
+        let (ab, ab2) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+        let (ce, ce2) = (_mm_unpacklo_ps(c, e), _mm_unpackhi_ps(c, e));
+        _mm_storeu_ps(dst, _mm_movelh_ps(ab, ce));
+        _mm_storeu_ps(dst.offset(d), _mm_movehl_ps(ce, ab));
+        _mm_storeu_ps(dst.offset(2 * d), _mm_movelh_ps(ab2, ce2));
+        _mm_storeu_ps(dst.offset(3 * d), _mm_movehl_ps(ce2, ab2));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (src, s, dst, d);
 }
 
 macro_rules! copies {

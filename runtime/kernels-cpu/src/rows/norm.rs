@@ -3,7 +3,7 @@
 //! Means and variances are two passes with f64 sums over blocks ([`crate::strip::sum`]); the variance
 //! is of the deviations, so a large mean costs no accuracy.
 
-use super::softmax::rows_per_task;
+use super::softmax::{FAR_ROW, rows_per_task, streams};
 use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel};
 use crate::strip;
@@ -31,9 +31,45 @@ unsafe fn moments<I: Isa>(x: *const f32, n: usize, epsilon: f32) -> (f32, f32) {
     }
 }
 
+/// `y[i] = f(i, x[i])` for a row of `n` elements, past the caches if `streams`.
+#[inline(always)]
+unsafe fn write(
+    y: *mut f32,
+    x: *const f32,
+    n: usize,
+    streams: bool,
+    f: impl Fn(usize, f32) -> f32,
+) {
+    // SAFETY: by the caller's contract; rows are the same or disjoint.
+    unsafe {
+        if std::ptr::eq(x, y) {
+            let row = std::slice::from_raw_parts_mut(y, n);
+            row.iter_mut().enumerate().for_each(|(i, v)| *v = f(i, *v));
+        } else if streams {
+            strip::stream(y, x, n, f);
+        } else {
+            for i in 0..n {
+                *y.add(i) = f(i, *x.add(i));
+            }
+        }
+    }
+}
+
+/// Asks for the row after this one.
+#[inline(always)]
+fn foresee(x: *const f32, n: usize) {
+    const LINE: usize = 16;
+    if n >= FAR_ROW {
+        for i in (n..2 * n).step_by(LINE) {
+            strip::prefetch(x.wrapping_add(i));
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn layer_norm<I: Isa>(s: &Norm, call: &Call) -> i32 {
-    let per = rows_per_task(s.len);
+    let (per, n) = (rows_per_task(s.len), s.len);
+    let streams = streams(s.rows * n);
     // SAFETY: the buffers hold `rows × len`, `len` and `rows` elements as documented.
     unsafe {
         let x = call.bufs.get::<f32>(0);
@@ -41,28 +77,16 @@ unsafe fn layer_norm<I: Isa>(s: &Norm, call: &Call) -> i32 {
         let y = call.bufs.get::<f32>(3);
         let (means, invs) = (call.bufs.get::<f32>(4), call.bufs.get::<f32>(5));
         for r in call.begin * per..(call.end * per).min(s.rows) {
-            let (x, y) = (x.add(r * s.len), y.add(r * s.len));
-            let (mean, inv) = moments::<I>(x, s.len, s.epsilon);
-            if !std::ptr::eq(x, y) {
-                std::ptr::copy_nonoverlapping(x, y, s.len);
-            }
-            let out = std::slice::from_raw_parts_mut(y, s.len);
-            for v in out.iter_mut() {
-                *v = (*v - mean) * inv;
-            }
-            if !scale.is_null() {
-                let w = std::slice::from_raw_parts(scale, s.len);
-                if bias.is_null() {
-                    out.iter_mut().zip(w).for_each(|(v, w)| *v *= *w);
-                } else {
-                    let b = std::slice::from_raw_parts(bias, s.len);
-                    for ((v, w), b) in out.iter_mut().zip(w).zip(b) {
-                        *v = I::fma(*v, *w, *b);
-                    }
-                }
-            } else if !bias.is_null() {
-                let b = std::slice::from_raw_parts(bias, s.len);
-                out.iter_mut().zip(b).for_each(|(v, b)| *v += *b);
+            let (x, y) = (x.add(r * n), y.add(r * n));
+            let (mean, inv) = moments::<I>(x, n, s.epsilon);
+            foresee(x, n);
+            match (scale.is_null(), bias.is_null()) {
+                (true, true) => write(y, x, n, streams, |_, v| (v - mean) * inv),
+                (true, false) => write(y, x, n, streams, |i, v| (v - mean) * inv + *bias.add(i)),
+                (false, true) => write(y, x, n, streams, |i, v| (v - mean) * inv * *scale.add(i)),
+                (false, false) => write(y, x, n, streams, |i, v| {
+                    I::fma((v - mean) * inv, *scale.add(i), *bias.add(i))
+                }),
             }
             if !means.is_null() {
                 *means.add(r) = mean;
@@ -72,28 +96,35 @@ unsafe fn layer_norm<I: Isa>(s: &Norm, call: &Call) -> i32 {
             }
         }
     }
+    if streams {
+        strip::stream_end();
+    }
     OK
 }
 
 #[inline(always)]
 unsafe fn rms_norm<I: Isa>(s: &Norm, call: &Call) -> i32 {
-    let per = rows_per_task(s.len);
+    let (per, n) = (rows_per_task(s.len), s.len);
+    let streams = streams(s.rows * n);
     // SAFETY: the buffers hold `rows × len` and `len` elements as documented.
     unsafe {
         let x = call.bufs.get::<f32>(0);
         let scale = call.bufs.get::<f32>(1);
         let y = call.bufs.get::<f32>(2);
         for r in call.begin * per..(call.end * per).min(s.rows) {
-            let (x, y) = (x.add(r * s.len), y.add(r * s.len));
-            let mean = strip::sum(x, s.len, |v| v * v) / s.len as f64;
+            let (x, y) = (x.add(r * n), y.add(r * n));
+            let mean = strip::sum(x, n, |v| v * v) / n as f64;
             let inv = (1.0 / (mean + s.epsilon as f64).sqrt()) as f32;
-            strip::map(y, x, s.len, |v: f32| v * inv);
-            if !scale.is_null() {
-                let w = std::slice::from_raw_parts(scale, s.len);
-                let out = std::slice::from_raw_parts_mut(y, s.len);
-                out.iter_mut().zip(w).for_each(|(v, w)| *v *= *w);
+            foresee(x, n);
+            if scale.is_null() {
+                write(y, x, n, streams, |_, v| v * inv);
+            } else {
+                write(y, x, n, streams, |i, v| v * inv * *scale.add(i));
             }
         }
+    }
+    if streams {
+        strip::stream_end();
     }
     OK
 }
