@@ -154,8 +154,8 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                     let m = strip::max_nan(*top.add(r), strip::max(line, n));
                     // Nothing seen yet: weights are zero, not exp(−∞ − −∞).
                     let shift = if m == f32::NEG_INFINITY { 0.0 } else { m };
-                    let keep = math::exp::<I>(*top.add(r) - shift);
-                    strip::map_in_place(line, n, |v: f32| math::exp::<I>(v - shift));
+                    let keep = math::exp_neg::<I>(*top.add(r) - shift);
+                    strip::map_in_place(line, n, |v: f32| math::exp_neg::<I>(v - shift));
                     let sum = strip::fold(line, n, 0f32, |a, v: f32| a + v, |a, b| a + b);
                     *total.add(r) = *total.add(r) * keep + sum;
                     *top.add(r) = m;

@@ -28,6 +28,9 @@ pub unsafe fn map_blocks<T: Copy, U: Copy>(
     n: usize,
     f: impl Fn(T) -> U,
 ) {
+    /// Bytes of a cache line, and how many elements on one is asked for: the next strip's, mostly.
+    const LINE: usize = 64;
+    const AHEAD: usize = 256;
     // A block is read before any of it is written: no question of overlap keeps it from vectorising.
     let block = |v: &[T; LANES]| {
         let mut out = MaybeUninit::<[U; LANES]>::uninit();
@@ -40,6 +43,9 @@ pub unsafe fn map_blocks<T: Copy, U: Copy>(
     };
     let whole = n / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
+        for line in (0..LANES * size_of::<T>()).step_by(LINE) {
+            prefetch(src.wrapping_add(at + AHEAD).cast::<u8>().wrapping_add(line));
+        }
         // SAFETY: the block is inside both ranges.
         unsafe {
             let v = *(src.add(at) as *const [T; LANES]);
@@ -275,7 +281,33 @@ pub fn stream_end() {
 #[inline(always)]
 pub unsafe fn max(p: *const f32, n: usize) -> f32 {
     // SAFETY: by the caller's contract.
-    unsafe { fold(p, n, f32::NEG_INFINITY, max_nan, max_nan) }
+    unsafe { greatest(p, n, 0) }
+}
+
+/// Least element; NaN if any element is NaN; ∞ if there is none.
+///
+/// # Safety
+/// `p` points at `n` elements.
+#[inline(always)]
+pub unsafe fn min(p: *const f32, n: usize) -> f32 {
+    // SAFETY: by the caller's contract.
+    -unsafe { greatest(p, n, i32::MIN) }
+}
+
+/// The greatest of the elements, their bits flipped by `flip`: by integers of the same order, whose
+/// maximum vectorises and does not depend on the order.
+#[inline(always)]
+unsafe fn greatest(p: *const f32, n: usize, flip: i32) -> f32 {
+    const INFINITY: i32 = f32::INFINITY.to_bits() as i32;
+    let key = |b: i32| b ^ (b >> 31 & i32::MAX);
+    let (mut top, mut size) = (key(f32::NEG_INFINITY.to_bits() as i32), 0);
+    for i in 0..n {
+        // SAFETY: `i < n`.
+        let b = unsafe { *(p.add(i) as *const i32) };
+        top = top.max(key(b ^ flip));
+        size = size.max(b & i32::MAX);
+    }
+    if size > INFINITY { f32::NAN } else { f32::from_bits(key(top) as u32) }
 }
 
 /// Greater of two; NaN if either is NaN.

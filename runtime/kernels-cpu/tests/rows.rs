@@ -172,6 +172,32 @@ fn norms_match() {
 }
 
 #[test]
+fn extremes_see_every_kind_of_number() {
+    let negative_nan = f32::from_bits(0xFFC0_0001);
+    let inf = f32::INFINITY;
+    for (row, least, greatest) in [
+        (vec![-3.0, -1.0, -2.0], -3.0, -1.0),
+        (vec![inf, -inf, 0.0], -inf, inf),
+        (vec![-1e-40, 1e-40, 0.0], -1e-40, 1e-40),
+        (vec![1.0, f32::NAN, 2.0], f32::NAN, f32::NAN),
+        (vec![1.0, negative_nan, inf], f32::NAN, f32::NAN),
+    ] {
+        for n in [3, 31, 40, 70] {
+            // The row's elements last, after others between them.
+            let mut x = vec![if row[0].is_nan() { 1.0 } else { row[2] }; n - 3];
+            x.extend(&row);
+            for (code, want) in [(op::MIN, least), (op::MAX, greatest)] {
+                let s = Reduce { op: code, outer: 1, reduce: n, inner: 1 };
+                run("reduce.f32", &s.to_vec(), &[buf(&x), out::<f32>(1)], |r| {
+                    let got = read::<f32>(&r[1])[0];
+                    assert!(got == want || (got.is_nan() && want.is_nan()), "{x:?}: {got}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn reductions_match() {
     let mut rng = Rng(35);
     for (outer, reduce, inner) in [

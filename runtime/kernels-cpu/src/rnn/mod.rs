@@ -269,11 +269,8 @@ unsafe fn gate<I: Isa>(s: &Rnn, dir: usize, which: usize, clip: bool, p: *mut f3
             let t = if t < 0.0 { 0.0 } else { t };
             if t > 1.0 { 1.0 } else { t }
         }),
-        ELU => each!(|x| if x < 0.0 { a * (x as f64).exp_m1() as f32 } else { x }),
+        ELU => each!(|x| if x < 0.0 { a * math::expm1::<I>(x) } else { x }),
         SOFTSIGN => each!(|x| x / (1.0 + x.abs())),
-        _ => {
-            each!(|x| (if x > 0.0 { x as f64 } else { 0.0 } + (-(x as f64).abs()).exp().ln_1p())
-                as f32)
-        }
+        _ => each!(|x| math::softplus::<I>(x)),
     }
 }

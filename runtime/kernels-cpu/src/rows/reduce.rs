@@ -178,10 +178,18 @@ trait Item: Copy {
     type Acc: Acc;
     fn up(self) -> Self::Acc;
     fn down(a: Self::Acc) -> Self;
+    /// The greatest or least of `n` elements, for types that have a shorter way than a fold.
+    ///
+    /// # Safety
+    /// `p` points at `n` elements.
+    #[inline(always)]
+    unsafe fn extreme(_p: *const Self, _n: usize, _least: bool) -> Option<Self> {
+        None
+    }
 }
 
 macro_rules! items {
-    ($($t:ty => $a:ty;)*) => { $(
+    ($($t:ty => $a:ty $(, $extreme:item)?;)*) => { $(
         impl Item for $t {
             type Acc = $a;
             #[inline(always)]
@@ -192,10 +200,19 @@ macro_rules! items {
             fn down(a: $a) -> $t {
                 a as $t
             }
+            $(#[inline(always)] $extreme)?
         }
     )* };
 }
-items! { f32 => f64; f64 => f64; i32 => i32; i64 => i64; }
+items! {
+    f32 => f64, unsafe fn extreme(p: *const f32, n: usize, least: bool) -> Option<f32> {
+        // SAFETY: by the caller's contract.
+        Some(unsafe { if least { strip::min(p, n) } else { strip::max(p, n) } })
+    };
+    f64 => f64;
+    i32 => i32;
+    i64 => i64;
+}
 
 /// One strip of outputs by an initial value, a step and a joint.
 #[inline(always)]
@@ -240,6 +257,26 @@ unsafe fn strip_of<T: Item>(
     }
 }
 
+/// Greatest or least elements of contiguous rows, where the type has a shorter way; whether it has.
+#[inline(always)]
+unsafe fn extremes<T: Item>(s: &Reduce, call: &Call, least: bool) -> bool {
+    if s.inner != 1 || !matches!(s.op, op::MAX | op::MIN) {
+        return false;
+    }
+    let per = s.per();
+    // SAFETY: as `strip_of`.
+    unsafe {
+        let (x, y) = (call.bufs.get::<T>(0), call.bufs.get::<T>(1));
+        for r in call.begin * per..(call.end * per).min(s.outer) {
+            match T::extreme(x.add(r * s.reduce), s.reduce, least) {
+                Some(v) => *y.add(r) = v,
+                None => return false,
+            }
+        }
+    }
+    true
+}
+
 #[inline(always)]
 unsafe fn log_sum_exp<T: Item>(s: &Reduce, call: &Call) {
     // SAFETY: as `strip_of`.
@@ -270,6 +307,9 @@ unsafe fn body<I: Isa, T: Item>(s: &Reduce, call: &Call) -> i32 {
     let zero = T::Acc::ZERO;
     // SAFETY: the contract is the callee's.
     unsafe {
+        if extremes::<T>(s, call, s.op == op::MIN) {
+            return OK;
+        }
         match s.op {
             op::SUM => strip_of::<T>(s, call, zero, |v| v, |a, b| a.add(b), |a| a),
             op::MEAN => strip_of::<T>(s, call, zero, |v| v, |a, b| a.add(b), |a| a.mean(n)),

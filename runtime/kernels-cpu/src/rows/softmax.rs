@@ -97,9 +97,7 @@ unsafe fn body<I: Isa, const LOG: bool>(s: &Softmax, call: &Call) -> i32 {
         let row = call.scratch as *mut f32;
         for r in call.begin * per..(call.end * per).min(s.rows) {
             let (x, y) = (x.add(r * n), y.add(r * n));
-            // A NaN is passed over here, and makes the sum NaN.
-            let greater = |a: f32, b: f32| if b > a { b } else { a };
-            let max = strip::fold(x, n, f32::NEG_INFINITY, greater, greater);
+            let max = strip::max(x, n);
             if LOG {
                 let log = exps::<I, false>(x, y, n, max, ahead).ln() as f32;
                 let f = |v: f32| (v - max) - log;
