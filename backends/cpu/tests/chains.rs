@@ -92,7 +92,7 @@ fn functions_in_a_callback() {
         let mut f = Func::new("main", FuncKind::Entry);
         let bias = f.add_arg("bias", Type::Tensor(TensorType::fixed(Elem::F32, &[n])));
         let mut b = Builder::at_end(&mut f);
-        let r = b.nested(&[Type::Scalar(Elem::F32); 2], |b, a| {
+        let r = b.nested(&[Type::Scalar(Elem::F32), Type::Scalar(Elem::F32)], |b, a| {
             let y = tail(b, a)?;
             b.yields(&[y]).map(|_| ())
         });

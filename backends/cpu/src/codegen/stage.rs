@@ -19,7 +19,7 @@ use super::prepare::Body;
 /// Elements of a strip.
 pub(crate) const STRIP: i64 = 512;
 /// Bytes of slots that a function may have.
-const FRAME: i64 = 32 << 10;
+const FRAME: i64 = 24 << 10;
 
 /// The strip function of an op on f32, by name, if there is one.
 const FUNCTIONS: &[(&str, &str)] = &[
