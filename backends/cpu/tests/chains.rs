@@ -29,7 +29,7 @@ fn chains_of_functions_are_within_tolerance() {
             let t = b.one(&arith::TANH, [a[1]], Attrs::new())?;
             let l = b.one(&arith::LOG1P, [e], Attrs::new())?;
             let y = b.one(&arith::MUL, [l, t], Attrs::new())?;
-            Ok(vec![b.one(&arith::ADD, [y, s], Attrs::new())?])
+            Ok(vec![b.one(&arith::MUL, [y, s], Attrs::new())?])
         },
         |b, a| {
             let two = b.scalar(Elem::F32, Num::F(2.0))?;
@@ -44,13 +44,17 @@ fn chains_of_functions_are_within_tolerance() {
             let d = cast(b, a[1], Elem::F64)?;
             let g = b.one(&arith::GELU, [a[0]], Attrs::new().with("tanh", true))?;
             let e = b.one(&arith::ELU, [a[1]], Attrs::new())?;
-            let s = b.one(&arith::ADD, [g, e], Attrs::new())?;
+            let s = b.one(&arith::MUL, [g, e], Attrs::new())?;
             Ok(vec![h, s, b.one(&arith::NEG, [d], Attrs::new())?])
         },
     ];
     let lengths = (0..=70).chain([511, 512, 513, 1100, 4096, 5000]);
     for n in lengths {
         for (i, chain) in chains.iter().enumerate() {
+            // Every tail, by one chain or another.
+            if (9..=64).contains(&n) && n % chains.len() != i {
+                continue;
+            }
             let shapes: [(Vec<usize>, Vec<i64>); 3] =
                 [(vec![3, n], vec![0, 1]), (vec![n], vec![1]), (vec![3], vec![0])];
             let second = &shapes[(n + i) % 3];
