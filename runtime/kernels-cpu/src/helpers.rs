@@ -120,12 +120,13 @@ fn int_pow(x: i64, y: i64) -> i64 {
 
 /// Declares strips: one body, compiled for each level.
 macro_rules! strips {
-    ($($name:ident($($x:ident: $src:ty),+) -> $dst:ty, |$I:ident| $loop:expr;)*) => { $(
+    ($($name:ident($($x:ident: $src:ty),+) -> $dst:ty, |$I:ident| $loop:path, $($f:expr),+;)*) => { $(
         mod $name {
             use super::*;
             #[inline(always)]
             unsafe fn body<$I: Isa>(dst: *mut $dst, $($x: *const $src,)+ n: usize) {
-                $loop(dst, $($x,)+ n)
+                // SAFETY: the caller's contract is the callee's.
+                unsafe { $loop(dst, $($x,)+ n, $($f),+) }
             }
             level!(portable, Portable, ($($x: $src),+) -> $dst);
             #[cfg(target_arch = "x86_64")]
@@ -165,9 +166,7 @@ macro_rules! level {
 macro_rules! functions {
     ($($name:ident: $src:ty => $dst:ty, |$x:ident, $I:ident| $e:expr;)*) => {
         strips! { $(
-            $name(x: $src) -> $dst, |$I| |d, x, n| unsafe {
-                strip::map_blocks(d, x, n, |$x: $src| -> $dst { $e })
-            };
+            $name(x: $src) -> $dst, |$I| strip::map_blocks, |$x: $src| -> $dst { $e };
         )* }
     };
 }
@@ -176,9 +175,7 @@ macro_rules! functions {
 macro_rules! conversions {
     ($($name:ident: $src:ty => $dst:ty, |$x:ident| $e:expr;)*) => {
         strips! { $(
-            $name(x: $src) -> $dst, |I| |d, x, n| unsafe {
-                strip::map(d, x, n, |$x: $src| -> $dst { $e })
-            };
+            $name(x: $src) -> $dst, |I| strip::map, |$x: $src| -> $dst { $e };
         )* }
     };
 }
@@ -220,18 +217,13 @@ conversions! {
 }
 
 strips! {
-    sin_strip(x: f32) -> f32, |I| |d, x, n| unsafe {
-        strip::map_unless(d, x, n, angle::is_far, angle::near::sin::<I>, angle::far::sin)
-    };
-    cos_strip(x: f32) -> f32, |I| |d, x, n| unsafe {
-        strip::map_unless(d, x, n, angle::is_far, angle::near::cos::<I>, angle::far::cos)
-    };
-    tan_strip(x: f32) -> f32, |I| |d, x, n| unsafe {
-        strip::map_unless(d, x, n, angle::is_far, angle::near::tan::<I>, angle::far::tan)
-    };
-    pow_strip(x: f32, y: f32) -> f32, |I| |d, x, y, n| unsafe {
-        strip::zip(d, x, y, n, |x, y| math::pow::<I>(x, y))
-    };
+    sin_strip(x: f32) -> f32, |I| strip::map_unless,
+        angle::is_far, angle::near::sin::<I>, angle::far::sin;
+    cos_strip(x: f32) -> f32, |I| strip::map_unless,
+        angle::is_far, angle::near::cos::<I>, angle::far::cos;
+    tan_strip(x: f32) -> f32, |I| strip::map_unless,
+        angle::is_far, angle::near::tan::<I>, angle::far::tan;
+    pow_strip(x: f32, y: f32) -> f32, |I| strip::zip, |x, y| math::pow::<I>(x, y);
 }
 
 /// Name and addresses of every helper, in the order of their index.
