@@ -31,7 +31,7 @@ pub(crate) struct Sizes(pub Vec<Dim>);
 /// What is done along the inner axis.
 pub(crate) enum Work {
     /// The region element by element.
-    Elements(Body),
+    Elements(Box<Body>),
     /// The region in steps over strips.
     Strips(Plan),
 }

@@ -105,7 +105,7 @@ impl Codegen {
         let kept = self.prepare(f, op, stage::keeps)?;
         Ok(match stage::plan(&kept, args, results)? {
             Some(plan) => Work::Strips(plan),
-            None => Work::Elements(self.prepare(f, op, |_| false)?),
+            None => Work::Elements(Box::new(self.prepare(f, op, |_| false)?)),
         })
     }
 

@@ -77,7 +77,7 @@ pub(crate) enum Place {
 /// What is done with a strip before the next step.
 pub(crate) enum Step {
     /// Plain arithmetic, element by element.
-    Loop { body: Body, reads: Vec<Place>, writes: Vec<Place> },
+    Loop { body: Box<Body>, reads: Vec<Place>, writes: Vec<Place> },
     /// A strip function.
     Call { function: &'static str, from: Vec<Place>, to: Place },
 }
@@ -350,6 +350,6 @@ impl<'a> Steps<'a> {
         };
         let (args, results) = (elems(f.args())?, elems(&out)?);
         let writes = stores.iter().map(|s| s.1).collect();
-        Ok(Step::Loop { body: Body { args, results, func: f }, reads, writes })
+        Ok(Step::Loop { body: Box::new(Body { args, results, func: f }), reads, writes })
     }
 }
