@@ -68,7 +68,7 @@ fn chains_of_functions_are_within_tolerance() {
                     .unwrap()
             };
             let x = [v(&mut rng, &operands[0].1), v(&mut rng, &operands[1].1)];
-            let (m, op) = map_module(&[3, n], &operands, |b, a| chain(b, a));
+            let (m, op) = map_module(&[3, n], &operands, chain);
             check(&m, op, &x, 32.0);
         }
     }
