@@ -301,6 +301,16 @@ pub fn expression(
     })
 }
 
+/// Whether a value of known shape can be computed before any run, by [`expression`].
+pub fn is_weight(f: &Func, v: ValueId) -> bool {
+    let file = |name: &str, ty: &TensorType| {
+        let ty = ty.clone();
+        let source: Arc<str> = name.into();
+        ty.encoding.is_none().then_some(WeightExpr::File { source, offset: 0, bytes: 0, ty })
+    };
+    f.ty(v).as_tensor().is_some_and(|t| t.shape().is_some()) && expression(f, v, &file).is_some()
+}
+
 /// The value under broadcasts whose shape is known.
 pub fn unrepeated(f: &Func, mut v: ValueId) -> ValueId {
     while let Some(op) = f.def_op(v)

@@ -13,6 +13,7 @@ pub mod driver;
 mod fold;
 mod fusion;
 pub mod graph_view;
+mod layout;
 pub mod ledger;
 pub mod options;
 pub mod pass;
@@ -83,6 +84,7 @@ pub static PASSES: &[&PassDef] = &[
     &fold::PASS,
     &shapes::PASS,
     &fusion::PASS,
+    &layout::PASS,
     &weights::PASS,
     &RECOGNIZE,
     &QUANTISED,

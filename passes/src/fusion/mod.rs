@@ -39,7 +39,7 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
 }
 
 /// The body and the regions inside it that are not parts of kernels.
-fn open_regions(f: &Func) -> Vec<RegionId> {
+pub(crate) fn open_regions(f: &Func) -> Vec<RegionId> {
     if f.kind == silure_ir::FuncKind::Kernel {
         return vec![];
     }

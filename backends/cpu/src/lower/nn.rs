@@ -69,7 +69,12 @@ static CONV_TRANSPOSE: Lowering = Lowering {
 
 static CONV_INTEGER: Lowering = Lowering {
     op: "graph.conv_integer",
-    can: |cx| spatial(cx, &[Elem::I8, Elem::U8]),
+    can: |cx| {
+        if cx.attrs().bool("channels_last") {
+            return Err("integers with channels last".into());
+        }
+        spatial(cx, &[Elem::I8, Elem::U8])
+    },
     lower: |l, op| {
         let f = &*l.b.func;
         let slots = [0, 1, 2, 3].map(|i| f.op(op).operand(i));

@@ -1,6 +1,8 @@
-//! Convolutions over any number of spatial axes: x is `[n, c, spatial…]`.
+//! Convolutions over any number of spatial axes: x is `[n, c, spatial…]`, or `[n, spatial…, c]` with
+//! `channels_last`, and y as x; w is the same in both.
 //!
-//! * `conv(x, w, bias?) {strides, dilations, pads, groups}`: w is `[m, c/groups, kernel…]`
+//! * `conv(x, w, bias?) {strides, dilations, pads, groups, channels_last}`: w is
+//!   `[m, c/groups, kernel…]`
 //! * `conv_integer(x, w, x_zero?, w_zero?) {same}` → i32
 //! * `conv_transpose(x, w, bias?) {strides, dilations, pads, groups, output_padding}`: w is
 //!   `[c, m/groups, kernel…]`
@@ -25,13 +27,14 @@ const ATTRS: &[AttrDef] = &[
     ints("dilations", &[]),
     maybe("pads", AttrKind::Dims),
     int("groups", 1),
+    util::CHANNELS_LAST,
 ];
 
 /// Convolution.
 pub static CONV: OpDef = OpDef {
     name: "graph.conv",
     doc: "Cross-correlation of [n, c, spatial…] with w [m, c/groups, kernel…], plus a bias per output channel; \
-          `pads` (begins, then ends) are zeros around x.",
+          `pads` (begins, then ends) are zeros around x. With `channels_last` x and y are [n, spatial…, c].",
     operands: &[one("x", Of::Float), one("w", Of::Float), optional("bias", Of::Float)],
     results: &["y"],
     attrs: ATTRS,
@@ -44,10 +47,10 @@ pub static CONV: OpDef = OpDef {
         infer_conv(cx, x.elem)
     }),
     eval: Some(|cx| {
-        let (x, w) = (cx.tensor(0)?, cx.tensor(1)?);
+        let (x, w) = (util::channels_first(cx.attrs(), cx.tensor(0)?)?, cx.tensor(1)?);
         let (shape, mut y) = convolve(cx, x.shape(), &x.to_f64s(), w.shape(), &w.to_f64s())?;
         add_bias(&mut y, &shape, cx.maybe(2)?)?;
-        Ok(vec![util::floats(x.elem(), &shape, &y)?])
+        Ok(vec![util::in_layout(cx.attrs(), Tensor::from_f64s(x.elem(), &shape, &y)?)?])
     }),
     cost: Some(cost),
     tolerance: Tolerance::Reduction,
@@ -58,7 +61,7 @@ pub static CONV: OpDef = OpDef {
 pub static CONV_INTEGER: OpDef = OpDef {
     name: "graph.conv_integer",
     doc: "Convolution of 8-bit integers minus their zero points (w's: one, or one per output channel), summed \
-          in i32; padding counts as the zero point.",
+          in i32; padding counts as the zero point. With `channels_last` x and y are [n, spatial…, c].",
     operands: &[
         one("x", Of::Int),
         one("w", Of::Int),
@@ -89,7 +92,7 @@ pub static CONV_INTEGER: OpDef = OpDef {
         infer_conv(cx, Elem::I32)
     }),
     eval: Some(|cx| {
-        let (x, w) = (cx.tensor(0)?, cx.tensor(1)?);
+        let (x, w) = (util::channels_first(cx.attrs(), cx.tensor(0)?)?, cx.tensor(1)?);
         let zero = |z: Option<&Tensor>| z.map_or(vec![0.0], Tensor::to_f64s);
         let (zx, zw) = (zero(cx.maybe(2)?), zero(cx.maybe(3)?));
         let m = w.shape().first().copied().unwrap_or(0);
@@ -103,7 +106,7 @@ pub static CONV_INTEGER: OpDef = OpDef {
         // Sums of products of 9-bit numbers are exact in f64 below 2³⁵ terms.
         let (shape, y) = convolve(cx, x.shape(), &fx, w.shape(), &fw)?;
         let nums = y.iter().map(|v| Num::I(*v as i128));
-        Ok(vec![Tensor::from_nums(Elem::I32, &shape, nums)?.into()])
+        Ok(vec![util::in_layout(cx.attrs(), Tensor::from_nums(Elem::I32, &shape, nums)?)?])
     }),
     cost: Some(cost),
     ..OpDef::NEW
@@ -137,21 +140,22 @@ fn infer_conv(cx: &InferCx, elem: Elem) -> Result<Vec<Type>> {
     if x.rank() < 2 || w.rank() != x.rank() {
         return Err(cx.wrong(1, &format!("rank {}, at least 2", x.rank()), cx.ty(1)?));
     }
+    let from = util::channels_first_dims(cx.attrs(), &x.dims);
     let g = Dim::from(groups(cx.attrs().int("groups"))?);
     cx.same(
         "channels of x and groups · channels of w",
-        &x.dims[1],
+        &from[1],
         &(w.dims[1].clone() * g.clone()),
     )?;
     if w.dims[0].modulo(&g).as_const().is_some_and(|r| r != 0) {
         bail!(Type, "{} output channels do not make {g} groups", w.dims[0]);
     }
     let window = Window::of(cx, w.dims[2..].to_vec())?;
-    let mut dims = vec![x.dims[0].clone(), w.dims[0].clone()];
-    for (i, n) in x.dims[2..].iter().enumerate() {
+    let mut dims = vec![from[0].clone(), w.dims[0].clone()];
+    for (i, n) in from[2..].iter().enumerate() {
         dims.push(window.count(cx, i, n)?);
     }
-    Ok(vec![Type::tensor(elem, dims)])
+    Ok(vec![Type::tensor(elem, util::in_layout_dims(cx.attrs(), dims))])
 }
 
 fn add_bias(y: &mut [f64], shape: &[usize], bias: Option<&Tensor>) -> Result<()> {

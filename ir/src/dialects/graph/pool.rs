@@ -1,8 +1,10 @@
-//! Pooling over sliding windows; x is `[n, c, spatial…]`. Pooling over whole axes is `reduce`.
+//! Pooling over sliding windows; x is `[n, c, spatial…]`, or `[n, spatial…, c]` with `channels_last`, and
+//! y as x. Pooling over whole axes is `reduce`.
 //!
-//! * `max_pool(x) {kernel, strides, dilations, pads, ceil, indices, column_major}` → y (positions)
-//! * `average_pool(x) {kernel, strides, dilations, pads, ceil, count_include_pad}`
-//! * `lp_pool(x) {kernel, strides, dilations, pads, ceil, p}`
+//! * `max_pool(x) {kernel, strides, dilations, pads, ceil, indices, column_major, channels_last}` →
+//!   y (positions)
+//! * `average_pool(x) {kernel, strides, dilations, pads, ceil, count_include_pad, channels_last}`
+//! * `lp_pool(x) {kernel, strides, dilations, pads, ceil, p, channels_last}`
 
 use silure_types::{Class, Elem};
 
@@ -26,11 +28,12 @@ fn infer_pool(cx: &InferCx) -> Result<TensorType> {
         bail!(Type, "`kernel` needs positive values, {kernel:?} is present");
     }
     let window = Window::of(cx, kernel.iter().map(|&k| Dim::Const(k)).collect())?;
-    let mut dims = x.dims[..2].to_vec();
-    for (i, n) in x.dims[2..].iter().enumerate() {
+    let from = util::channels_first_dims(cx.attrs(), &x.dims);
+    let mut dims = from[..2].to_vec();
+    for (i, n) in from[2..].iter().enumerate() {
         dims.push(window.count(cx, i, n)?);
     }
-    Ok(TensorType::new(x.elem, dims))
+    Ok(TensorType::new(x.elem, util::in_layout_dims(cx.attrs(), dims)))
 }
 
 fn cost(cx: &InferCx) -> Cost {
@@ -83,7 +86,7 @@ pub static MAX_POOL: OpDef = OpDef {
     name: "graph.max_pool",
     doc: "The greatest element of each window, NaN if there is one; padding is ignored. With `indices` also its \
           position in x, counted through all of x in row-major order (`column_major`: the spatial axes \
-          in column-major order).",
+          in column-major order). With `channels_last` x and y are [n, spatial…, c].",
     operands: &[one("x", Of::Num)],
     results: &["y", "positions*"],
     attrs: &[
@@ -94,9 +97,13 @@ pub static MAX_POOL: OpDef = OpDef {
         flag("ceil", false),
         flag("indices", false),
         flag("column_major", false),
+        util::CHANNELS_LAST,
     ],
     infer: Some(|cx| {
         let y = infer_pool(cx)?;
+        if cx.attrs().bool("indices") && cx.attrs().bool("channels_last") {
+            bail!(Type, "`indices` are positions among channels first: no `channels_last`");
+        }
         let mut out = vec![Type::Tensor(y.clone())];
         if cx.attrs().bool("indices") {
             out.push(Type::Tensor(y.with_elem(Elem::I64)));
@@ -109,7 +116,7 @@ pub static MAX_POOL: OpDef = OpDef {
 };
 
 fn eval_max_pool(cx: &EvalCx) -> Result<Vec<Datum>> {
-    let x = cx.tensor(0)?;
+    let x = &*util::channels_first(cx.attrs(), cx.tensor(0)?)?;
     let mut best: Vec<(usize, Option<usize>)> = vec![];
     let shape = windows(cx, x, |o, found, _| {
         let mut top: Option<usize> = None;
@@ -144,9 +151,10 @@ fn eval_max_pool(cx: &EvalCx) -> Result<Vec<Datum>> {
         };
         at.set(o, Num::I(q as i128));
     }
+    let y = util::in_layout(cx.attrs(), y)?;
     Ok(match cx.attrs().bool("indices") {
-        true => vec![y.into(), at.into()],
-        false => vec![y.into()],
+        true => vec![y, at.into()],
+        false => vec![y],
     })
 }
 
@@ -154,7 +162,7 @@ fn eval_max_pool(cx: &EvalCx) -> Result<Vec<Datum>> {
 pub static AVERAGE_POOL: OpDef = OpDef {
     name: "graph.average_pool",
     doc: "The mean of each window, over its elements in x or, with `count_include_pad`, over x and its padding of \
-          zeros.",
+          zeros. With `channels_last` x and y are [n, spatial…, c].",
     operands: &[one("x", Of::Float)],
     results: &["y"],
     attrs: &[
@@ -164,10 +172,11 @@ pub static AVERAGE_POOL: OpDef = OpDef {
         maybe("pads", AttrKind::Dims),
         flag("ceil", false),
         flag("count_include_pad", false),
+        util::CHANNELS_LAST,
     ],
     infer: Some(|cx| Ok(vec![Type::Tensor(infer_pool(cx)?)])),
     eval: Some(|cx| {
-        let x = cx.tensor(0)?;
+        let x = &*util::channels_first(cx.attrs(), cx.tensor(0)?)?;
         let (v, padded) = (x.to_f64s(), cx.attrs().bool("count_include_pad"));
         eval_sums(cx, x, |found, all| {
             let n = if padded { all } else { found.len() };
@@ -184,13 +193,13 @@ fn eval_sums(cx: &EvalCx, x: &Tensor, f: impl Fn(&[usize], usize) -> f64) -> Res
     let shape = windows(cx, x, |o, found, all| sums.push((o, f(found, all))))?;
     let mut y = vec![0.0; sums.len()];
     sums.into_iter().for_each(|(o, v)| y[o] = v);
-    Ok(vec![util::floats(x.elem(), &shape, &y)?])
+    Ok(vec![util::in_layout(cx.attrs(), Tensor::from_f64s(x.elem(), &shape, &y)?)?])
 }
 
 /// Norm of each window.
 pub static LP_POOL: OpDef = OpDef {
     name: "graph.lp_pool",
-    doc: "(Σ |x|^p)^(1/p) over each window.",
+    doc: "(Σ |x|^p)^(1/p) over each window. With `channels_last` x and y are [n, spatial…, c].",
     operands: &[one("x", Of::Float)],
     results: &["y"],
     attrs: &[
@@ -200,6 +209,7 @@ pub static LP_POOL: OpDef = OpDef {
         maybe("pads", AttrKind::Dims),
         flag("ceil", false),
         int("p", 2),
+        util::CHANNELS_LAST,
     ],
     infer: Some(|cx| {
         if !(1..=64).contains(&cx.attrs().int("p")) {
@@ -208,7 +218,8 @@ pub static LP_POOL: OpDef = OpDef {
         Ok(vec![Type::Tensor(infer_pool(cx)?)])
     }),
     eval: Some(|cx| {
-        let (x, p) = (cx.tensor(0)?, cx.attrs().int("p") as i32);
+        let x = &*util::channels_first(cx.attrs(), cx.tensor(0)?)?;
+        let p = cx.attrs().int("p") as i32;
         let v = x.to_f64s();
         eval_sums(cx, x, |found, _| {
             let sum: f64 = found.iter().map(|&i| v[i].abs().powi(p)).sum();

@@ -6,6 +6,7 @@
 
 use silure_types::Elem;
 
+use super::util;
 use crate::attr::AttrKind;
 use crate::bail;
 use crate::diag::Result;
@@ -144,11 +145,7 @@ pub static TRANSPOSE: OpDef = OpDef {
     eval: Some(|cx| {
         let x = cx.tensor(0)?;
         let perm = permutation(cx.attrs().ints("perm"), x.shape().len())?;
-        let (st, shape) =
-            (strides(x.shape()), perm.iter().map(|&p| x.shape()[p]).collect::<Vec<_>>());
-        let y =
-            x.gathered(&shape, |at| Ok(Some(at.iter().zip(&perm).map(|(i, &p)| i * st[p]).sum())))?;
-        Ok(vec![y.into()])
+        Ok(vec![util::permuted(x, &perm)?.into()])
     }),
     ..OpDef::NEW
 };

@@ -2,17 +2,18 @@
 //! the end, sliding windows, the three factors of a shape around an axis, and known contents of ops
 //! that only move data.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use silure_types::Elem;
 
-use crate::attr::Attr;
+use crate::attr::{Attr, Attrs};
 use crate::bail;
 use crate::diag::Result;
 use crate::dim::Dim;
 use crate::eval::{EvalCx, eval_op};
 use crate::infer::InferCx;
-use crate::op::Cost;
+use crate::op::{AttrDef, Cost, flag};
 use crate::tensor::{Datum, Num, Tensor, strides};
 use crate::types::TensorType;
 
@@ -236,6 +237,57 @@ pub(super) fn broadcast(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
 /// A tensor of floats rounded once into `elem`, as a result.
 pub(super) fn floats(elem: Elem, shape: &[usize], v: &[f64]) -> Result<Datum> {
     Ok(Datum::Tensor(Arc::new(Tensor::from_f64s(elem, shape, v)?)))
+}
+
+/// The attribute of ops over spatial axes that says where channels are.
+pub(super) const CHANNELS_LAST: AttrDef = flag("channels_last", false);
+
+fn channels_last(a: &Attrs, rank: usize) -> bool {
+    a.bool("channels_last") && rank > 2
+}
+
+/// Sizes of `[n, c, spatial…]` from those of an operand in the op's layout.
+pub(super) fn channels_first_dims(a: &Attrs, dims: &[Dim]) -> Vec<Dim> {
+    let mut out = dims.to_vec();
+    if channels_last(a, dims.len()) {
+        out[1..].rotate_right(1);
+    }
+    out
+}
+
+/// Sizes in the op's layout from those of `[n, c, spatial…]`.
+pub(super) fn in_layout_dims(a: &Attrs, mut dims: Vec<Dim>) -> Vec<Dim> {
+    if channels_last(a, dims.len()) {
+        dims[1..].rotate_left(1);
+    }
+    dims
+}
+
+/// An operand in the op's layout as `[n, c, spatial…]`.
+pub(super) fn channels_first<'a>(a: &Attrs, x: &'a Tensor) -> Result<Cow<'a, Tensor>> {
+    if !channels_last(a, x.shape().len()) {
+        return Ok(Cow::Borrowed(x));
+    }
+    let mut perm: Vec<usize> = (0..x.shape().len()).collect();
+    perm[1..].rotate_right(1);
+    permuted(x, &perm).map(Cow::Owned)
+}
+
+/// A result `[n, c, spatial…]` in the op's layout.
+pub(super) fn in_layout(a: &Attrs, y: Tensor) -> Result<Datum> {
+    if !channels_last(a, y.shape().len()) {
+        return Ok(y.into());
+    }
+    let mut perm: Vec<usize> = (0..y.shape().len()).collect();
+    perm[1..].rotate_left(1);
+    permuted(&y, &perm).map(Datum::from)
+}
+
+/// The axes of a tensor permuted: axis `i` of the result is axis `perm[i]` of x.
+pub(super) fn permuted(x: &Tensor, perm: &[usize]) -> Result<Tensor> {
+    let st = strides(x.shape());
+    let shape: Vec<usize> = perm.iter().map(|&p| x.shape()[p]).collect();
+    x.gathered(&shape, |at| Ok(Some(at.iter().zip(perm).map(|(i, &p)| i * st[p]).sum())))
 }
 
 /// A sliding window over the spatial axes of `[n, c, spatial…]`, from the attributes `strides`,
