@@ -111,7 +111,7 @@ fn conv(f: &Func, op: OpId) -> Option<u64> {
     let groups = o.attrs.int("groups").max(1);
     let outs = shape.first()? / groups;
     let channels = *shape.get(1)?;
-    if !is_weight(f, w) || y.rank() > SPATIAL + 2 || outs == 0 {
+    if !is_weight(f, w) || y.rank() > SPATIAL + 2 || shape.contains(&0) {
         return None;
     }
     let pixels = count(f, &[&y.dims[..1], &y.dims[2..]].concat());

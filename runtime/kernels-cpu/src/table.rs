@@ -35,6 +35,8 @@ pub static KERNELS: &[&Kernel] = &[
     &rows::scan::SCAN_I32,
     &rows::scan::SCAN_I64,
     &conv::float::CONV_F32,
+    &conv::last::CONV_F32_LAST,
+    &conv::depthwise::CONV_F32_LAST_DEPTHWISE,
     &conv::transpose::CONV_TRANSPOSE_F32,
     &conv::int8::CONV_I8,
     &conv::last8::CONV_I8_LAST,

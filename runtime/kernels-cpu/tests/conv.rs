@@ -281,6 +281,7 @@ fn pools_match() {
         for count_pads in [false, true] {
             let s = Pool {
                 planes,
+                channels: 1,
                 x,
                 y,
                 kernel,

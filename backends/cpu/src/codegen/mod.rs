@@ -176,8 +176,8 @@ fn map_strides(f: &Func, op: OpId) -> (Vec<Dim>, Vec<Vec<Dim>>) {
 
 /// The space of a callback: the result's axes as rows and columns, with the strides of its operands.
 ///
-/// The columns are the last axis, for a convolution the spatial axes; operands must follow the
-/// columns by one stride.
+/// The columns are the last axis, for a convolution of channels first the spatial axes; operands must
+/// follow the columns by one stride.
 fn callback_space(f: &Func, op: OpId, body: &Body) -> Result<Space> {
     let o = f.op(op);
     let maps = o.attrs.maps("maps");
@@ -194,8 +194,9 @@ fn callback_space(f: &Func, op: OpId, body: &Body) -> Result<Space> {
         return Err(unsupported("a callback on tiles that are not f32".into()).at(&o.loc));
     }
     let rank = out.rank();
-    let columns =
-        if o.attrs.str("kernel").starts_with("conv") { rank.saturating_sub(2) } else { 1 };
+    let kernel = o.attrs.str("kernel");
+    let first = kernel.starts_with("conv") && !kernel.contains(".last");
+    let columns = if first { rank.saturating_sub(2) } else { 1 };
     let columns = columns.min(rank);
     let mut strides = Vec::new();
     for (&v, map) in operands[extra..].iter().zip(maps) {

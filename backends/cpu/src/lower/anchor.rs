@@ -7,7 +7,7 @@ use silure_ir::{Attr, Attrs, Dim, Elem, Func, OpId, RegionId, Result, TensorType
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 
 use super::matmul::{Tail, matmul};
-use super::nn::conv_of;
+use super::nn::{UNPACKABLE, conv_of, depthwise, unpackable};
 use super::{Lower, Lowering, integer};
 
 /// Lowerings of this file.
@@ -16,6 +16,13 @@ pub(super) static TABLE: &[&Lowering] = &[&ANCHOR];
 static ANCHOR: Lowering = Lowering {
     op: "kernel.anchor",
     can: |cx| match cx.results().first().and_then(|t| t.elem()) {
+        _ if cx.region(0).is_some_and(|r| {
+            let inner = cx.func.op(cx.func.region(r).ops[0]);
+            cx.operand(1).is_some_and(|w| unpackable(cx.func, inner, w))
+        }) =>
+        {
+            Err(UNPACKABLE.into())
+        }
         Some(Elem::F32) => Ok(()),
         Some(Elem::I32 | Elem::U8 | Elem::I8) if integer::is(cx.func, cx.op) => Ok(()),
         e => Err(format!("an epilogue on {e:?}; f32 is supported")),
@@ -35,19 +42,22 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let is_matmul = inner.def.name == graph::MATMUL.name;
     let own_bias = !is_matmul && n > 2;
     let rank = l.out(op, 0)?.rank();
-    let feature = if is_matmul { rank - 1 } else { 1 };
+    // The columns of a tile are the features of a product and of channels last.
+    let columns = is_matmul || inner.attrs.bool("channels_last");
+    let feature = if columns { rank - 1 } else { 1 };
     let mut tail = Tail::none(l.out(op, 0)?);
     let out = tail.out.clone();
     let closed = closed(l.b.func, o.regions[1], &maps, rank, feature, own_bias);
     if let Some(c) = &closed {
         tail.epilogue = c.epilogue;
         if c.bias.is_some() {
-            tail.epilogue.bias = if is_matmul { bias::COLUMN } else { bias::ROW };
+            tail.epilogue.bias = if columns { bias::COLUMN } else { bias::ROW };
         }
         tail.bias = c.bias.map(|i| extras[i]);
         tail.residual = c.residual.map(|i| extras[i]);
     }
-    let called = closed.is_none() && callable(l, &out, is_matmul, extras, &maps)?;
+    let apart_by_group = columns && !is_matmul && grouped(l, &inner.attrs, inputs[1])?;
+    let called = closed.is_none() && !apart_by_group && callable(l, &out, columns, extras, &maps)?;
     tail.epilogue.callback = called;
     let y = match inner.def.name {
         n if n == graph::MATMUL.name => matmul(l, inputs[0], inputs[1], &tail)?,
@@ -66,16 +76,24 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     Ok(y)
 }
 
+/// Whether a convolution of channels last is several products, whose columns count from 0 each.
+fn grouped(l: &Lower, a: &Attrs, w: ValueId) -> Result<bool> {
+    let groups = a.int("groups") as usize;
+    let whole = l.t(w)?.shape().is_some_and(|s| depthwise(&s, groups));
+    Ok(groups > 1 && !whole)
+}
+
 /// Whether a kernel can call the epilogue on its tiles: an operand follows the columns of a tile by
-/// one stride. The columns are the last axis of a product, all spatial axes of a convolution.
+/// one stride. The columns are the last axis of a product and of channels last, else all spatial axes of
+/// a convolution.
 fn callable(
     l: &Lower,
     out: &TensorType,
-    is_matmul: bool,
+    last_axis: bool,
     extras: &[ValueId],
     maps: &[Vec<i64>],
 ) -> Result<bool> {
-    if is_matmul {
+    if last_axis {
         return Ok(true);
     }
     for (&v, map) in extras.iter().zip(maps) {

@@ -1,7 +1,10 @@
 //! Convolutions and pooling.
 
+use silure_ir::dialects::graph;
+use silure_ir::func::Op;
 use silure_ir::infer::InferCx;
-use silure_ir::{Attrs, Dim, Elem, OpId, Result, TensorType, ValueId, bail};
+use silure_ir::weight::is_weight;
+use silure_ir::{Attrs, Dim, Elem, Func, OpId, Result, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::conv::Window;
 use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
@@ -11,7 +14,7 @@ use silure_kernels_cpu::gemm::stage::per;
 use silure_kernels_cpu::movement::resize::{self, Resize};
 use silure_kernels_cpu::movement::sample::{self, GridSample};
 
-use super::matmul::{Requant, Tail};
+use super::matmul::{F32_PACKED, Requant, Tail};
 use super::{Lower, Lowering, Sizes, elem_is, f32_bits, f64_bits, product};
 
 /// Lowerings of this file.
@@ -40,7 +43,13 @@ fn spatial(cx: &InferCx, elems: &[Elem]) -> Result<(), String> {
 
 static CONV: Lowering = Lowering {
     op: "graph.conv",
-    can: |cx| spatial(cx, &[Elem::F32]),
+    can: |cx| {
+        spatial(cx, &[Elem::F32])?;
+        match cx.operand(1) {
+            Some(w) if unpackable(cx.func, cx.func.op(cx.op), w) => Err(UNPACKABLE.into()),
+            _ => Ok(()),
+        }
+    },
     lower: |l, op| {
         let out = l.out(op, 0)?;
         Ok(vec![conv(l, op, &Tail::none(out))?])
@@ -124,6 +133,44 @@ pub(super) fn conv(l: &mut Lower, op: OpId, tail: &Tail) -> Result<ValueId> {
     conv_of(l, &a, x, w, own, tail)
 }
 
+/// Why a convolution of channels last cannot be lowered.
+pub(super) const UNPACKABLE: &str =
+    "channels last with a kernel that only the run knows, or an empty one";
+
+/// Whether a convolution needs a packed kernel that cannot be packed: its elements are not known before
+/// any run, or there are none.
+pub(super) fn unpackable(f: &Func, conv: &Op, w: ValueId) -> bool {
+    let empty = f.ty(w).as_tensor().is_none_or(|t| t.dims.contains(&Dim::Const(0)));
+    conv.def.name == graph::CONV.name
+        && conv.attrs.bool("channels_last")
+        && (empty || !is_weight(f, w))
+}
+
+/// Whether a convolution of channels last with a kernel of this shape takes each channel by itself.
+pub(super) fn depthwise(kernel: &[usize], groups: usize) -> bool {
+    groups > 1 && kernel[0] == groups && kernel[1] == 1
+}
+
+/// The macro-kernel for channels last and the kernel `[o, c/groups, taps…]` as it reads it: `[taps, c]` of
+/// a depthwise convolution, else packed, per group the matrix `[taps · c/groups, o/groups]`.
+fn channels_last(l: &mut Lower, w: ValueId, groups: usize) -> Result<(&'static str, ValueId)> {
+    let (Some(expr), Some(shape)) = (l.weight_of(w), l.t(w)?.shape()) else {
+        bail!(Internal, "channels last with a kernel that only the run knows")
+    };
+    let (taps, name) = (shape[2..].iter().product::<usize>(), l.weight_name(w));
+    let reshape = |e: WeightExpr, to: &[usize]| WeightExpr::Reshape(Box::new(e), to.to_vec());
+    if depthwise(&shape, groups) {
+        let e = WeightExpr::Transpose(Box::new(reshape(expr, &[groups, taps])), vec![1, 0]);
+        let w = l.weight(&format!("{name}.taps"), e)?;
+        return Ok(("conv.f32.last.depthwise", w));
+    }
+    let (outs, ins) = (shape[0] / groups, shape[1]);
+    let e = reshape(expr, &[groups, outs, ins, taps]);
+    let e = WeightExpr::Transpose(Box::new(e), vec![0, 3, 2, 1]);
+    let e = WeightExpr::Pack(Box::new(reshape(e, &[groups, taps * ins, outs])), F32_PACKED.into());
+    Ok(("conv.f32.last", l.weight(&format!("{name}.packed"), e)?))
+}
+
 /// A convolution from its parts.
 pub(super) fn conv_of(
     l: &mut Lower,
@@ -136,17 +183,22 @@ pub(super) fn conv_of(
     let (tx, tw) = (l.t(x)?, l.t(w)?);
     let b = tail.bias.or(own);
     let g = Dim::Const(a.int("groups"));
+    let last = a.bool("channels_last");
     let mut e = tail.epilogue;
     if b.is_some() {
-        e.bias = bias::ROW;
+        e.bias = if last { bias::COLUMN } else { bias::ROW };
     }
+    let (kernel, w) = match last {
+        true => channels_last(l, w, a.int("groups") as usize)?,
+        false => ("conv.f32", w),
+    };
     let window = window(a, &tx, &tail.out, &tw.dims[2..])
         .set("in_channels", tw.dims[1].clone())
         .set("out_channels", tw.dims[0].floordiv(&g))
         .set("groups", g)
         .done()?;
     let sizes = conv_sizes(window, &e)?;
-    l.launch1("conv.f32", &[Some(x), Some(w), b, tail.residual, None], tail.out.clone(), sizes)
+    l.launch1(kernel, &[Some(x), Some(w), b, tail.residual, None], tail.out.clone(), sizes)
 }
 
 fn conv_sizes(window: Vec<Dim>, e: &Epilogue) -> Result<Vec<Dim>> {
@@ -154,6 +206,20 @@ fn conv_sizes(window: Vec<Dim>, e: &Epilogue) -> Result<Vec<Dim>> {
         .all("window", window)
         .all("epilogue", e.to_vec().into_iter().map(Dim::Const).collect())
         .done()
+}
+
+/// Channels and spatial extents of a tensor in an op's layout.
+struct Extents<'a> {
+    channels: &'a Dim,
+    spatial: &'a [Dim],
+}
+
+fn extents<'a>(a: &Attrs, t: &'a TensorType) -> Extents<'a> {
+    let r = t.rank();
+    match a.bool("channels_last") {
+        true => Extents { channels: &t.dims[r - 1], spatial: &t.dims[1..r - 1] },
+        false => Extents { channels: &t.dims[1], spatial: &t.dims[2..] },
+    }
 }
 
 /// Geometry from the attributes; channels and groups are left to the caller.
@@ -167,8 +233,8 @@ fn window(a: &Attrs, x: &TensorType, y: &TensorType, kernel: &[Dim]) -> Sizes {
     };
     Sizes::of(Window::FIELDS)
         .set("batch", x.dims[0].clone())
-        .right("x", &x.dims[2..], 1)
-        .right("y", &y.dims[2..], 1)
+        .right("x", extents(a, x).spatial, 1)
+        .right("y", extents(a, y).spatial, 1)
         .right("kernel", kernel, 1)
         .right("stride", &list("strides"), 1)
         .right("dilation", &list("dilations"), 1)
@@ -216,6 +282,11 @@ fn pool(l: &mut Lower, op: OpId, kernel: &str) -> Result<Vec<ValueId>> {
     if n + 2 != t.rank() {
         bail!(Unsupported, "a pool over {n} axes of {t}");
     }
+    let (from, to) = (extents(&a, &t), extents(&a, &y));
+    let (planes, channels) = match a.bool("channels_last") {
+        true => (t.dims[0].clone(), from.channels.clone()),
+        false => (product(&t.dims[..2]), Dim::Const(1)),
+    };
     let list = |name: &str| -> Vec<Dim> {
         match a.ints(name) {
             [] => vec![Dim::Const(1); n],
@@ -224,9 +295,10 @@ fn pool(l: &mut Lower, op: OpId, kernel: &str) -> Result<Vec<ValueId>> {
     };
     let (before, after) = pads(&a, n);
     let sizes = Sizes::of(Pool::FIELDS)
-        .set("planes", product(&t.dims[..2]))
-        .right("x", &t.dims[2..], 1)
-        .right("y", &y.dims[2..], 1)
+        .set("planes", planes)
+        .set("channels", channels)
+        .right("x", from.spatial, 1)
+        .right("y", to.spatial, 1)
         .right("kernel", &window, 1)
         .right("stride", &list("strides"), 1)
         .right("dilation", &list("dilations"), 1)

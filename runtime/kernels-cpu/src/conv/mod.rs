@@ -1,13 +1,16 @@
-//! Convolutions and pooling over up to three spatial dims, NC(D)(H)W.
+//! Convolutions and pooling over up to three spatial dims, channels first (NC(D)(H)W) or last.
 //!
-//! A convolution is the matrix product `W[O, C·k] · columns[C·k, pixels]` per image and group, so the
+//! Channels last, a convolution is a product whose rows are pixels read in place ([`last`]).
+//! Channels first it is the matrix product `W[O, C·k] · columns[C·k, pixels]` per image and group, so the
 //! output is written in its own layout and weights stay row-major as ONNX stores them. The columns
 //! are built panel by panel in scratch ([`Window::fill`]) and never exist as a whole. Fewer spatial
 //! dims leave the leading ones at 1.
 
+pub mod depthwise;
 pub mod direct;
 pub mod float;
 pub mod int8;
+pub mod last;
 pub mod last8;
 pub mod pool;
 pub mod transpose;

@@ -1,6 +1,11 @@
 //! Pooling over up to three spatial dims: `max_pool.*`, `average_pool.f32`, `lp_pool.f32`.
 //!
+//! With channels first a plane is one image of one channel; with channels last ([`last`]) it is an image
+//! of all channels, and vectors run along them.
+//!
 //! Global pooling is a reduction ([`crate::rows::reduce`]).
+
+mod last;
 
 use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel};
@@ -8,8 +13,10 @@ use crate::isa::{Call, Isa, kernel};
 sizes! {
     /// Sizes of the pools.
     pub struct Pool {
-        /// Images times channels.
+        /// Images times channels; with channels last, images.
         pub planes: usize,
+        /// Channels of each pixel of a plane: 1 with channels first.
+        pub channels: usize,
         /// Input extents.
         pub x: [usize; 3],
         /// Output extents (rounded by the compiler).
@@ -65,11 +72,16 @@ impl Pool {
     }
 
     fn tasks(&self) -> usize {
-        if self.y_plane() == 0 { 0 } else { self.planes }
+        match (self.y_plane(), self.channels) {
+            (0, _) | (_, 0) => 0,
+            (_, 1) => self.planes,
+            _ => last::tasks(self),
+        }
     }
 
     fn flops(&self) -> u64 {
-        (self.planes * self.y_plane() * self.kernel.iter().product::<usize>()) as u64
+        let taps: usize = self.kernel.iter().product();
+        (self.planes * self.channels * self.y_plane() * taps) as u64
     }
 
     /// Calls `visit(output, spans)` for each output of a plane, in order.
@@ -105,7 +117,7 @@ impl Pool {
 }
 
 /// A type with a least value.
-trait Least: Copy + PartialOrd {
+trait Least: Copy + Default + PartialOrd {
     const LEAST: Self;
     fn nan(self) -> bool;
 }
@@ -133,6 +145,11 @@ least!(i8 u8);
 
 #[inline(always)]
 unsafe fn max_pool<I: Isa, T: Least>(s: &Pool, call: &Call) -> i32 {
+    if s.channels != 1 {
+        let greater = |a: T, v: T| if v > a || v.nan() { v } else { a };
+        // SAFETY: the contract of the ABI is the callee's.
+        return unsafe { last::run::<T, T>(s, call, T::LEAST, greater, |a, _, _| a) };
+    }
     let (xp, yp) = (s.x.iter().product::<usize>(), s.y_plane());
     // SAFETY: taps are inside the plane; y and indices hold `planes × y_plane` elements.
     unsafe {
@@ -167,6 +184,13 @@ unsafe fn max_pool<I: Isa, T: Least>(s: &Pool, call: &Call) -> i32 {
 
 #[inline(always)]
 unsafe fn average_pool<I: Isa>(s: &Pool, call: &Call) -> i32 {
+    if s.channels != 1 {
+        let mean = |sum: f64, inside: usize, padded: usize| {
+            (sum / if s.count_pads { padded } else { inside } as f64) as f32
+        };
+        // SAFETY: the contract of the ABI is the callee's.
+        return unsafe { last::run(s, call, 0f64, |a, v: f32| a + v as f64, mean) };
+    }
     let (xp, yp) = (s.x.iter().product::<usize>(), s.y_plane());
     // SAFETY: taps are inside the plane; y holds `planes × y_plane` elements.
     unsafe {
@@ -190,6 +214,13 @@ unsafe fn average_pool<I: Isa>(s: &Pool, call: &Call) -> i32 {
 
 #[inline(always)]
 unsafe fn lp_pool<I: Isa>(s: &Pool, call: &Call) -> i32 {
+    if s.channels != 1 {
+        let (p, root) = (s.p as i32, 1.0 / s.p as f64);
+        let norm = |sum: f64, _: usize, _: usize| sum.powf(root) as f32;
+        let add = |a, v: f32| a + (v as f64).abs().powi(p);
+        // SAFETY: the contract of the ABI is the callee's.
+        return unsafe { last::run(s, call, 0f64, add, norm) };
+    }
     let (xp, yp) = (s.x.iter().product::<usize>(), s.y_plane());
     // SAFETY: taps are inside the plane; y holds `planes × y_plane` elements.
     unsafe {

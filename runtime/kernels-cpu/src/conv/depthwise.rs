@@ -1,0 +1,297 @@
+//! `conv.f32.last.depthwise`: one input and one output channel per group, channels last.
+//!
+//! Buffers: `x` `[N, spatial…, C]`, `w` `[kernel, C]`, `bias` (per channel), `residual` (layout of y),
+//! `callback`, `y`. Vectors run along channels; a vector of weights is loaded once for several output
+//! pixels, whose sums stay in registers, and scale, bias, residual and clamping are done there. Taps are
+//! summed in the same order wherever a pixel is.
+
+use super::Window;
+use super::float::Conv;
+use crate::abi::OK;
+use crate::gemm::epilogue::{Bound, Epilogue, activation, bias};
+use crate::gemm::matmul::callback;
+use crate::isa::{Call, Isa, kernel, part};
+
+/// Channels of one vector of sums.
+const LANES: usize = 16;
+/// Most channels of a task: its weights stay in the nearest cache.
+const MAX_CHANNELS: usize = 128;
+/// Multiplications of a task, about.
+const WORK: usize = 1 << 18;
+
+/// How output is cut into tasks: blocks of image rows (counted through the batch) and of channels.
+struct Grid {
+    rows: usize,
+    row_blocks: usize,
+    vectors: usize,
+    channel_blocks: usize,
+}
+
+#[inline(always)]
+fn grid(w: &Window) -> Grid {
+    let rows = w.batch * w.y[0] * w.y[1];
+    let vectors = w.groups.div_ceil(LANES);
+    let channel_blocks = w.groups.div_ceil(MAX_CHANNELS);
+    let width = vectors.div_ceil(channel_blocks.max(1)) * LANES;
+    let row = (w.y[2] * w.taps() * width).max(1);
+    let row_blocks = rows.div_ceil((WORK / row).max(1));
+    Grid { rows, row_blocks, vectors, channel_blocks }
+}
+
+/// What is done to sums in registers: `clamp(alpha · sum + bias + residual)`.
+#[derive(Clone, Copy)]
+struct Head {
+    alpha: f32,
+    lo: f32,
+    hi: f32,
+    bias: *const f32,
+    residual: *const f32,
+}
+
+impl Head {
+    /// The head of an epilogue, and what is left of it.
+    #[inline(always)]
+    fn of(e: &Epilogue, own: *const f32, residual: *const f32) -> (Head, Epilogue) {
+        let (lo, hi) = match e.activation {
+            activation::RELU => (0.0, f32::INFINITY),
+            activation::CLIP => (e.p0, e.p1),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        let done = matches!(e.activation, activation::RELU | activation::CLIP);
+        let mut rest = Epilogue { activation: e.activation, p0: e.p0, p1: e.p1, ..Epilogue::NONE };
+        if done {
+            rest.activation = activation::NONE;
+        }
+        rest.callback = e.callback;
+        let null = std::ptr::null();
+        let own = if e.bias == bias::NONE { null } else { own };
+        let residual = if e.residual { residual } else { null };
+        (Head { alpha: e.alpha, lo, hi, bias: own, residual }, rest)
+    }
+
+    /// Writes `n ≤ 16` finished sums of channels `c..` at element `at` of y.
+    ///
+    /// # Safety
+    /// The buffers cover the elements.
+    #[inline(always)]
+    unsafe fn store(&self, sums: &[f32; LANES], y: *mut f32, at: usize, c: usize, n: usize) {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let mut v = *sums;
+            if self.alpha != 1.0 {
+                v.iter_mut().for_each(|v| *v *= self.alpha);
+            }
+            if !self.bias.is_null() {
+                let b = load(self.bias.add(c), n);
+                v.iter_mut().zip(b).for_each(|(v, b)| *v += b);
+            }
+            if !self.residual.is_null() {
+                let r = load(self.residual.add(at), n);
+                v.iter_mut().zip(r).for_each(|(v, r)| *v += r);
+            }
+            for v in &mut v {
+                let x = if *v < self.lo { self.lo } else { *v };
+                *v = if x > self.hi { self.hi } else { x };
+            }
+            let y = y.add(at);
+            if n == LANES {
+                *(y as *mut [f32; LANES]) = v;
+            } else {
+                std::ptr::copy_nonoverlapping(v.as_ptr(), y, n);
+            }
+        }
+    }
+}
+
+/// `n ≤ 16` elements, zeros behind them.
+///
+/// # Safety
+/// `p` points at `n` elements.
+#[inline(always)]
+unsafe fn load(p: *const f32, n: usize) -> [f32; LANES] {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        if n == LANES {
+            return *(p as *const [f32; LANES]);
+        }
+        let mut v = [0f32; LANES];
+        std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n);
+        v
+    }
+}
+
+/// Taps of one output row that are inside the image along the leading dims: pointers are made from them.
+struct Line<'a> {
+    w: &'a Window,
+    /// Pixel (0, 0, 0) of the image.
+    x: *const f32,
+    k: *const f32,
+    /// Coordinates of the first tap.
+    at: [i64; 2],
+}
+
+/// The taps along a dim that are inside it.
+#[inline(always)]
+fn inside(start: i64, dilation: usize, kernel: usize, len: usize) -> (usize, usize) {
+    let (d, k) = (dilation as i64, kernel as i64);
+    let lo = if start < 0 { ((d - 1 - start) / d).min(k) } else { 0 };
+    let hi =
+        if (len as i64) > start { ((len as i64 - start + d - 1) / d).clamp(lo, k) } else { lo };
+    (lo as usize, hi as usize)
+}
+
+impl Line<'_> {
+    /// Sums of `P` output pixels from `ox` on, whose taps `kx` along the row are all inside, of `n` channels
+    /// from `c` on.
+    ///
+    /// # Safety
+    /// As stated.
+    #[inline(always)]
+    unsafe fn sums<I: Isa, const P: usize>(
+        &self,
+        ox: usize,
+        kx: (usize, usize),
+        c: usize,
+        n: usize,
+    ) -> [[f32; LANES]; P] {
+        let w = self.w;
+        let [_, kh, kw] = w.kernel;
+        let channels = w.groups;
+        let mut acc = [[0f32; LANES]; P];
+        let (z_lo, z_hi) = inside(self.at[0], w.dilation[0], w.kernel[0], w.x[0]);
+        let (y_lo, y_hi) = inside(self.at[1], w.dilation[1], kh, w.x[1]);
+        let step = w.stride[2] * channels;
+        let x0 = (ox * w.stride[2]) as i64 - w.pad[2];
+        for kz in z_lo..z_hi {
+            let z = self.at[0] + (kz * w.dilation[0]) as i64;
+            for ky in y_lo..y_hi {
+                let y = self.at[1] + (ky * w.dilation[1]) as i64;
+                let row = (z * w.x[1] as i64 + y) * w.x[2] as i64 + x0;
+                for t in kx.0..kx.1 {
+                    // SAFETY: the tap is inside the image.
+                    unsafe {
+                        let at = row + (t * w.dilation[2]) as i64;
+                        let p = self.x.offset((at * channels as i64) as isize).add(c);
+                        let k = load(self.k.add(((kz * kh + ky) * kw + t) * channels + c), n);
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            let v = load(p.add(i * step), n);
+                            for j in 0..LANES {
+                                acc[j] = I::fma(k[j], v[j], acc[j]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        acc
+    }
+
+    /// Computes and stores `P` pixels of channels `c.0..c.1`.
+    ///
+    /// # Safety
+    /// As [`Line::sums`]; `y` is the output row at element `base` of the whole output.
+    #[inline(always)]
+    unsafe fn pixels<I: Isa, const P: usize>(
+        &self,
+        ox: usize,
+        kx: (usize, usize),
+        c: (usize, usize),
+        head: &Head,
+        (y, base): (*mut f32, usize),
+    ) {
+        let channels = self.w.groups;
+        let mut at = c.0;
+        while at < c.1 {
+            let n = (c.1 - at).min(LANES);
+            // SAFETY: the caller's contract.
+            unsafe {
+                // A whole vector is the common case: its loads are one instruction.
+                let sums = if n == LANES {
+                    self.sums::<I, P>(ox, kx, at, LANES)
+                } else {
+                    self.sums::<I, P>(ox, kx, at, n)
+                };
+                for (i, s) in sums.iter().enumerate() {
+                    head.store(s, y, base + (ox + i) * channels + at, at, n);
+                }
+            }
+            at += n;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
+    let w = &s.window;
+    let (g, bufs, channels) = (grid(w), call.bufs, w.groups);
+    // Output pixels whose taps are all inside the row.
+    let reach = ((w.kernel[2] - 1) * w.dilation[2]) as i64;
+    let (st, out) = (w.stride[2] as i64, w.y[2] as i64);
+    let room = w.x[2] as i64 - 1 - reach + w.pad[2];
+    let lo = ((w.pad[2].max(0) + st - 1) / st).clamp(0, out);
+    let hi = (if room < 0 { 0 } else { room / st + 1 }).clamp(lo, out);
+    let (lo, hi) = (lo as usize, hi as usize);
+    // SAFETY: by the ABI the buffers cover the problem that `s` describes.
+    unsafe {
+        let (x, k, y) = (bufs.get::<f32>(0), bufs.get::<f32>(1), bufs.get::<f32>(5));
+        let (head, rest) = Head::of(&s.epilogue, bufs.get(2), bufs.get(3));
+        let epi = Bound {
+            spec: rest,
+            bias: std::ptr::null(),
+            residual: std::ptr::null(),
+            callback: if rest.callback { callback(bufs, 4) } else { None },
+            ctx: call.ctx,
+            bufs: bufs.0,
+            sizes: call.sizes.add(Conv::LEN),
+            row_base: 0,
+        };
+        for t in call.begin..call.end {
+            let (r0, r1) = part(g.rows, g.row_blocks, t / g.channel_blocks);
+            let (c0, c1) = part(g.vectors, g.channel_blocks, t % g.channel_blocks);
+            let c = ((c0 * LANES).min(channels), (c1 * LANES).min(channels));
+            for row in r0..r1 {
+                let (image, place) = (row / (w.y[0] * w.y[1]), row % (w.y[0] * w.y[1]));
+                let at = [
+                    (place / w.y[1] * w.stride[0]) as i64 - w.pad[0],
+                    (place % w.y[1] * w.stride[1]) as i64 - w.pad[1],
+                ];
+                let line = Line { w, x: x.add(image * w.x_plane() * channels), k, at };
+                let base = row * w.y[2] * channels;
+                let to = (y, base);
+                for ox in (0..lo).chain(hi..w.y[2]) {
+                    let x0 = (ox * w.stride[2]) as i64 - w.pad[2];
+                    let kx = inside(x0, w.dilation[2], w.kernel[2], w.x[2]);
+                    line.pixels::<I, 1>(ox, kx, c, &head, to);
+                }
+                let (mut ox, all) = (lo, (0, w.kernel[2]));
+                if I::ROWS >= 8 {
+                    while hi - ox >= 8 {
+                        line.pixels::<I, 8>(ox, all, c, &head, to);
+                        ox += 8;
+                    }
+                }
+                while hi - ox >= 4 {
+                    line.pixels::<I, 4>(ox, all, c, &head, to);
+                    ox += 4;
+                }
+                while ox < hi {
+                    line.pixels::<I, 1>(ox, all, c, &head, to);
+                    ox += 1;
+                }
+                let out = y.add(base + c.0);
+                epi.finish::<I>(out, channels, row * w.y[2], c.0, w.y[2], c.1 - c.0);
+            }
+        }
+    }
+    OK
+}
+
+kernel!(CONV_F32_LAST_DEPTHWISE = "conv.f32.last.depthwise", Conv, bufs 6,
+    "f32 depthwise convolution of channels last. Buffers x, w, bias, residual, callback, y; sizes `Conv`; an epilogue's bias is per column.",
+    check |s| s.window.valid() && s.epilogue.valid() && s.epilogue.bias != bias::ROW
+        && s.window.in_channels == 1 && s.window.out_channels == 1 && !s.window.kernel.contains(&0),
+    tasks |s| {
+        let g = grid(&s.window);
+        if s.window.y_plane() == 0 { 0 } else { g.row_blocks * g.channel_blocks }
+    },
+    scratch |_| 0, flops |s| s.window.flops(), body body);
