@@ -7,13 +7,12 @@
 
 use super::Window;
 use super::float::Conv;
+use super::lanes::{LANES, Lanes, with_lanes};
 use crate::abi::OK;
 use crate::gemm::epilogue::{Bound, Epilogue, activation, bias};
 use crate::gemm::matmul::callback;
 use crate::isa::{Call, Isa, kernel, part};
 
-/// Channels of one vector of sums.
-const LANES: usize = 16;
 /// Most channels of a task: its weights stay in the nearest cache.
 const MAX_CHANNELS: usize = 128;
 /// Multiplications of a task, about.
@@ -74,49 +73,20 @@ impl Head {
     /// # Safety
     /// The buffers cover the elements.
     #[inline(always)]
-    unsafe fn store(&self, sums: &[f32; LANES], y: *mut f32, at: usize, c: usize, n: usize) {
+    unsafe fn store<L: Lanes>(&self, mut v: L, y: *mut f32, at: usize, c: usize, n: usize) {
         // SAFETY: by the caller's contract.
         unsafe {
-            let mut v = *sums;
             if self.alpha != 1.0 {
-                v.iter_mut().for_each(|v| *v *= self.alpha);
+                v = v.mul(L::splat(self.alpha));
             }
             if !self.bias.is_null() {
-                let b = load(self.bias.add(c), n);
-                v.iter_mut().zip(b).for_each(|(v, b)| *v += b);
+                v = v.add(L::load_part(self.bias.add(c), n));
             }
             if !self.residual.is_null() {
-                let r = load(self.residual.add(at), n);
-                v.iter_mut().zip(r).for_each(|(v, r)| *v += r);
+                v = v.add(L::load_part(self.residual.add(at), n));
             }
-            for v in &mut v {
-                let x = if *v < self.lo { self.lo } else { *v };
-                *v = if x > self.hi { self.hi } else { x };
-            }
-            let y = y.add(at);
-            if n == LANES {
-                *(y as *mut [f32; LANES]) = v;
-            } else {
-                std::ptr::copy_nonoverlapping(v.as_ptr(), y, n);
-            }
+            v.clamp(L::splat(self.lo), L::splat(self.hi)).store_part(y.add(at), n);
         }
-    }
-}
-
-/// `n ≤ 16` elements, zeros behind them.
-///
-/// # Safety
-/// `p` points at `n` elements.
-#[inline(always)]
-unsafe fn load(p: *const f32, n: usize) -> [f32; LANES] {
-    // SAFETY: by the caller's contract.
-    unsafe {
-        if n == LANES {
-            return *(p as *const [f32; LANES]);
-        }
-        let mut v = [0f32; LANES];
-        std::ptr::copy_nonoverlapping(p, v.as_mut_ptr(), n);
-        v
     }
 }
 
@@ -147,17 +117,18 @@ impl Line<'_> {
     /// # Safety
     /// As stated.
     #[inline(always)]
-    unsafe fn sums<I: Isa, const P: usize>(
+    unsafe fn sums<L: Lanes, const P: usize>(
         &self,
         ox: usize,
         kx: (usize, usize),
         c: usize,
         n: usize,
-    ) -> [[f32; LANES]; P] {
+    ) -> [L; P] {
         let w = self.w;
         let [_, kh, kw] = w.kernel;
         let channels = w.groups;
-        let mut acc = [[0f32; LANES]; P];
+        // SAFETY: the machine has the level.
+        let mut acc = [unsafe { L::splat(0.0) }; P];
         let (z_lo, z_hi) = inside(self.at[0], w.dilation[0], w.kernel[0], w.x[0]);
         let (y_lo, y_hi) = inside(self.at[1], w.dilation[1], kh, w.x[1]);
         let step = w.stride[2] * channels;
@@ -172,12 +143,10 @@ impl Line<'_> {
                     unsafe {
                         let at = row + (t * w.dilation[2]) as i64;
                         let p = self.x.offset((at * channels as i64) as isize).add(c);
-                        let k = load(self.k.add(((kz * kh + ky) * kw + t) * channels + c), n);
+                        let k = self.k.add(((kz * kh + ky) * kw + t) * channels + c);
+                        let k = L::load_part(k, n);
                         for (i, acc) in acc.iter_mut().enumerate() {
-                            let v = load(p.add(i * step), n);
-                            for j in 0..LANES {
-                                acc[j] = I::fma(k[j], v[j], acc[j]);
-                            }
+                            *acc = L::fma(k, L::load_part(p.add(i * step), n), *acc);
                         }
                     }
                 }
@@ -191,7 +160,7 @@ impl Line<'_> {
     /// # Safety
     /// As [`Line::sums`]; `y` is the output row at element `base` of the whole output.
     #[inline(always)]
-    unsafe fn pixels<I: Isa, const P: usize>(
+    unsafe fn pixels<L: Lanes, const P: usize>(
         &self,
         ox: usize,
         kx: (usize, usize),
@@ -207,12 +176,12 @@ impl Line<'_> {
             unsafe {
                 // A whole vector is the common case: its loads are one instruction.
                 let sums = if n == LANES {
-                    self.sums::<I, P>(ox, kx, at, LANES)
+                    self.sums::<L, P>(ox, kx, at, LANES)
                 } else {
-                    self.sums::<I, P>(ox, kx, at, n)
+                    self.sums::<L, P>(ox, kx, at, n)
                 };
                 for (i, s) in sums.iter().enumerate() {
-                    head.store(s, y, base + (ox + i) * channels + at, at, n);
+                    head.store(*s, y, base + (ox + i) * channels + at, at, n);
                 }
             }
             at += n;
@@ -222,6 +191,12 @@ impl Line<'_> {
 
 #[inline(always)]
 unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
+    // SAFETY: the contract of the ABI is the callee's.
+    unsafe { with_lanes!(I, with(s, call)) }
+}
+
+#[inline(always)]
+unsafe fn with<I: Isa, L: Lanes>(s: &Conv, call: &Call) -> i32 {
     let w = &s.window;
     let (g, bufs, channels) = (grid(w), call.bufs, w.groups);
     // Output pixels whose taps are all inside the row.
@@ -261,21 +236,21 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
                 for ox in (0..lo).chain(hi..w.y[2]) {
                     let x0 = (ox * w.stride[2]) as i64 - w.pad[2];
                     let kx = inside(x0, w.dilation[2], w.kernel[2], w.x[2]);
-                    line.pixels::<I, 1>(ox, kx, c, &head, to);
+                    line.pixels::<L, 1>(ox, kx, c, &head, to);
                 }
                 let (mut ox, all) = (lo, (0, w.kernel[2]));
                 if I::ROWS >= 8 {
                     while hi - ox >= 8 {
-                        line.pixels::<I, 8>(ox, all, c, &head, to);
+                        line.pixels::<L, 8>(ox, all, c, &head, to);
                         ox += 8;
                     }
                 }
                 while hi - ox >= 4 {
-                    line.pixels::<I, 4>(ox, all, c, &head, to);
+                    line.pixels::<L, 4>(ox, all, c, &head, to);
                     ox += 4;
                 }
                 while ox < hi {
-                    line.pixels::<I, 1>(ox, all, c, &head, to);
+                    line.pixels::<L, 1>(ox, all, c, &head, to);
                     ox += 1;
                 }
                 let out = y.add(base + c.0);

@@ -10,6 +10,7 @@ pub mod depthwise;
 pub mod direct;
 pub mod float;
 pub mod int8;
+pub mod lanes;
 pub mod last;
 pub mod last8;
 pub mod pool;

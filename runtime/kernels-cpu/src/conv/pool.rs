@@ -7,8 +7,10 @@
 
 mod last;
 
+use super::lanes::with_lanes;
 use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel};
+use last::greatest;
 
 sizes! {
     /// Sizes of the pools.
@@ -183,6 +185,17 @@ unsafe fn max_pool<I: Isa, T: Least>(s: &Pool, call: &Call) -> i32 {
 }
 
 #[inline(always)]
+unsafe fn max_pool_f32<I: Isa>(s: &Pool, call: &Call) -> i32 {
+    // SAFETY: the contract of the ABI is the callees'.
+    unsafe {
+        match s.channels {
+            1 => max_pool::<I, f32>(s, call),
+            _ => with_lanes!(I, greatest(s, call)),
+        }
+    }
+}
+
+#[inline(always)]
 unsafe fn average_pool<I: Isa>(s: &Pool, call: &Call) -> i32 {
     if s.channels != 1 {
         let mean = |sum: f64, inside: usize, padded: usize| {
@@ -240,7 +253,7 @@ unsafe fn lp_pool<I: Isa>(s: &Pool, call: &Call) -> i32 {
 kernel!(MAX_POOL_F32 = "max_pool.f32", Pool, bufs 3,
     "Greatest of each window. Buffers x, y, indices (i64, optional); sizes `Pool`.",
     check |s| s.valid(), tasks |s| s.tasks(), scratch |_| 0, flops |s| s.flops(),
-    body max_pool::<f32>);
+    body max_pool_f32);
 kernel!(MAX_POOL_I8 = "max_pool.i8", Pool, bufs 3,
     "Greatest of each window. Buffers x, y, indices (i64, optional); sizes `Pool`.",
     check |s| s.valid(), tasks |s| s.tasks(), scratch |_| 0, flops |s| s.flops(),
