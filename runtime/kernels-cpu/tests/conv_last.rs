@@ -19,7 +19,7 @@ fn window(rng: &mut Rng, depthwise: bool) -> Window {
     let mut w = Window {
         batch: 1 + rng.below(2),
         groups: if depthwise { [2, 16, 19, 150][rng.below(4)] } else { [1, 1, 1, 3][rng.below(4)] },
-        in_channels: if depthwise { 1 } else { [1, 3, 7, 16, 40, 300][rng.below(6)] },
+        in_channels: if depthwise { 1 } else { [1, 3, 7, 16, 40, 300, 600][rng.below(7)] },
         out_channels: if depthwise { 1 } else { [1, 5, 16, 33, 70][rng.below(5)] },
         x: [1; 3],
         y: [1; 3],

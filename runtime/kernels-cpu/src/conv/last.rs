@@ -10,10 +10,10 @@
 use super::Window;
 use super::float::Conv;
 use crate::abi::OK;
-use crate::gemm::NR;
 use crate::gemm::core::{self, Block, Grid, Packed, Rows, Target};
-use crate::gemm::epilogue::{Bound, bias};
+use crate::gemm::epilogue::{Bound, Epilogue, bias};
 use crate::gemm::matmul::callback;
+use crate::gemm::{KC, MR, NR};
 use crate::isa::{Call, Isa, align64, kernel};
 
 /// Most rows of a task's block.
@@ -47,23 +47,39 @@ fn shape(w: &Window) -> (usize, usize) {
 }
 
 impl Pixels<'_> {
-    /// Elements of pixels `at..` of an image row, from element `e0` on: those outside the row are zeros.
+    /// What a tap that would begin at `p`, element `e0` of the tap at coordinates `i`, reads: `p` itself,
+    /// zeros, or `buf` with what is inside the image row.
     ///
     /// # Safety
-    /// `line` is the row's first pixel; `buf` holds `len` elements.
+    /// `buf` holds `len` elements if the pixels are copied.
     #[inline(always)]
-    unsafe fn copy(&self, line: *const f32, at: i64, (e0, len): (usize, usize), buf: *mut f32) {
-        let c = self.w.in_channels as i64;
-        let start = at * c + e0 as i64;
+    unsafe fn at_border(
+        &self,
+        p: *const f32,
+        i: [i64; 3],
+        (e0, len): (usize, usize),
+        buf: *mut f32,
+    ) -> *const f32 {
+        let w = self.w;
+        let inside = |d: usize| i[d] >= 0 && i[d] < w.x[d] as i64;
+        if !inside(0) || !inside(1) {
+            return self.zeros;
+        }
+        if !self.runs {
+            return if inside(2) { p } else { self.zeros };
+        }
+        // Elements before the row, and of the row, from element `e0` of the tap on.
+        let c = w.in_channels as i64;
+        let start = i[2] * c + e0 as i64;
         let lo = (-start).clamp(0, len as i64) as usize;
-        let hi = (self.w.x[2] as i64 * c - start).clamp(lo as i64, len as i64) as usize;
-        // SAFETY: `start + lo .. start + hi` is inside the row.
+        let hi = (w.x[2] as i64 * c - start).clamp(lo as i64, len as i64) as usize;
+        // SAFETY: elements `lo..hi` of the tap are inside the image row.
         unsafe {
             std::slice::from_raw_parts_mut(buf, lo).fill(0.0);
-            let from = line.offset((start + lo as i64) as isize);
-            std::ptr::copy_nonoverlapping(from, buf.add(lo), hi - lo);
+            std::ptr::copy_nonoverlapping(p.wrapping_add(lo), buf.add(lo), hi - lo);
             std::slice::from_raw_parts_mut(buf.add(hi), len - hi).fill(0.0);
         }
+        buf
     }
 }
 
@@ -92,40 +108,33 @@ impl Rows for Pixels<'_> {
         let [_, kh, kw] = w.kernel.map(|k| k.max(1));
         let kw = if self.runs { 1 } else { kw };
         let channels = (w.groups * w.in_channels) as i64;
+        let reach: [i64; 3] =
+            std::array::from_fn(|d| ((w.kernel[d].max(1) - 1) * w.dilation[d]) as i64);
         let plane = w.y_plane();
         let mut image = r0 / plane;
         let mut at = [r0 % plane / (w.y[1] * w.y[2]), r0 / w.y[2] % w.y[1], r0 % w.y[2]];
         let first = [t0 / (kh * kw), t0 / kw % kh, t0 % kw];
         for r in 0..mr {
             let base: [i64; 3] = std::array::from_fn(|d| (at[d] * w.stride[d]) as i64 - w.pad[d]);
+            let whole = (0..3).all(|d| base[d] >= 0 && base[d] + reach[d] < w.x[d] as i64);
+            let row = (image as i64 * xd + base[0]) * xh + base[1];
+            let pixel = self.x.wrapping_offset(((row * xw + base[2]) * channels) as isize);
+            let pixel = pixel.wrapping_add(e0);
             let [mut kz, mut ky, mut kx] = first;
             for t in 0..nt {
-                let z = base[0] + (kz * w.dilation[0]) as i64;
-                let y = base[1] + (ky * w.dilation[1]) as i64;
-                let x = base[2] + (kx * w.dilation[2]) as i64;
-                let line = z >= 0 && z < xd && y >= 0 && y < xh;
+                let by = [kz * w.dilation[0], ky * w.dilation[1], kx * w.dilation[2]];
+                let by = by.map(|v| v as i64);
+                let tap = (by[0] * xh + by[1]) * xw + by[2];
+                let p = pixel.wrapping_offset((tap * channels) as isize);
                 // SAFETY: pixels are inside the image wherever they are read; the table and, where
                 // pixels are copied, the buffer have the extents of the trait's contract.
                 unsafe {
-                    let row = ((image as i64 * xd + z) * xh + y) * xw;
-                    let p = if self.runs {
-                        let whole = x >= 0 && x + w.kernel[2] as i64 <= xw;
-                        match (line, whole) {
-                            (true, true) => self.x.offset(((row + x) * channels) as isize).add(e0),
-                            (true, false) => {
-                                let to = buf.add((t * mr + r) * len);
-                                let from = self.x.offset((row * channels) as isize);
-                                self.copy(from, x, (e0, len), to);
-                                to
-                            }
-                            _ => self.zeros,
-                        }
-                    } else if line && x >= 0 && x < xw {
-                        self.x.offset(((row + x) * channels) as isize).add(e0)
+                    *table.add(t * mr + r) = if whole {
+                        p
                     } else {
-                        self.zeros
+                        let i: [i64; 3] = std::array::from_fn(|d| base[d] + by[d]);
+                        self.at_border(p, i, (e0, len), buf.wrapping_add((t * mr + r) * len))
                     };
-                    *table.add(t * mr + r) = p;
                 }
                 kx += 1;
                 if kx == kw {
@@ -149,6 +158,104 @@ impl Rows for Pixels<'_> {
     }
 }
 
+/// A part of the depth of a product.
+struct Piece<'a> {
+    rows: &'a Pixels<'a>,
+    taps: (usize, usize),
+    at: (usize, usize),
+}
+
+impl Rows for Piece<'_> {
+    #[inline(always)]
+    fn shape(&self) -> (usize, usize) {
+        (self.taps.1, self.at.1)
+    }
+
+    #[inline(always)]
+    fn copies(&self) -> bool {
+        self.rows.copies()
+    }
+
+    #[inline(always)]
+    unsafe fn load(
+        &self,
+        rows: (usize, usize),
+        (t0, nt): (usize, usize),
+        (e0, len): (usize, usize),
+        buf: *mut f32,
+        table: *mut *const f32,
+    ) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe {
+            let (t0, e0) = (self.taps.0 + t0, self.at.0 + e0);
+            self.rows.load(rows, (t0, nt), (e0, len), buf, table)
+        }
+    }
+}
+
+/// Taps, and elements of each, that are summed without a stop where there are few pixels: the driver takes
+/// those in one go, and long chains of sums lose precision.
+#[inline(always)]
+fn piece((taps, depth): (usize, usize)) -> (usize, usize) {
+    match depth >= KC {
+        true => (1, KC),
+        false => ((KC / depth.max(1)).min(taps), depth),
+    }
+}
+
+/// Whether the product is summed in pieces.
+#[inline(always)]
+fn in_pieces(w: &Window) -> bool {
+    grid(w).max_rows() <= MR && w.depth() > KC
+}
+
+/// Bytes for the sums of one piece.
+#[inline(always)]
+fn piece_bytes(w: &Window) -> usize {
+    if in_pieces(w) { align64(w.out_channels.saturating_mul(MR * 4)) } else { 0 }
+}
+
+/// A block of few pixels: pieces of the depth one after the other, then the epilogue.
+///
+/// # Safety
+/// As [`core::run_rows`]; `sums` has [`piece_bytes`].
+#[inline(always)]
+unsafe fn run_pieces<I: Isa>(
+    to: &Target,
+    a: &Pixels,
+    b: &Packed,
+    epi: &Bound,
+    sums: *mut f32,
+    scratch: *mut u8,
+) {
+    let (taps, depth) = a.shape();
+    let (nt, len) = piece((taps, depth));
+    let (rows, cols) = (to.m.1 - to.m.0, to.n.1 - to.n.0);
+    let plain = Bound { spec: Epilogue::NONE, callback: None, ..*epi };
+    let own = Target { c: sums.wrapping_sub(to.m.0 * cols + to.n.0), ldc: cols, ..*to };
+    // SAFETY: pieces are inside the depth, sums hold the block.
+    unsafe {
+        for t0 in (0..taps).step_by(nt) {
+            for e0 in (0..depth).step_by(len) {
+                let (nt, len) = (nt.min(taps - t0), len.min(depth - e0));
+                let first = t0 + e0 == 0;
+                let part = Piece { rows: a, taps: (t0, nt), at: (e0, len) };
+                let b = Packed { b: b.b.add((t0 * depth + e0) * NR), ..*b };
+                let target = if first { to } else { &own };
+                core::run_rows::<I, _, _>(target, &part, &b, false, &plain, scratch);
+                for r in 0..if first { 0 } else { rows } {
+                    let y = to.c.add((to.m.0 + r) * to.ldc + to.n.0);
+                    let y = std::slice::from_raw_parts_mut(y, cols);
+                    let more = std::slice::from_raw_parts(sums.add(r * cols), cols);
+                    y.iter_mut().zip(more).for_each(|(y, v)| *y += *v);
+                }
+            }
+        }
+        let c = to.c.add(to.m.0 * to.ldc + to.n.0);
+        epi.finish::<I>(c, to.ldc, to.m.0, to.n.0, rows, cols);
+    }
+}
+
 #[inline(always)]
 fn grid(w: &Window) -> Grid {
     Grid::new(w.batch * w.y_plane(), w.out_channels, w.depth(), MAX_ROWS)
@@ -162,17 +269,16 @@ fn tasks(s: &Conv) -> usize {
 fn scratch(s: &Conv) -> usize {
     let w = &s.window;
     let rows = grid(w).max_rows();
-    if w.is_pointwise() {
-        return core::scratch_bytes(rows, w.in_channels, false, false);
-    }
     let (taps, depth) = shape(w);
-    align64(depth.saturating_mul(4)).saturating_add(core::rows_scratch_bytes(
-        rows,
-        taps,
-        depth,
-        false,
-        runs(w),
-    ))
+    let own = match (in_pieces(w), w.is_pointwise()) {
+        (true, _) => {
+            let (taps, depth) = piece((taps, depth));
+            core::rows_scratch_bytes(rows, taps, depth, false, runs(w))
+        }
+        (_, true) => core::scratch_bytes(rows, depth, false, false),
+        _ => core::rows_scratch_bytes(rows, taps, depth, false, runs(w)),
+    };
+    align64(depth.saturating_mul(4)).saturating_add(piece_bytes(w)).saturating_add(own)
 }
 
 #[inline(always)]
@@ -184,14 +290,15 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
     let packed = w.out_channels.next_multiple_of(NR) * depth;
     let bufs = call.bufs;
     let (_, tap) = shape(w);
-    let runs = runs(w);
+    let (runs, pieces) = (runs(w), in_pieces(w));
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (x, weights) = (bufs.get::<f32>(0), bufs.get::<f32>(1));
         let y = bufs.get::<f32>(5);
         let zeros = call.scratch as *mut f32;
-        let rest = call.scratch.add(align64(tap * 4));
-        if !w.is_pointwise() && call.begin < call.end {
+        let sums = call.scratch.add(align64(tap * 4));
+        let rest = sums.add(piece_bytes(w));
+        if call.begin < call.end {
             std::slice::from_raw_parts_mut(zeros, tap).fill(0.0);
         }
         for t in call.begin..call.end {
@@ -212,13 +319,14 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
             let b = Packed { b: weights.add(group * packed), k: depth };
             let x = x.add(group * w.in_channels);
             let c = y.add(channel);
-            if w.is_pointwise() {
+            let (a, to) = (Pixels { w, x, zeros, runs }, Target { c, ldc: outs, m, n });
+            if pieces {
+                run_pieces::<I>(&to, &a, &b, &epi, sums as *mut f32, rest);
+            } else if w.is_pointwise() {
                 let a_row = (w.groups * w.in_channels) as i64;
                 let g = Block { a: x, a_row, a_col: 1, c, ldc: outs, m, n, k: depth };
-                core::run::<I, _>(&g, &b, false, &epi, call.scratch);
+                core::run::<I, _>(&g, &b, false, &epi, rest);
             } else {
-                let a = Pixels { w, x, zeros, runs };
-                let to = Target { c, ldc: outs, m, n };
                 core::run_rows::<I, _, _>(&to, &a, &b, false, &epi, rest);
             }
         }
