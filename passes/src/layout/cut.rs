@@ -145,7 +145,7 @@ mod tests {
                 .filter(|e| e.0 != e.1)
                 .collect();
             let mut net = Network::new();
-            (2..nodes).for_each(|_| drop(net.node()));
+            (2..nodes).for_each(|_| _ = net.node());
             edges.iter().for_each(|e| net.edge(e.0, e.1, e.2));
             let found = net.sink_side();
             assert!(found[SINK] && !found[SOURCE]);

@@ -10,20 +10,44 @@ pub const LANES: usize = 16;
 /// Sixteen f32. Every function needs the instruction-set level it is picked for.
 pub trait Lanes: Copy {
     /// One number in all elements.
+    ///
+    /// # Safety
+    /// The machine has the level.
     unsafe fn splat(v: f32) -> Self;
     /// Sixteen elements of memory.
+    ///
+    /// # Safety
+    /// The machine has the level; `p` points at sixteen elements.
     unsafe fn load(p: *const f32) -> Self;
     /// Writes sixteen elements.
+    ///
+    /// # Safety
+    /// The machine has the level; `p` points at sixteen elements.
     unsafe fn store(self, p: *mut f32);
     /// `a · b + c`, contracted if the level contracts.
+    ///
+    /// # Safety
+    /// The machine has the level.
     unsafe fn fma(a: Self, b: Self, c: Self) -> Self;
     /// Sum.
+    ///
+    /// # Safety
+    /// The machine has the level.
     unsafe fn add(self, b: Self) -> Self;
     /// Product.
+    ///
+    /// # Safety
+    /// The machine has the level.
     unsafe fn mul(self, b: Self) -> Self;
     /// Each element at least `lo`, then at most `hi`; NaN stays.
+    ///
+    /// # Safety
+    /// The machine has the level.
     unsafe fn clamp(self, lo: Self, hi: Self) -> Self;
     /// The greater of both, this one if equal; NaN if either is.
+    ///
+    /// # Safety
+    /// The machine has the level.
     unsafe fn greater(self, v: Self) -> Self;
 
     /// `n ≤ 16` elements of memory, zeros behind them.
