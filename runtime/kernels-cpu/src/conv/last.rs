@@ -13,7 +13,7 @@ use crate::abi::OK;
 use crate::gemm::core::{self, Block, Grid, Packed, Rows, Target};
 use crate::gemm::epilogue::{Bound, Epilogue, bias};
 use crate::gemm::matmul::callback;
-use crate::gemm::{KC, MR, NR};
+use crate::gemm::{MR, NR};
 use crate::isa::{Call, Isa, align64, kernel};
 
 /// Most rows of a task's block.
@@ -193,20 +193,23 @@ impl Rows for Piece<'_> {
     }
 }
 
-/// Taps, and elements of each, that are summed without a stop where there are few pixels: the driver takes
-/// those in one go, and long chains of sums lose precision.
+/// Longest chain of a sum where there are few pixels. The driver sums those in one go, and errors grow with
+/// the chain; what so few pixels hold (the means that scale all channels) reaches everything behind it.
+const CHAIN: usize = 64;
+
+/// Taps, and elements of each, of one chain.
 #[inline(always)]
 fn piece((taps, depth): (usize, usize)) -> (usize, usize) {
-    match depth >= KC {
-        true => (1, KC),
-        false => ((KC / depth.max(1)).min(taps), depth),
+    match depth >= CHAIN {
+        true => (1, CHAIN),
+        false => ((CHAIN / depth.max(1)).min(taps), depth),
     }
 }
 
 /// Whether the product is summed in pieces.
 #[inline(always)]
 fn in_pieces(w: &Window) -> bool {
-    grid(w).max_rows() <= MR && w.depth() > KC
+    grid(w).max_rows() <= MR && w.depth() > CHAIN
 }
 
 /// Bytes for the sums of one piece.

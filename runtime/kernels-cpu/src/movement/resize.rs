@@ -149,12 +149,19 @@ impl Resize {
         2 * (self.filter(d).0.ceil().min(1e9) as usize)
     }
 
+    /// Whether each coordinate of a dim is read by itself.
+    #[inline(always)]
+    fn stays(&self, d: usize) -> bool {
+        let crop = self.coordinate == coordinate::TF_CROP_AND_RESIZE;
+        self.x[d] == self.y[d] && self.scale(d) == 1.0 && !crop
+    }
+
     /// Finds the taps of an output coordinate, at most [`Resize::most`]; gives their number, 0 if it is
     /// extrapolated. Taps without weight take no part, whatever they would multiply.
     #[inline(always)]
     fn taps(&self, d: usize, o: usize, out: &mut [Tap]) -> u32 {
         let crop = self.coordinate == coordinate::TF_CROP_AND_RESIZE;
-        if self.x[d] == self.y[d] && self.scale(d) == 1.0 && !crop {
+        if self.stays(d) {
             out[0] = Tap { at: o as u32, weight: 1.0 };
             return 1;
         }
@@ -298,6 +305,14 @@ unsafe fn body<I: Isa>(s: &Resize, call: &Call) -> i32 {
                     w *= tap.weight;
                 }
                 let row = x.add(from * xw);
+                if s.stays(4) {
+                    let row = std::slice::from_raw_parts(row as *const f32, yw);
+                    match combos {
+                        1 => out.iter_mut().zip(row).for_each(|(v, x)| *v = w * *x),
+                        _ => out.iter_mut().zip(row).for_each(|(v, x)| *v = I::fma(w, *x, *v)),
+                    }
+                    continue;
+                }
                 let lines = table[starts[4].1..].chunks_exact(most[4]);
                 for ((v, taps), n) in out.iter_mut().zip(lines).zip(line) {
                     let term = |t: &Tap| t.weight * *row.add(t.at as usize);
