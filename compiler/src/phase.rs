@@ -40,7 +40,9 @@ impl Phase {
             Phase::Graph => {
                 "canonicalize,quantised,shapes,fold,canonicalize,shapes,quantised,fold,recognize,cse,dce"
             }
-            Phase::Kernel => "expand,canonicalize,fold,weights,epilogues,cse,fuse,cse,dce",
+            Phase::Kernel => {
+                "expand,canonicalize,fold,weights,channels-last,canonicalize,fold,epilogues,cse,fuse,cse,dce"
+            }
         }
     }
 }
