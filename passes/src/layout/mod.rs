@@ -1,9 +1,9 @@
 //! Layout: heavy ops over spatial axes work on channels last, where the rest of the graph lets them.
 //!
 //! Every op of a region that could work in either layout is a node of a network; what it costs to
-//! have two neighbours differ is the number of elements that a transpose between them moves, what it
-//! costs to leave a convolution or a pool with channels first is the number of elements it gathers
-//! one by one there. The cheapest cut ([`cut`]) is the layout of each op. Transposes stand where the cut
+//! have two neighbours differ is the number of bytes that a transpose between them moves, what it
+//! costs to leave a convolution or a pool with channels first is the number of bytes it gathers one by
+//! one there. The cheapest cut ([`cut`]) is the layout of each op. Transposes stand where the cut
 //! goes through; canonicalisation merges them with the model's own.
 //!
 //! Sizes that only the run decides count as [`NOMINAL`]: the costs of neighbours are of one magnitude,
@@ -29,7 +29,7 @@ use cut::{NEVER, Network, SINK, SOURCE};
 pub(crate) static PASS: PassDef = PassDef {
     name: "channels-last",
     doc: "Moves convolutions and pools with what is between them to channels last, where that moves fewer \
-          elements than it saves.",
+          bytes than it saves.",
     options: &[],
     preserves: Preserves { results: Exactness::Exact, weights: true, functions: true },
     run,
@@ -101,7 +101,7 @@ fn cost(f: &Func, v: ValueId) -> u64 {
         (true, _) => 0,
         // A reshape moves nothing, but what it stands between does not fuse.
         (_, true) => 1,
-        _ => count(f, &t.dims).min(NEVER / 4096),
+        _ => count(f, &t.dims).saturating_mul(t.elem.cell_bytes() as u64).min(NEVER / 4096),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Part {
     pub operands: Vec<ValueId>,
     /// Whether the results have the layout of the operands, rather than none.
     pub gives: bool,
-    /// Elements that are gathered one by one with channels first and not with channels last.
+    /// Bytes that are gathered one by one with channels first and not with channels last.
     pub gain: u64,
 }
 
@@ -30,6 +30,7 @@ pub(super) fn part(f: &Func, op: OpId) -> Option<Part> {
     let x = o.operands().next()?;
     let t = spatial(f, x)?;
     let single = |gives: bool, gain: u64| Some(Part { operands: vec![x], gives, gain });
+    let bytes = t.elem.cell_bytes() as u64;
     let alone = o.operands().count() == 1;
     if o.def.is(Traits::ELEMENTWISE) {
         let operands: Vec<ValueId> = o.operands().collect();
@@ -39,18 +40,27 @@ pub(super) fn part(f: &Func, op: OpId) -> Option<Part> {
         return None;
     }
     match o.def.name {
-        "graph.conv" if !o.attrs.bool("channels_last") => single(true, conv(f, op)?),
+        "graph.conv" | "graph.conv_integer" if !o.attrs.bool("channels_last") => {
+            single(true, conv(f, op)?.saturating_mul(bytes))
+        }
         "graph.max_pool" | "graph.average_pool" | "graph.lp_pool" => {
             let free = !o.attrs.bool("channels_last") && !o.attrs.bool("indices");
             (free && t.rank() <= SPATIAL + 2).then_some(())?;
             let taps = o.attrs.ints("kernel").iter().fold(1u64, |n, k| n.saturating_mul(*k as u64));
             let float = t.elem.is_float();
             let y = count(f, &spatial(f, o.results[0])?.dims);
-            single(true, if float { y.saturating_mul(taps) } else { 0 })
+            single(true, if float { y.saturating_mul(taps).saturating_mul(bytes) } else { 0 })
         }
         "graph.concat" => {
             let operands: Vec<ValueId> = o.operands().collect();
             Some(Part { operands, gives: true, gain: 0 })
+        }
+        // Its other results are of the whole tensor.
+        "graph.dynamic_quantize" => single(true, 0),
+        // With one scale there is no axis.
+        "graph.quantize" | "graph.dequantize" => {
+            let scale = f.ty(o.operand(1)?).as_tensor()?;
+            (scale.count() == Dim::Const(1)).then(|| single(true, 0))?
         }
         "graph.softmax" | "graph.log_softmax" => single(true, 0),
         "graph.split" | "graph.slice" | "graph.resize" if alone => single(true, 0),
@@ -116,8 +126,10 @@ fn conv(f: &Func, op: OpId) -> Option<u64> {
     }
     let pixels = count(f, &[&y.dims[..1], &y.dims[2..]].concat());
     if channels == 1 && groups > 1 {
-        // One input channel for several outputs is read in vectors only along the image.
-        return (outs == 1).then(|| pixels.saturating_mul(groups as u64));
+        // One input channel for several outputs is read in vectors only along the image, and so are
+        // channels of bytes.
+        return (outs == 1 && o.def.name == graph::CONV.name)
+            .then(|| pixels.saturating_mul(groups as u64));
     }
     let depth = shape[1..].iter().product::<i64>().saturating_mul(groups) as u64;
     Some(pixels.saturating_mul(depth) / VECTOR as u64 * outs.min(VECTOR) as u64)
@@ -146,7 +158,8 @@ pub(super) fn attrs(f: &Func, op: OpId, rank: usize) -> Attrs {
         Err(_) => axis,
     };
     match o.def.name {
-        "graph.conv" | "graph.max_pool" | "graph.average_pool" | "graph.lp_pool" => {
+        "graph.conv" | "graph.conv_integer" | "graph.max_pool" | "graph.average_pool"
+        | "graph.lp_pool" => {
             a.set("channels_last", true);
         }
         "graph.concat" | "graph.softmax" | "graph.log_softmax" | "graph.split" => {

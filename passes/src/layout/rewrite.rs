@@ -38,7 +38,7 @@ pub(super) fn apply(
         let old = f.op(op).results.to_vec();
         for (old, new) in old.into_iter().zip(results) {
             let mut back = new;
-            if s.gives {
+            if s.gives && spatial(f, old).is_some() {
                 let mut b = Builder::before(f, op);
                 let t = b.tensor(new)?;
                 back = b.one(&graph::TRANSPOSE, [new], attrs! { perm: to_first(t.rank()) })?;

@@ -47,7 +47,8 @@ pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let maps = o.attrs.maps("maps").to_vec();
     let shape = l.out(op, 0)?;
     let is_matmul = heavy.def.name == graph::MATMUL_INTEGER.name;
-    let feature = if is_matmul { shape.rank() - 1 } else { 1 };
+    let columns = is_matmul || heavy.attrs.bool("channels_last");
+    let feature = if columns { shape.rank() - 1 } else { 1 };
     let place = Place { f: l.b.func, region: o.regions[1], maps: &maps, feature };
     let mut types = Vec::new();
     for v in extras {

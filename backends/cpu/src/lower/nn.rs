@@ -14,7 +14,7 @@ use silure_kernels_cpu::gemm::stage::per;
 use silure_kernels_cpu::movement::resize::{self, Resize};
 use silure_kernels_cpu::movement::sample::{self, GridSample};
 
-use super::matmul::{F32_PACKED, Requant, Tail};
+use super::matmul::{F32_PACKED, I8_PACKED, Requant, Tail};
 use super::{Lower, Lowering, Sizes, elem_is, f32_bits, f64_bits, product};
 
 /// Lowerings of this file.
@@ -79,10 +79,11 @@ static CONV_TRANSPOSE: Lowering = Lowering {
 static CONV_INTEGER: Lowering = Lowering {
     op: "graph.conv_integer",
     can: |cx| {
-        if cx.attrs().bool("channels_last") {
-            return Err("integers with channels last".into());
+        spatial(cx, &[Elem::I8, Elem::U8])?;
+        match cx.operand(1) {
+            Some(w) if unpackable(cx.func, cx.func.op(cx.op), w) => Err(UNPACKABLE.into()),
+            _ => Ok(()),
         }
-        spatial(cx, &[Elem::I8, Elem::U8])
     },
     lower: |l, op| {
         let f = &*l.b.func;
@@ -102,6 +103,10 @@ pub(super) fn conv_integer(
     let [Some(x), Some(w), xz, wz] = slots else { bail!(Internal, "two operands are needed") };
     let (tx, tw) = (l.t(x)?, l.t(w)?);
     let g = Dim::Const(a.int("groups"));
+    let (kernel, w) = match a.bool("channels_last") {
+        true => ("conv.i8.last", packed_kernel(l, w, a.int("groups") as usize, I8_PACKED)?),
+        false => ("conv.i8", w),
+    };
     let window = window(a, &tx, &tail.out, &tw.dims[2..])
         .set("in_channels", tw.dims[1].clone())
         .set("out_channels", tw.dims[0].floordiv(&g))
@@ -122,7 +127,7 @@ pub(super) fn conv_integer(
         .done()?;
     let mut ins = vec![Some(x), Some(w), xz, wz];
     ins.extend(tail.operands);
-    l.launch1("conv.i8", &ins, tail.out.clone(), sizes)
+    l.launch1(kernel, &ins, tail.out.clone(), sizes)
 }
 
 /// Lowers a convolution with what follows it; a bias of the tail replaces the op's own, which the
@@ -141,7 +146,7 @@ pub(super) const UNPACKABLE: &str =
 /// any run, or there are none.
 pub(super) fn unpackable(f: &Func, conv: &Op, w: ValueId) -> bool {
     let empty = f.ty(w).as_tensor().is_none_or(|t| t.dims.contains(&Dim::Const(0)));
-    conv.def.name == graph::CONV.name
+    (conv.def.name == graph::CONV.name || conv.def.name == graph::CONV_INTEGER.name)
         && conv.attrs.bool("channels_last")
         && (empty || !is_weight(f, w))
 }
@@ -164,11 +169,21 @@ fn channels_last(l: &mut Lower, w: ValueId, groups: usize) -> Result<(&'static s
         let w = l.weight(&format!("{name}.taps"), e)?;
         return Ok(("conv.f32.last.depthwise", w));
     }
+    Ok(("conv.f32.last", packed_kernel(l, w, groups, F32_PACKED)?))
+}
+
+/// A kernel `[o, c/groups, taps…]` as the packed matrix `[taps · c/groups, o/groups]` of each group.
+fn packed_kernel(l: &mut Lower, w: ValueId, groups: usize, layout: &str) -> Result<ValueId> {
+    let (Some(expr), Some(shape)) = (l.weight_of(w), l.t(w)?.shape()) else {
+        bail!(Internal, "channels last with a kernel that only the run knows")
+    };
     let (outs, ins) = (shape[0] / groups, shape[1]);
+    let taps = shape[2..].iter().product::<usize>();
+    let reshape = |e: WeightExpr, to: &[usize]| WeightExpr::Reshape(Box::new(e), to.to_vec());
     let e = reshape(expr, &[groups, outs, ins, taps]);
     let e = WeightExpr::Transpose(Box::new(e), vec![0, 3, 2, 1]);
-    let e = WeightExpr::Pack(Box::new(reshape(e, &[groups, taps * ins, outs])), F32_PACKED.into());
-    Ok(("conv.f32.last", l.weight(&format!("{name}.packed"), e)?))
+    let e = WeightExpr::Pack(Box::new(reshape(e, &[groups, taps * ins, outs])), layout.into());
+    l.weight(&format!("{}.packed", l.weight_name(w)), e)
 }
 
 /// A convolution from its parts.

@@ -85,6 +85,16 @@ unsafe fn gather(w: &Window, x: *const u8, at: [usize; 3], (flip, pad): (u8, u8)
                 continue;
             };
             let row = (z * w.x[1] as i64 + y) * w.x[2] as i64;
+            if w.groups == 1 && w.dilation[2] == 1 {
+                // The kernel's row is one run, cut at the borders.
+                let lo = (-base[2]).clamp(0, kw as i64) as usize;
+                let hi = (w.x[2] as i64 - base[2]).clamp(lo as i64, kw as i64) as usize;
+                let src = x.wrapping_offset(((row + base[2]) * channels) as isize);
+                std::ptr::write_bytes(dst, pad, lo * c);
+                tap(src.wrapping_add(lo * c), dst.add(lo * c), (hi - lo) * c, flip);
+                std::ptr::write_bytes(dst.add(hi * c), pad, (kw - hi) * c);
+                continue;
+            }
             for k in 0..kw {
                 match place(2, k) {
                     Some(p) => {

@@ -93,7 +93,8 @@ pub fn quantise(y: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
     let q = if q.is_nan() { 0.0 } else { q } + zp;
     let q = if q < lo { lo } else { q };
     let q = if q > hi { hi } else { q };
-    q as i32 as u8
+    // SAFETY: a number within the bounds of a byte type.
+    unsafe { q.to_int_unchecked::<i32>() as u8 }
 }
 
 /// Writes the first `cols` elements of a row; a whole row is one copy of known size.
