@@ -100,16 +100,7 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
             let (image, group) = (t / per_group / w.groups, t / per_group % w.groups);
             let (m, n) = grid.block(t % per_group);
             let channel = group * w.out_channels;
-            let sink = Sink {
-                stage: s.stage,
-                a_scale: bufs.get(4),
-                b_scale: bufs.get(5),
-                bias: bufs.get(6),
-                y_scale: bufs.get(7),
-                y_zp: bufs.get(8),
-                features_are_rows: true,
-                base: channel,
-            };
+            let sink = Sink::new(s.stage, bufs, true, channel);
             let row_zp = |r: usize| match s.w_zp {
                 per::NONE => 0,
                 per::TENSOR => widen(*w_zp, s.w_signed),

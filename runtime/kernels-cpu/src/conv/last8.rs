@@ -163,16 +163,7 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
                 }
             }
             let channel = group * w.out_channels;
-            let sink = Sink {
-                stage: s.stage,
-                a_scale: bufs.get(4),
-                b_scale: bufs.get(5),
-                bias: bufs.get(6),
-                y_scale: bufs.get(7),
-                y_zp: bufs.get(8),
-                features_are_rows: false,
-                base: channel,
-            };
+            let sink = Sink::new(s.stage, bufs, false, channel);
             let first = weights.add(group * packed_b_i8_len(depth, w.out_channels));
             let c = bufs.get::<u8>(9).add(channel * width);
             let g = Bytes { m, n, k: depth, summed, c, c_row: outs };

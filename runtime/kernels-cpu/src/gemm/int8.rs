@@ -371,16 +371,7 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
         let row_sums = call.scratch.add(align64(max * 8)) as *mut i32;
         let panels = (row_sums as *mut u8).add(align64(max * 4));
         let row_buf = panels.add(s.panels_bytes(PACKED));
-        let sink = Sink {
-            stage: s.stage,
-            a_scale: bufs.get(4),
-            b_scale: bufs.get(5),
-            bias: bufs.get(6),
-            y_scale: bufs.get(7),
-            y_zp: bufs.get(8),
-            features_are_rows: false,
-            base: 0,
-        };
+        let sink = Sink::new(s.stage, bufs, false, 0);
         let width = s.stage.out_bytes();
         for t in call.begin..call.end {
             let (batch, block) = (t / per_batch, t % per_batch);

@@ -5,7 +5,7 @@
 
 use super::NR;
 use super::epilogue::{activate, activation};
-use crate::isa::Isa;
+use crate::isa::{Bufs, Isa};
 
 /// How a zero point or a scale is indexed.
 pub mod per {
@@ -89,7 +89,12 @@ pub fn widen(byte: u8, signed: bool) -> i16 {
 /// `saturate(round_even(y / scale) + zp)` as a byte; NaN gives the zero point.
 #[inline(always)]
 pub fn quantise(y: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
-    let q = (y / scale).round_ties_even();
+    saturate(y / scale, zp, lo, hi)
+}
+
+#[inline(always)]
+fn saturate(q: f32, zp: f32, lo: f32, hi: f32) -> u8 {
+    let q = q.round_ties_even();
     let q = if q.is_nan() { 0.0 } else { q } + zp;
     let q = if q < lo { lo } else { q };
     let q = if q > hi { hi } else { q };
@@ -113,6 +118,58 @@ unsafe fn put<T: Copy>(row: &[T; NR], cols: usize, dst: *mut u8) {
     }
 }
 
+/// How floats become bytes: `saturate(round_even(y / scale) + zp)`.
+#[derive(Clone, Copy)]
+pub struct Output {
+    scale: f32,
+    /// 1/scale where the quotient can be had by [`quotient`], else 0.
+    inverse: f32,
+    zp: f32,
+    lo: f32,
+    hi: f32,
+}
+
+impl Output {
+    /// From the scale and the zero point (0 if absent).
+    pub fn new(scale: f32, zp: i16, signed: bool) -> Output {
+        let (lo, hi) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+        let usual = (1e-30..1e30).contains(&scale);
+        let inverse = if usual { 1.0 / scale } else { 0.0 };
+        Output { scale, inverse, zp: zp as f32, lo, hi }
+    }
+
+    #[inline(always)]
+    fn bytes<I: Isa>(&self, y: &[f32; NR]) -> [u8; NR] {
+        let mut q = [0f32; NR];
+        if I::FMA && self.inverse != 0.0 {
+            for j in 0..NR {
+                q[j] = quotient::<I>(y[j], self.scale, self.inverse);
+            }
+        } else {
+            for j in 0..NR {
+                q[j] = y[j] / self.scale;
+            }
+        }
+        let mut out = [0u8; NR];
+        for j in 0..NR {
+            out[j] = saturate(q[j], self.zp, self.lo, self.hi);
+        }
+        out
+    }
+}
+
+/// `y / scale`, correctly rounded, by the rounded inverse of the scale and one step (Markstein, "Computation
+/// of elementary functions on the IBM RISC System/6000 processor", theorem 2). Quotients below the normal
+/// numbers may be off by a unit in the last place.
+#[inline(always)]
+fn quotient<I: Isa>(y: f32, scale: f32, inverse: f32) -> f32 {
+    let near = y * inverse;
+    let left = I::fma(-near, scale, y);
+    let q = I::fma(left, inverse, near);
+    // An infinite quotient leaves no difference.
+    if q.is_nan() { near } else { q }
+}
+
 /// The output stage bound to its buffers.
 #[derive(Clone, Copy)]
 pub struct Sink {
@@ -124,10 +181,8 @@ pub struct Sink {
     pub b_scale: *const f32,
     /// Bias.
     pub bias: *const u8,
-    /// Scale of the output.
-    pub y_scale: *const f32,
-    /// Zero point of the output, null for 0.
-    pub y_zp: *const u8,
+    /// How the output is quantised, if it is.
+    pub output: Output,
     /// Whether the axis scales and the bias belong to rows (channels of a convolution) rather than
     /// to columns: then `b_scale` and `bias` are indexed by row and `a_scale` by column.
     pub features_are_rows: bool,
@@ -150,6 +205,32 @@ impl Features {
 }
 
 impl Sink {
+    /// The buffers of an integer product: 4 and 5 the scales, 6 the bias, 7 and 8 the scale and the zero
+    /// point of the output.
+    ///
+    /// # Safety
+    /// The buffers are there where the stage reads them.
+    #[inline(always)]
+    pub unsafe fn new(stage: Stage, bufs: Bufs, features_are_rows: bool, base: usize) -> Sink {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let (scale, zp) = (bufs.get::<f32>(7), bufs.get::<u8>(8));
+            let signed = stage.out == out::I8;
+            let quantised = stage.out > out::F32;
+            let scale = if quantised { *scale } else { 1.0 };
+            let zp = if quantised && !zp.is_null() { widen(*zp, signed) } else { 0 };
+            Sink {
+                stage,
+                a_scale: bufs.get(4),
+                b_scale: bufs.get(5),
+                bias: bufs.get(6),
+                output: Output::new(scale, zp, signed),
+                features_are_rows,
+                base,
+            }
+        }
+    }
+
     /// The features of columns `col..col + cols`, at most 16, where features are columns.
     ///
     /// # Safety
@@ -236,15 +317,7 @@ impl Sink {
                 put(&y, cols, dst);
                 return;
             }
-            let signed = s.out == out::I8;
-            let zp = if self.y_zp.is_null() { 0.0 } else { widen(*self.y_zp, signed) as f32 };
-            let (lo, hi) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-            let scale = *self.y_scale;
-            let mut q = [0u8; NR];
-            for j in 0..NR {
-                q[j] = quantise(y[j], scale, zp, lo, hi);
-            }
-            put(&q, cols, dst);
+            put(&self.output.bytes::<I>(&y), cols, dst);
         }
     }
 
