@@ -483,8 +483,12 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
                         7 => I::tile::<7>(&t),
                         _ => I::tile::<8>(&t),
                     }
+                    // While the tile is in L1; a callback wants more of them at once.
+                    if last && epi.callback.is_none() {
+                        epi.finish::<I>(t.c, to.ldc, to.m.0 + r0, n, r1 - r0, wide);
+                    }
                 }
-                if last {
+                if last && epi.callback.is_some() {
                     let c = to.c.add(to.m.0 * to.ldc + n);
                     epi.finish::<I>(c, to.ldc, to.m.0, n, rows, wide);
                 }
