@@ -9,11 +9,12 @@
 
 use crate::abi::Ctx;
 use crate::gemm::epilogue::Bound;
+use crate::gemm::{tile, tile8, tile16};
 
 /// An instruction-set level. See the module's invariant.
 pub trait Isa: Copy + 'static {
     /// Whether `f32::mul_add` is one instruction here.
-    const FMA: bool;
+    const FMA: bool = true;
     /// The level's number in [`Ctx::isa`].
     const LEVEL: u32;
     /// Rows of the f32 register tile, at most eight.
@@ -37,13 +38,13 @@ pub trait Isa: Copy + 'static {
     ///
     /// # Safety
     /// As [`crate::gemm::tile::portable`]; the machine has the level.
-    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile);
+    unsafe fn tile<const MR: usize>(t: &tile::Tile);
 
     /// One register tile of an i16 product with i32 sums, see [`crate::gemm::tile16`].
     ///
     /// # Safety
     /// As [`crate::gemm::tile16::portable`]; the machine has the level.
-    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]);
+    unsafe fn tile16<const MR: usize>(t: &tile16::Tile16, out: &mut tile16::Sums);
 
     /// Rows of the byte tile.
     const ROWS8: usize;
@@ -54,10 +55,7 @@ pub trait Isa: Copy + 'static {
     ///
     /// # Safety
     /// As [`crate::gemm::tile8::portable`]; the machine has the level.
-    unsafe fn tile8<const MR: usize>(
-        t: &crate::gemm::tile8::Tile8,
-        out: &mut crate::gemm::tile8::Sums,
-    );
+    unsafe fn tile8<const MR: usize>(t: &tile8::Tile8, out: &mut tile8::Sums);
 
     /// One row of an epilogue, a function of its own so that products do not each repeat it.
     ///
@@ -66,161 +64,91 @@ pub trait Isa: Copy + 'static {
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize);
 }
 
-/// Any machine.
-#[derive(Clone, Copy)]
-pub struct Portable;
+/// Declares a level: its marker, number, features, register tiles, and what differs from the defaults.
+macro_rules! level {
+    ($(#[$doc:meta])* $name:ident = $number:literal, $(features $features:literal,)?
+     tiles $tile:ident $tile8:ident $tile16:ident, {$($body:tt)*}) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub struct $name;
 
-impl Isa for Portable {
-    const FMA: bool = false;
-    const LEVEL: u32 = 0;
-    const ROWS8: usize = 4;
-    #[inline(always)]
-    unsafe fn tile8<const MR: usize>(
-        t: &crate::gemm::tile8::Tile8,
-        out: &mut crate::gemm::tile8::Sums,
-    ) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile8::portable::<MR>(t, out) }
-    }
-    #[inline(never)]
-    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { b.row::<Self>(c, ldc, row, col, cols) }
-    }
-    #[inline(always)]
-    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile::portable::<MR>(t) }
-    }
-    #[inline(always)]
-    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile16::portable::<MR>(t, out) }
-    }
-}
-
-/// x86-64 with AVX2, FMA and F16C (x86-64-v3).
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub struct Avx2;
-
-#[cfg(target_arch = "x86_64")]
-impl Isa for Avx2 {
-    const FMA: bool = true;
-    const LEVEL: u32 = 1;
-    const ROWS8: usize = 3;
-    #[inline(always)]
-    unsafe fn tile8<const MR: usize>(
-        t: &crate::gemm::tile8::Tile8,
-        out: &mut crate::gemm::tile8::Sums,
-    ) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile8::avx2::<MR>(t, out) }
-    }
-    #[inline(always)]
-    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn level(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-            // SAFETY: the caller's contract is the callee's.
-            unsafe { b.row::<Avx2>(c, ldc, row, col, cols) }
+        impl Isa for $name {
+            const LEVEL: u32 = $number;
+            $($body)*
+            #[inline(always)]
+            unsafe fn tile<const MR: usize>(t: &tile::Tile) {
+                // SAFETY: the caller's contract is the callee's.
+                unsafe { tile::$tile::<MR>(t) }
+            }
+            #[inline(always)]
+            unsafe fn tile8<const MR: usize>(t: &tile8::Tile8, out: &mut tile8::Sums) {
+                // SAFETY: the caller's contract is the callee's.
+                unsafe { tile8::$tile8::<MR>(t, out) }
+            }
+            #[inline(always)]
+            unsafe fn tile16<const MR: usize>(t: &tile16::Tile16, out: &mut tile16::Sums) {
+                // SAFETY: the caller's contract is the callee's.
+                unsafe { tile16::$tile16::<MR>(t, out) }
+            }
+            #[inline(always)]
+            unsafe fn finish_row(
+                b: &Bound,
+                c: *mut f32,
+                ldc: usize,
+                row: usize,
+                col: usize,
+                cols: usize,
+            ) {
+                #[inline(never)]
+                $(#[target_feature(enable = $features)])?
+                unsafe fn level(
+                    b: &Bound,
+                    c: *mut f32,
+                    ldc: usize,
+                    row: usize,
+                    col: usize,
+                    cols: usize,
+                ) {
+                    // SAFETY: the caller's contract is the callee's.
+                    unsafe { b.row::<$name>(c, ldc, row, col, cols) }
+                }
+                // SAFETY: the machine has the level.
+                unsafe { level(b, c, ldc, row, col, cols) }
+            }
         }
-        // SAFETY: the machine has the level.
-        unsafe { level(b, c, ldc, row, col, cols) }
-    }
-    #[inline(always)]
-    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile::avx2::<MR>(t) }
-    }
-    #[inline(always)]
-    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile16::avx2::<MR>(t, out) }
-    }
+    };
 }
 
-/// x86-64 with AVX-512 F, BW, CD, DQ, VL and VNNI (x86-64-v4 and VNNI).
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub struct Avx512;
+level!(
+    /// Any machine.
+    Portable = 0, tiles portable portable portable, {
+    const FMA: bool = false;
+    const ROWS8: usize = 4;
+});
 
 #[cfg(target_arch = "x86_64")]
-impl Isa for Avx512 {
-    const FMA: bool = true;
-    const LEVEL: u32 = 3;
+level!(
+    /// x86-64 with AVX2, FMA and F16C (x86-64-v3).
+    Avx2 = 1, features "avx2,fma", tiles avx2 avx2 avx2, {
+    const ROWS8: usize = 3;
+});
+
+#[cfg(target_arch = "aarch64")]
+level!(
+    /// AArch64 with NEON.
+    Neon = 2, features "neon", tiles neon portable neon, {
+    const ROWS8: usize = 4;
+});
+
+#[cfg(target_arch = "x86_64")]
+level!(
+    /// x86-64 with AVX-512 F, BW, CD, DQ, VL and VNNI (x86-64-v4 and VNNI).
+    Avx512 = 3, features "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", tiles avx512 avx512 avx512, {
     const ROWS: usize = 8;
     const PANELS: usize = 3;
     const ROWS8: usize = 8;
     const PANELS8: usize = 3;
-    #[inline(always)]
-    unsafe fn tile8<const MR: usize>(
-        t: &crate::gemm::tile8::Tile8,
-        out: &mut crate::gemm::tile8::Sums,
-    ) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile8::avx512::<MR>(t, out) }
-    }
-    #[inline(always)]
-    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        unsafe fn level(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-            // SAFETY: the caller's contract is the callee's.
-            unsafe { b.row::<Avx512>(c, ldc, row, col, cols) }
-        }
-        // SAFETY: the machine has the level.
-        unsafe { level(b, c, ldc, row, col, cols) }
-    }
-    #[inline(always)]
-    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile::avx512::<MR>(t) }
-    }
-    #[inline(always)]
-    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile16::avx512::<MR>(t, out) }
-    }
-}
-
-/// AArch64 with NEON.
-#[cfg(target_arch = "aarch64")]
-#[derive(Clone, Copy)]
-pub struct Neon;
-
-#[cfg(target_arch = "aarch64")]
-impl Isa for Neon {
-    const FMA: bool = true;
-    const LEVEL: u32 = 2;
-    const ROWS8: usize = 4;
-    #[inline(always)]
-    unsafe fn tile8<const MR: usize>(
-        t: &crate::gemm::tile8::Tile8,
-        out: &mut crate::gemm::tile8::Sums,
-    ) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile8::portable::<MR>(t, out) }
-    }
-    #[inline(always)]
-    unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-        #[target_feature(enable = "neon")]
-        unsafe fn level(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize) {
-            // SAFETY: the caller's contract is the callee's.
-            unsafe { b.row::<Neon>(c, ldc, row, col, cols) }
-        }
-        // SAFETY: the machine has the level.
-        unsafe { level(b, c, ldc, row, col, cols) }
-    }
-    #[inline(always)]
-    unsafe fn tile<const MR: usize>(t: &crate::gemm::tile::Tile) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile::neon::<MR>(t) }
-    }
-    #[inline(always)]
-    unsafe fn tile16<const MR: usize>(t: &crate::gemm::tile16::Tile16, out: &mut [[i32; 16]; 6]) {
-        // SAFETY: the caller's contract is the callee's.
-        unsafe { crate::gemm::tile16::neon::<MR>(t, out) }
-    }
-}
+});
 
 /// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON, 3 AVX-512.
 pub fn detect_isa() -> u32 {

@@ -8,6 +8,9 @@ use super::stage::widen;
 use super::{MR, NR};
 use crate::isa::Isa;
 
+/// Rows of the largest tile.
+pub type Sums = [[i32; NR]; MR];
+
 /// One tile's operands.
 #[derive(Clone, Copy)]
 pub struct Tile16 {
@@ -26,7 +29,7 @@ pub struct Tile16 {
 /// # Safety
 /// A has `MR` rows of `2·pairs` elements, B `32·pairs` elements.
 #[inline(always)]
-pub unsafe fn portable<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
+pub unsafe fn portable<const MR: usize>(t: &Tile16, out: &mut Sums) {
     for (r, row) in out.iter_mut().enumerate().take(MR) {
         let mut sums = [0i32; 16];
         // SAFETY: in bounds by the contract above.
@@ -51,7 +54,7 @@ pub unsafe fn portable<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
 /// As [`portable`]; the machine has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-pub unsafe fn avx2<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
+pub unsafe fn avx2<const MR: usize>(t: &Tile16, out: &mut Sums) {
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
@@ -82,7 +85,7 @@ pub unsafe fn avx2<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
 /// As [`portable`]; the machine has AVX-512 F and VNNI.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
-pub unsafe fn avx512<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
+pub unsafe fn avx512<const MR: usize>(t: &Tile16, out: &mut Sums) {
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
@@ -118,7 +121,7 @@ pub unsafe fn avx512<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
 /// As [`portable`].
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-pub unsafe fn neon<const MR: usize>(t: &Tile16, out: &mut [[i32; 16]; 6]) {
+pub unsafe fn neon<const MR: usize>(t: &Tile16, out: &mut Sums) {
     use std::arch::aarch64::*;
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
