@@ -1,7 +1,7 @@
 //! Sixteen channels in vector registers.
 //!
 //! Bodies generic over [`Lanes`] keep several vectors of sums in registers, which the vectoriser does not
-//! do with arrays. [`with_lanes`] picks the form of an instruction-set level; all give the same bits
+//! do with arrays. `with_lanes` picks the form of an instruction-set level; all give the same bits
 //! where the level's [`Isa::FMA`](crate::isa::Isa::FMA) is the same.
 
 /// Elements of a vector.

@@ -1,6 +1,6 @@
 //! Pooling over up to three spatial dims: `max_pool.*`, `average_pool.f32`, `lp_pool.f32`.
 //!
-//! With channels first a plane is one image of one channel; with channels last ([`last`]) it is an image
+//! With channels first a plane is one image of one channel; with channels last (`last`) it is an image
 //! of all channels, and vectors run along them.
 //!
 //! Global pooling is a reduction ([`crate::rows::reduce`]).
