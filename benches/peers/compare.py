@@ -38,11 +38,12 @@ ROWS = {
     "gelu_16m": ["onnxruntime"],
 }
 # Two-sided 95 % points of Student's t, by degrees of freedom.
-T95 = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045, 39: 2.023}
+T95 = {2: 4.303, 3: 3.182, 4: 2.776, 6: 2.447, 9: 2.262, 14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045, 39: 2.023}
 
 
 def t95(n):
-    return next((t for d, t in sorted(T95.items()) if d >= n - 1), 1.96) if n > 5 else T95[4]
+    """The point for n rounds, or the wider one of the next smaller number that is listed."""
+    return T95[max(d for d in T95 if d <= n - 1)]
 
 
 class Worker:
@@ -103,6 +104,8 @@ def main():
     ap.add_argument("--peer", help="this one in place of the row's")
     ap.add_argument("--json", type=pathlib.Path, help="append the rows to this file")
     a = ap.parse_args()
+    if a.rounds < 3:
+        ap.error("--rounds: at least 3, or there are no bounds")
     env = dict(os.environ, SILURE=a.silure, SILURE_LIB=a.lib)
     logs = []
     print(subprocess.run([a.silure, "probe"], check=True, capture_output=True, text=True).stdout)

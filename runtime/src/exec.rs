@@ -48,9 +48,6 @@ impl Slot {
     }
 }
 
-/// The most launches that a trace keeps.
-const SPANS: usize = 1 << 20;
-
 /// The name a profile or an error gives to what an instruction runs.
 pub(crate) fn kernel_name(plan: &Plan, inst: &Inst) -> String {
     let table = |t: &[Str], i: u32| plan.str(t.get(i as usize).copied().unwrap_or_default()).into();
@@ -540,7 +537,7 @@ impl<'e, 'w> Exec<'e, 'w> {
             Inst::Launch(l) => self.launch_work(l),
             _ => 0,
         };
-        if options.trace && self.work.spans.len() < SPANS {
+        if options.trace && self.work.spans.len() < crate::options::SPANS {
             let began = start.duration_since(self.began).as_nanos() as u64;
             self.work.spans.push([pc as u64, began, nanos]);
         }

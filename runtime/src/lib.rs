@@ -47,7 +47,7 @@ pub use engine::{Engine, LoadOptions};
 pub use error::{Error, Result};
 pub use kernels::{Builtin, Kernels, With};
 pub use mem::Block;
-pub use options::{CancelToken, ProfileRow, RunOptions, Span};
+pub use options::{CancelToken, ProfileRow, RunOptions, SPANS, Span};
 pub use pool::{Job, Pool};
 pub use session::{Session, SessionOptions};
 pub use silure_kernels_cpu::abi;

@@ -36,15 +36,19 @@ const PASSES: Duration = Duration::from_millis(60);
 const STEPS: usize = 200_000;
 /// Bytes that a pass reads at least.
 const LEAST: usize = 32 << 20;
-/// A range that no cache of a core holds.
-const MEMORY: usize = 128 << 20;
+/// Bytes that all threads read together at most; shared out, no cache of a core holds its part.
+const MEMORY: usize = 256 << 20;
 
-/// Measures with a pool: multiply-adds, and reading ranges of these many bytes a thread, or of a size that
-/// only memory holds if there are none. Takes some tenths of a second and as much memory as the greatest range
-/// for each thread.
+/// Measures with a pool: multiply-adds, and reading ranges of these many bytes a thread, or as many as only
+/// memory holds if none are given. All threads together read at most 256 MiB: with many of them ranges are
+/// shorter than asked, as the result says. Takes some tenths of a second and that much memory.
 pub fn measure(pool: &Pool, ranges: &[usize]) -> Result<Limits> {
     let (threads, isa) = (pool.threads(), Host::detect().isa);
-    let ranges = if ranges.is_empty() { &[MEMORY] } else { ranges };
+    let each = MEMORY / threads.max(1) / 64 * 64;
+    let ranges: Vec<usize> = match ranges {
+        [] => vec![each],
+        given => given.iter().map(|&r| r.min(each)).collect(),
+    };
     let most = ranges.iter().copied().max().unwrap_or(0);
     let mut data = Block::zeroed(most.saturating_mul(threads), "the range to read")?;
     let sums = Block::zeroed(threads * 4, "the sums")?;

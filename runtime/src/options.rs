@@ -38,6 +38,9 @@ pub struct RunOptions {
     pub trace: bool,
 }
 
+/// The most launches that a trace keeps, the first ones.
+pub const SPANS: usize = 1 << 20;
+
 /// One launch of a traced run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {

@@ -214,6 +214,7 @@ fn functions_are_within_tolerance() {
         &arith::ACOSH,
         &arith::ATANH,
         &arith::ERF,
+        &arith::GELU,
         &arith::SIGMOID,
         &arith::SOFTPLUS,
         &arith::LEAKY_RELU,
@@ -221,7 +222,6 @@ fn functions_are_within_tolerance() {
         &arith::HARD_SIGMOID,
         &arith::IS_NAN,
         &arith::IS_INF,
-        &arith::GELU,
     ];
     for &def in defs {
         for e in [Elem::F32, Elem::F64, Elem::F16, Elem::Bf16] {
@@ -240,8 +240,11 @@ fn functions_are_within_tolerance() {
                     .collect::<Vec<_>>(),
             )
             .unwrap();
+            // As a model gives it: a slope that f32 holds (its rounding would show where the sum cancels).
+            let hard = def.name == arith::HARD_SIGMOID.name;
+            let attrs = if hard { Attrs::new().with("alpha", 0.1875) } else { Attrs::new() };
             let (m, op) = map_module(&[517], &[(e, vec![517], vec![0])], |b, a| {
-                Ok(vec![b.one(def, [a[0]], Attrs::new())?])
+                Ok(vec![b.one(def, [a[0]], attrs)?])
             });
             // The f64 helper of erf states 1e-15.
             let helper = def.name == arith::ERF.name && e == Elem::F64;

@@ -13,7 +13,7 @@ use silure::onnx::Size;
 use silure_engine::plan::{Entry, Plan, PortKind};
 use silure_runtime::limits::{self, Limits};
 use silure_runtime::{
-    Engine, Pool, ProfileRow, RunOptions, Session, SessionOptions, Span, Tensor, TensorRef,
+    Engine, Pool, ProfileRow, RunOptions, SPANS, Session, SessionOptions, Span, Tensor, TensorRef,
 };
 
 use crate::failure::{Failure, Result};
@@ -106,6 +106,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let m = measure(&engine, index, &inputs, &schedule, report)?;
     if let Some(path) = &a.trace {
         write_trace(path, &m.spans)?;
+        if m.spans.len() == SPANS {
+            report.warn(&format!("the trace ends after {SPANS} launches"));
+        }
         report.info(&format!("{} launches in {}", m.spans.len(), path.display()));
     }
     if a.json { report.value(&m.json()) } else { report.out(&m.text(a.top)) }

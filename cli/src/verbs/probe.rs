@@ -64,9 +64,14 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let mut line = row![format!("f32 multiply-add, {}", level(all[0].isa))];
     line.extend(all.iter().map(|l| format!("{:.1} GFLOP/s", l.gflop_per_s)));
     rows.push(line);
-    for (i, range) in RANGES.iter().enumerate() {
-        let mut line = row![format!("read {}", bytes(*range as u64))];
-        line.extend(all.iter().map(|l| format!("{:.1} GB/s", l.read[i].1)));
+    for (i, &range) in RANGES.iter().enumerate() {
+        let mut line = row![format!("read {}", bytes(range as u64))];
+        line.extend(all.iter().map(|l| {
+            let (read, rate) = l.read[i];
+            let less =
+                if read < range { format!(" ({})", bytes(read as u64)) } else { String::new() };
+            format!("{rate:.1} GB/s{less}")
+        }));
         rows.push(line);
     }
     report.out(&table(&rows, &[1, 2]))

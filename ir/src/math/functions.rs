@@ -73,7 +73,8 @@ pub(super) fn combined(
         }
         "arith.hard_sigmoid" => {
             let (a, b) = (e.c(attrs.float("alpha")), e.c(attrs.float("beta")));
-            let v = e.fma(x, a, b);
+            // The sum cancels near zero: the product must not be rounded, whatever the machine has.
+            let v = e.op(&arith::FMA, &[x, a, b], Attrs::new());
             let v = e.at_least(v, 0.0);
             e.at_most(v, 1.0)
         }

@@ -5,6 +5,7 @@
 //! share key heads in groups (`heads / kv_heads`). A query with no key at all gives NaN.
 
 use crate::abi::OK;
+use crate::gemm::MR;
 use crate::gemm::core::{self, Block, Strided};
 use crate::gemm::epilogue::{Bound, Epilogue};
 use crate::isa::{Call, Isa, align64, kernel};
@@ -61,8 +62,9 @@ impl Attention {
         let rows = QUERIES.min(self.queries);
         let a = core::scratch_bytes(rows, self.depth, true, false);
         // The second product's depth is at most a block of keys.
-        a.max(core::scratch_bytes(rows, KEYS, true, false))
-            .max(align64(self.depth.max(KEYS).saturating_mul(64)))
+        // The last block may have so few rows that its products are not cut along the depth.
+        let few = core::scratch_bytes(rows.min(MR), self.depth.max(KEYS), true, false);
+        a.max(core::scratch_bytes(rows, KEYS, true, false)).max(few)
     }
 
     fn scratch(&self) -> usize {

@@ -77,7 +77,7 @@ const FUNCTIONS: &[(&str, Exact, f64)] = &[
     ("log1p_strip", f64::ln_1p, 4.0),
     ("expm1_strip", f64::exp_m1, 4.0),
     ("softplus_strip", |x| (-x.abs()).exp().ln_1p() + if x < 0.0 { 0.0 } else { x }, 4.0),
-    ("gelu_strip", gelu, 4.5),
+    ("gelu_strip", gelu, 4.0),
     ("gelu_tanh_strip", gelu_tanh, 4.0),
     ("sinh_strip", f64::sinh, 4.0),
     ("cosh_strip", f64::cosh, 4.0),

@@ -21,7 +21,8 @@ impl Session {
         .collect()
     }
 
-    /// The launches of the last traced run, which was of this entry, in their order; at most 2²⁰ of them.
+    /// The launches of the last traced run, which was of this entry, in their order, the first [`SPANS`](crate::SPANS) of
+    /// them.
     pub fn trace(&mut self, entry: usize) -> Vec<Span> {
         let plan = &self.engine.plan;
         let Some(e) = plan.entries.get(entry) else { return vec![] };

@@ -18,11 +18,13 @@ use crate::isa::{Call, Isa, align64, kernel};
 /// Most rows of a task's block.
 const MAX_ROWS: usize = 96;
 
-/// Whether a row of the product is a pixel as it lies in memory.
+/// Whether a row of the product is a pixel as it lies in memory: nothing is padded, on either side.
 #[inline(always)]
 fn direct(s: &ConvI8) -> bool {
     let w = &s.window;
-    w.kernel == [1; 3] && w.pad == [0; 3] && w.in_channels.is_multiple_of(4) && !s.x_signed
+    let inside = |d: usize| w.y[d].saturating_sub(1).saturating_mul(w.stride[d]) < w.x[d];
+    let unpadded = w.pad == [0; 3] && (0..3).all(inside);
+    w.kernel == [1; 3] && unpadded && w.in_channels.is_multiple_of(4) && !s.x_signed
 }
 
 #[inline(always)]

@@ -379,3 +379,36 @@ impl Sink {
         }
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::quotient;
+    use crate::isa::Avx2;
+
+    #[test]
+    fn quotients_are_those_of_a_division() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 32) as u32
+        };
+        let mut seen = 0;
+        for _ in 0..400_000 {
+            // Any mantissas, exponents near those of scales and of what they divide.
+            let scale = f32::from_bits(random() & 0x7F_FFFF | (100 + random() % 40) << 23);
+            let y = f32::from_bits(random() & 0x807F_FFFF | (90 + random() % 60) << 23);
+            let want = y / scale;
+            if want.is_normal() {
+                seen += 1;
+                // `fma` is correct at any level: one instruction here or a function.
+                let got = quotient::<Avx2>(y, scale, 1.0 / scale);
+                assert_eq!(got.to_bits(), want.to_bits(), "{y:e} / {scale:e}");
+            }
+        }
+        assert!(seen > 390_000);
+        for y in [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::MAX] {
+            assert_eq!(quotient::<Avx2>(y, 0.25, 4.0), y / 0.25, "{y}");
+        }
+        assert!(quotient::<Avx2>(f32::NAN, 0.25, 4.0).is_nan());
+    }
+}

@@ -25,7 +25,13 @@ pub fn gelu<I: Isa>(x: f32) -> f32 {
         0.133_276_81,
         0.132_968_38,
     ];
-    let q = poly::<I, 10>(t, p) * t;
+    let q = if I::FMA {
+        poly::<I, 10>(t, p) * t
+    } else {
+        // Two roundings a step are too many.
+        let wide = t as f64;
+        (p.iter().fold(0.0, |y, &c| y * wide + c as f64) * wide) as f32
+    };
     // What t lost, times d ln(t·P)/d ln t ≈ 0.95 + 1.45·t, joins the exponent.
     let k = I::fma(1.45, t, 0.95);
     let (square, rest) = product::<I>(a, a);
