@@ -6,6 +6,7 @@
 //! filetest in tests/filetests/ and is run against the oracle there.
 
 mod arith;
+mod attention;
 mod cast;
 mod control;
 mod epilogue;
@@ -28,6 +29,7 @@ pub static ALL: &[(&str, &[Rewrite])] = &[
     ("shapes", crate::shapes::RULES),
     ("shapes", control::RULES),
     ("recognize", recognize::RULES),
+    ("recognize", attention::RULES),
     ("quantised", quantised::product::RULES),
     ("quantised", quantised::movement::RULES),
     ("expand", quantised::expand::RULES),

@@ -79,6 +79,12 @@ pub static RULES: &[Rewrite] = &[
         sink_broadcast,
     ),
     exact(
+        "split_before_transpose",
+        "reshape(transpose(reshape(x))) = transpose(reshape(x)) where the outer reshape splits axes.",
+        &["graph.reshape"],
+        split,
+    ),
+    exact(
         "transposes_meet",
         "Transposes move through elementwise ops where they meet others.",
         &["graph.transpose"],
@@ -147,6 +153,43 @@ fn sink_broadcast(m: &Match) -> Option<Patch> {
         let y = c.like(op, &args)?;
         c.broadcast(y, &to)
     })
+}
+
+/// The most axes of a transpose that [`split`] makes.
+const AXES: usize = 6;
+
+/// The outer reshape gives each axis of the transpose some axes of its own.
+fn split(m: &Match) -> Option<Patch> {
+    let t = m.producer(m.operand(0)?, "graph.transpose")?;
+    let inner = m.producer(m.operand_of(t, 0)?, "graph.reshape")?;
+    let to = &m.tensor(m.result()?)?.dims;
+    if !stated(m, m.op) || !stated(m, inner) || to.len() > AXES || !m.single_use(m.operand(0)?) {
+        return None;
+    }
+    let (x, perm) = (m.operand_of(t, 0)?, perm(m, t));
+    let from = &m.tensor(x)?.dims;
+    // The axes of the result that make up each axis of x, which stands at another place.
+    let mut parts = vec![0..0; from.len()];
+    let mut at = 0;
+    for &p in &perm {
+        let (whole, begin) = (&from[p as usize], at);
+        let mut product = Dim::Const(1);
+        while product != *whole || at == begin {
+            product = product * to.get(at)?.clone();
+            at += 1;
+        }
+        parts[p as usize] = begin..at;
+    }
+    let shape: Vec<Dim> = parts.iter().flat_map(|r| to[r.clone()].iter().cloned()).collect();
+    let place: Vec<usize> = parts.iter().flat_map(|r| r.clone()).collect();
+    let mut outer = vec![0i64; place.len()];
+    place.iter().enumerate().for_each(|(i, &p)| outer[p] = i as i64);
+    (at == to.len()).then(|| {
+        m.replace(move |c| {
+            let x = c.reshape(x, &shape)?;
+            c.one(&graph::TRANSPOSE, [x], attrs! { perm: outer })
+        })
+    })?
 }
 
 /// The most elementwise ops that a transpose moves through at once.

@@ -1,20 +1,21 @@
 //! `attention.f32`: softmax(scale · Q·Kᵀ + mask) · V by blocks with an online softmax.
 //!
-//! Buffers: `q`, `k`, `v`, `mask` (additive f32, optional), `y`. A task is one block of queries of
-//! one head; keys go by blocks in order, so the result does not depend on the split. Query heads
-//! share key heads in groups (`heads / kv_heads`). A query with no key at all gives NaN.
+//! Buffers: `q`, `k`, `v`, `mask` (optional: f32 that are added, or bytes that are 0 where a key is
+//! hidden), `y`. A task is one block of queries of one head; keys go by blocks in order, so the result
+//! does not depend on the split. Query heads share key heads in groups (`heads / kv_heads`). The weights
+//! of a query that sees no key are NaN.
 
 use crate::abi::OK;
 use crate::gemm::MR;
 use crate::gemm::core::{self, Block, Strided};
 use crate::gemm::epilogue::{Bound, Epilogue};
-use crate::isa::{Call, Isa, align64, kernel};
+use crate::isa::{Call, Isa, align64, kernel, part};
 use crate::{math, strip};
 
-/// Queries of one task.
-const QUERIES: usize = 48;
+/// Queries of one task: they share the panels that are built of the keys.
+const QUERIES: usize = 128;
 /// Keys of one block.
-const KEYS: usize = 128;
+const KEYS: usize = 256;
 
 sizes! {
     /// Sizes of `attention.f32`; strides in elements, the innermost of q, k, v, y is 1.
@@ -49,6 +50,12 @@ sizes! {
         pub causal: bool,
         /// See `causal`.
         pub causal_offset: i64,
+        /// The mask holds bytes.
+        pub mask_bytes: bool,
+        /// Scores become c·tanh(score / c) before the mask; 0: they stay.
+        pub softcap: f32,
+        /// Weights that are NaN count as 0.
+        pub zero_nan: bool,
     }
 }
 
@@ -79,6 +86,34 @@ impl Attention {
     }
 }
 
+/// Masks one line of scores; `at` is the place of its first key in the mask.
+///
+/// # Safety
+/// The mask covers the line.
+#[inline(always)]
+unsafe fn apply(s: &Attention, mask: *const u8, at: isize, line: &mut [f32]) {
+    let step = s.mask[3] as isize;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        if s.mask_bytes {
+            let m = mask.offset(at);
+            for (j, v) in line.iter_mut().enumerate() {
+                *v = if *m.offset(j as isize * step) == 0 { f32::NEG_INFINITY } else { *v };
+            }
+            return;
+        }
+        let m = (mask as *const f32).offset(at);
+        if step == 1 {
+            let m = std::slice::from_raw_parts(m, line.len());
+            line.iter_mut().zip(m).for_each(|(v, m)| *v += *m);
+        } else {
+            for (j, v) in line.iter_mut().enumerate() {
+                *v += *m.offset(j as isize * step);
+            }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
     let vd = s.value_depth;
@@ -88,10 +123,10 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
     // SAFETY: by the ABI the buffers cover the strides; scratch is carved as `scratch` counts it.
     unsafe {
         let (q, k, v) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1), call.bufs.get::<f32>(2));
-        let (mask, y) = (call.bufs.get::<f32>(3), call.bufs.get::<f32>(4));
+        let (mask, y) = (call.bufs.get::<u8>(3), call.bufs.get::<f32>(4));
         let scores = call.scratch as *mut f32;
         let sums = scores.add(QUERIES * KEYS);
-        let part = sums.add(QUERIES * vd);
+        let fresh = sums.add(QUERIES * vd);
         let top =
             call.scratch.add(align64(QUERIES * KEYS * 4) + align64(QUERIES * vd * 8)) as *mut f32;
         let total = top.add(QUERIES);
@@ -108,14 +143,17 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
         };
         let scaled = Bound { spec: Epilogue { alpha: s.scale, ..Epilogue::NONE }, ..plain };
         for t in call.begin..call.end {
-            let (head, i0) = (t / s.blocks(), t % s.blocks() * QUERIES);
+            let (i0, i1) = part(s.queries, s.blocks(), t % s.blocks());
+            let (head, rows) = (t / s.blocks(), i1 - i0);
             let (b, h) = (head / s.heads, head % s.heads);
             let kvh = h / (s.heads / s.kv_heads);
-            let rows = (s.queries - i0).min(QUERIES);
             for r in 0..rows {
                 (*top.add(r), *total.add(r)) = (f32::NEG_INFINITY, 0.0);
             }
-            std::ptr::write_bytes(sums, 0, rows * vd);
+            let hidden = s.causal && (i0 + rows) as i64 + s.causal_offset <= 0;
+            if hidden || s.keys == 0 {
+                std::ptr::write_bytes(sums, 0, rows * vd);
+            }
             for j0 in (0..s.keys).step_by(KEYS) {
                 let n = (s.keys - j0).min(KEYS);
                 if s.causal && j0 as i64 > (i0 + rows - 1) as i64 + s.causal_offset {
@@ -136,16 +174,16 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                 core::run::<I, _>(&g, &kt, true, &scaled, rest);
                 for r in 0..rows {
                     let line = scores.add(r * KEYS);
+                    if s.softcap > 0.0 {
+                        let c = s.softcap;
+                        strip::map_in_place(line, n, |v: f32| c * math::tanh::<I>(v / c));
+                    }
                     if !mask.is_null() {
-                        let m = mask.offset(
-                            (b as i64 * s.mask[0]
-                                + h as i64 * s.mask[1]
-                                + (i0 + r) as i64 * s.mask[2]
-                                + j0 as i64 * s.mask[3]) as isize,
-                        );
-                        for j in 0..n {
-                            *line.add(j) += *m.offset((j as i64 * s.mask[3]) as isize);
-                        }
+                        let at = b as i64 * s.mask[0]
+                            + h as i64 * s.mask[1]
+                            + (i0 + r) as i64 * s.mask[2]
+                            + j0 as i64 * s.mask[3];
+                        apply(s, mask, at as isize, std::slice::from_raw_parts_mut(line, n));
                     }
                     if s.causal {
                         let visible = (i0 + r) as i64 + s.causal_offset + 1 - j0 as i64;
@@ -156,17 +194,21 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                     let m = strip::max_nan(*top.add(r), strip::max(line, n));
                     // Nothing seen yet: weights are zero, not exp(−∞ − −∞).
                     let shift = if m == f32::NEG_INFINITY { 0.0 } else { m };
-                    let keep = math::exp_neg::<I>(*top.add(r) - shift);
+                    let before = std::mem::replace(&mut *top.add(r), m);
                     strip::map_in_place(line, n, |v: f32| math::exp_neg::<I>(v - shift));
                     let sum = strip::fold(line, n, 0f32, |a, v: f32| a + v, |a, b| a + b);
-                    *total.add(r) = *total.add(r) * keep + sum;
-                    *top.add(r) = m;
-                    strip::map_in_place(sums.add(r * vd), vd, |v: f32| v * keep);
+                    if j0 == 0 {
+                        *total.add(r) = sum;
+                    } else {
+                        let keep = math::exp_neg::<I>(before - shift);
+                        *total.add(r) = *total.add(r) * keep + sum;
+                        strip::map_in_place(sums.add(r * vd), vd, |v: f32| v * keep);
+                    }
                 }
                 let g = Block {
                     a: scores,
                     a_row: KEYS as i64,
-                    c: part,
+                    c: if j0 > 0 { fresh } else { sums },
                     ldc: vd,
                     n: (0, vd),
                     k: n,
@@ -175,12 +217,25 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                 let vb = v.offset(at(&s.v, b, kvh, j0));
                 let vb = Strided { b: vb, row: s.v[2], col: 1, in_place: rows <= 12 };
                 core::run::<I, _>(&g, &vb, true, &plain, rest);
-                let add = std::slice::from_raw_parts(part, rows * vd);
-                let acc = std::slice::from_raw_parts_mut(sums, rows * vd);
-                acc.iter_mut().zip(add).for_each(|(a, b)| *a += *b);
+                if j0 > 0 {
+                    let add = std::slice::from_raw_parts(fresh, rows * vd);
+                    let acc = std::slice::from_raw_parts_mut(sums, rows * vd);
+                    acc.iter_mut().zip(add).for_each(|(a, b)| *a += *b);
+                }
             }
             for r in 0..rows {
-                let (out, inv) = (y.offset(at(&s.y, b, h, i0 + r)), 1.0 / *total.add(r));
+                let (out, all) = (y.offset(at(&s.y, b, h, i0 + r)), *total.add(r));
+                if s.zero_nan && (all.is_nan() || all == 0.0) {
+                    std::ptr::write_bytes(out, 0, vd);
+                    for j in 0..s.keys {
+                        let value = v.offset(at(&s.v, b, kvh, j));
+                        for e in 0..vd {
+                            *out.add(e) += 0.0 * *value.add(e);
+                        }
+                    }
+                    continue;
+                }
+                let inv = 1.0 / all;
                 strip::map(out, sums.add(r * vd), vd, |v: f32| v * inv);
             }
         }

@@ -9,7 +9,7 @@
 
 use crate::abi::Ctx;
 use crate::gemm::epilogue::Bound;
-use crate::gemm::{tile, tile8, tile16};
+use crate::gemm::{cross, tile, tile8, tile16};
 
 /// An instruction-set level. See the module's invariant.
 pub trait Isa: Copy + 'static {
@@ -57,6 +57,15 @@ pub trait Isa: Copy + 'static {
     /// As [`crate::gemm::tile8::portable`]; the machine has the level.
     unsafe fn tile8<const MR: usize>(t: &tile8::Tile8, out: &mut tile8::Sums);
 
+    /// Transposes a block of 16 × 16 floats.
+    ///
+    /// # Safety
+    /// As [`cross::portable`]; the machine has the level.
+    #[inline(always)]
+    unsafe fn cross(src: *const f32, stride: isize, dst: *mut f32) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { cross::portable(src, stride, dst) }
+    }
     /// One row of an epilogue, a function of its own so that products do not each repeat it.
     ///
     /// # Safety
@@ -148,6 +157,11 @@ level!(
     const PANELS: usize = 3;
     const ROWS8: usize = 8;
     const PANELS8: usize = 3;
+    #[inline(always)]
+    unsafe fn cross(src: *const f32, stride: isize, dst: *mut f32) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { cross::avx512(src, stride, dst) }
+    }
 });
 
 /// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON, 3 AVX-512.

@@ -1,8 +1,7 @@
-//! Row kernels, recurrent layers and attention against f64 references.
+//! Row kernels, and recurrent layers against f64 references.
 
 mod common;
 use common::*;
-use silure_kernels_cpu::attention::Attention;
 use silure_kernels_cpu::gemm::pack::*;
 use silure_kernels_cpu::rnn::{Rnn, function};
 use silure_kernels_cpu::rows::arg::Arg;
@@ -451,77 +450,5 @@ fn recurrent_layers_match() {
                 close(&read(&o[at + 1]), &last, 60.0, name);
             });
         }
-    }
-}
-
-#[test]
-fn attention_matches() {
-    let mut rng = Rng(41);
-    for (batch, heads, kv_heads, queries, keys, depth, vd, causal) in [
-        (1, 2, 2, 5, 7, 8, 8, false),
-        (2, 4, 2, 70, 300, 16, 24, true),
-        (1, 1, 1, 1, 129, 64, 64, false),
-        (1, 3, 1, 50, 50, 5, 3, true),
-        (1, 1, 1, 0, 3, 4, 4, false),
-    ] {
-        let q = rng.floats(batch * heads * queries * depth);
-        let k = rng.floats(batch * kv_heads * keys * depth);
-        let v = rng.floats(batch * kv_heads * keys * vd);
-        let mut mask = rng.floats(batch * keys);
-        mask.iter_mut().skip(1).step_by(3).for_each(|m| *m = f32::NEG_INFINITY);
-        let offset = keys as i64 - queries as i64;
-        let i = |n: usize| n as i64;
-        let s = Attention {
-            batch,
-            heads,
-            kv_heads,
-            queries,
-            keys,
-            depth,
-            value_depth: vd,
-            q: [i(heads * queries * depth), i(queries * depth), i(depth)],
-            k: [i(kv_heads * keys * depth), i(keys * depth), i(depth)],
-            v: [i(kv_heads * keys * vd), i(keys * vd), i(vd)],
-            // Heads innermost, as a projection wants them.
-            y: [i(queries * heads * vd), i(vd), i(heads * vd)],
-            mask: [i(keys), 0, 0, 1],
-            scale: 0.7,
-            causal,
-            causal_offset: offset,
-        };
-        let mut want = vec![(0f64, 1f64); batch * queries * heads * vd];
-        for b in 0..batch {
-            for h in 0..heads {
-                let kv = b * kv_heads + h / (heads / kv_heads);
-                for r in 0..queries {
-                    let scores: Vec<f64> = (0..keys)
-                        .map(|j| {
-                            if causal && j as i64 > r as i64 + offset {
-                                return f64::NEG_INFINITY;
-                            }
-                            let d: f64 = (0..depth)
-                                .map(|c| {
-                                    q[((b * heads + h) * queries + r) * depth + c] as f64
-                                        * k[(kv * keys + j) * depth + c] as f64
-                                })
-                                .sum();
-                            d * 0.7f32 as f64 + mask[b * keys + j] as f64
-                        })
-                        .collect();
-                    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-                    for c in 0..vd {
-                        let y: f64 = (0..keys)
-                            .map(|j| {
-                                (scores[j] - max).exp() / sum * v[(kv * keys + j) * vd + c] as f64
-                            })
-                            .sum();
-                        want[((b * queries + r) * heads + h) * vd + c].0 = y;
-                    }
-                }
-            }
-        }
-        let bufs = [buf(&q), buf(&k), buf(&v), buf(&mask), out::<f32>(want.len())];
-        run("attention.f32", &s.to_vec(), &bufs, |r| close(&read(&r[4]), &want, 20.0, "attention"));
     }
 }

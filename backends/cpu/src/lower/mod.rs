@@ -7,6 +7,7 @@
 //! dropped.
 
 mod anchor;
+mod attention;
 mod create;
 mod detect;
 mod index;
@@ -64,6 +65,7 @@ impl Default for Lowerings {
         let mut t = Lowerings { ops, scalars: vec![], elementwise };
         for topic in [
             anchor::TABLE,
+            attention::TABLE,
             create::TABLE,
             detect::TABLE,
             index::TABLE,

@@ -1,4 +1,5 @@
-//! Attention: `attention(q, k, v, mask?) {scale, causal, offset, softcap}` with heads as an axis.
+//! Attention: `attention(q, k, v, mask?) {scale, causal, offset, softcap, tokens_first, zero_nan}` with
+//! heads as an axis.
 
 use silure_types::{Class, Elem};
 
@@ -6,7 +7,7 @@ use super::linalg::multiply;
 use super::reduce::softmax;
 use super::shape::{BROADCAST, RESHAPE, TRANSPOSE};
 use super::{MATMUL, RANGE, SOFTMAX, util};
-use crate::attr::{Attr, AttrKind};
+use crate::attr::{Attr, AttrKind, Attrs};
 use crate::attrs;
 use crate::bail;
 use crate::builder::Builder;
@@ -26,7 +27,8 @@ pub static ATTENTION: OpDef = OpDef {
     doc: "softmax(q · kᵀ · scale + mask) · v with q [batch, heads, s, d], k [batch, kv, t, d], v [batch, kv, t, e], heads a \
           multiple of kv. The mask broadcasts to [batch, heads, s, t]: added, or if bool −∞ where false. `causal`: row \
           i sees columns up to i + `offset` (one dim, 0 if absent). `softcap` c > 0: scores become c·tanh(scores/c). \
-          The scale is 1/√d if absent. A row that sees nothing is NaN.",
+          The scale is 1/√d if absent. The weights of a row that sees nothing are NaN; with `zero_nan` weights that are \
+          NaN become 0. With `tokens_first` q, k, v and the result have their axes 1 and 2 the other way round.",
     operands: &[
         one("q", Of::Float),
         one("k", Of::Float),
@@ -39,6 +41,8 @@ pub static ATTENTION: OpDef = OpDef {
         flag("causal", false),
         maybe("offset", AttrKind::Dims),
         float("softcap", 0.0),
+        flag("tokens_first", false),
+        flag("zero_nan", false),
     ],
     infer: Some(infer),
     eval: Some(eval),
@@ -47,7 +51,7 @@ pub static ATTENTION: OpDef = OpDef {
         let (Ok(k), Ok(v)) = (cx.tensor(1), cx.tensor(2)) else {
             return util::cost(cx, Dim::Const(0));
         };
-        let t = k.dims.get(2).cloned().unwrap_or(Dim::Const(0));
+        let t = k.dims.get(axes(cx.attrs()).1).cloned().unwrap_or(Dim::Const(0));
         let rows = util::result_count(cx, 0) * t.clone() * Dim::Const(2);
         let wide = v.dims.last() == k.dims.last();
         let scores = if wide { rows.clone() } else { util::count_of(cx, 0) * t * Dim::Const(2) };
@@ -57,7 +61,13 @@ pub static ATTENTION: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// The axes of q, k, v and y that count heads and tokens.
+fn axes(a: &Attrs) -> (usize, usize) {
+    if a.bool("tokens_first") { (2, 1) } else { (1, 2) }
+}
+
 fn infer(cx: &InferCx) -> Result<Vec<Type>> {
+    let (head, token) = axes(cx.attrs());
     let (q, k, v) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
     for (i, t) in [(0, q), (1, k), (2, v)] {
         if t.rank() != 4 || t.elem != q.elem {
@@ -69,12 +79,12 @@ fn infer(cx: &InferCx) -> Result<Vec<Type>> {
     for d in 0..3 {
         cx.same(&format!("sizes of axis {d} of k and v"), &k.dims[d], &v.dims[d])?;
     }
-    if q.dims[1].modulo(&k.dims[1]) != Dim::Const(0) {
-        bail!(Type, "{} heads are not a multiple of {}", q.dims[1], k.dims[1]);
+    if q.dims[head].modulo(&k.dims[head]) != Dim::Const(0) {
+        bail!(Type, "{} heads are not a multiple of {}", q.dims[head], k.dims[head]);
     }
     util::one_dim(cx, "offset", usize::MAX)?;
     if let Some(m) = cx.maybe_tensor(3)? {
-        let full = [&q.dims[0], &q.dims[1], &q.dims[2], &k.dims[2]];
+        let full = [&q.dims[0], &q.dims[head], &q.dims[token], &k.dims[token]];
         let fits = m.rank() <= 4
             && m.dims
                 .iter()
@@ -95,7 +105,12 @@ fn infer(cx: &InferCx) -> Result<Vec<Type>> {
 }
 
 fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
-    let (q, k, v, a) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?, cx.attrs());
+    let a = cx.attrs();
+    let swap = |x: &Tensor| match a.bool("tokens_first") {
+        true => util::permuted(x, &[0, 2, 1, 3]),
+        false => Ok(x.clone()),
+    };
+    let (q, k, v) = (swap(cx.tensor(0)?)?, swap(cx.tensor(1)?)?, swap(cx.tensor(2)?)?);
     let (&[b, h, s, d], &[_, hk, t, dk], &[_, _, tv, e]) = (q.shape(), k.shape(), v.shape()) else {
         bail!(Eval, "rank 4 was needed")
     };
@@ -141,10 +156,14 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
         for (x, y) in scores.chunks_exact(t.max(1)).zip(p.chunks_exact_mut(t.max(1))) {
             softmax(x, y);
         }
+        if a.bool("zero_nan") {
+            p.iter_mut().filter(|p| p.is_nan()).for_each(|p| *p = 0.0);
+        }
         let values = &fv[kv * t * e..][..t * e];
         y.extend(multiply(&[s, t], &p, &[t, e], values)?.1);
     }
-    Ok(vec![util::floats(q.elem(), &[b, h, s, e], &y)?])
+    let y = Tensor::from_f64s(q.elem(), &[b, h, s, e], &y)?;
+    Ok(vec![swap(&y)?.into()])
 }
 
 fn fill(b: &mut Builder, elem: Elem, v: Num, shape: &[Dim]) -> Result<ValueId> {
@@ -159,6 +178,12 @@ fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let (Some(q), Some(k), Some(v)) = (o.operand(0), o.operand(1), o.operand(2)) else {
         bail!(Internal, "three operands are needed")
     };
+    let turned = attrs.bool("tokens_first");
+    let swap = |b: &mut Builder, x: ValueId| match turned {
+        true => b.one(&TRANSPOSE, [x], attrs! { perm: vec![0, 2, 1, 3] }),
+        false => Ok(x),
+    };
+    let (q, k, v) = (swap(b, q)?, swap(b, k)?, swap(b, v)?);
     let (tq, tk, elem) = (b.tensor(q)?, b.tensor(k)?, b.tensor(q)?.elem);
     let (heads, kv) = (tq.dims[1].clone(), tk.dims[1].clone());
     let repeat = |b: &mut Builder, x: ValueId| -> Result<ValueId> {
@@ -211,8 +236,15 @@ fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
         let seen = b.one(&arith::LE, [cols, rows], attrs! {})?;
         x = b.one(&arith::SELECT, [seen, x, least], attrs! {})?;
     }
-    let p = b.one(&SOFTMAX, [x], attrs! { axis: 3 })?;
-    Ok(vec![b.one(&MATMUL, [p, v], attrs! {})?])
+    let mut p = b.one(&SOFTMAX, [x], attrs! { axis: 3 })?;
+    if attrs.bool("zero_nan") {
+        let dims = b.tensor(p)?.dims;
+        let (nan, zero) =
+            (b.one(&arith::IS_NAN, [p], attrs! {})?, fill(b, elem, Num::F(0.0), &dims)?);
+        p = b.one(&arith::SELECT, [nan, zero, p], attrs! {})?;
+    }
+    let y = b.one(&MATMUL, [p, v], attrs! {})?;
+    Ok(vec![swap(b, y)?])
 }
 
 /// first, first + 1, … as `i64[n]`, of dims that may hold symbols.

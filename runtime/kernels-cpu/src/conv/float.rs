@@ -63,7 +63,7 @@ struct Columns<'a> {
 
 impl Panels for Columns<'_> {
     #[inline(always)]
-    unsafe fn panel(
+    unsafe fn panel<I: Isa>(
         &self,
         k0: usize,
         kc: usize,

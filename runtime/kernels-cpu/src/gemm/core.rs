@@ -16,7 +16,7 @@ pub trait Panels {
     ///
     /// # Safety
     /// The ranges are inside the matrix.
-    unsafe fn panel(
+    unsafe fn panel<I: Isa>(
         &self,
         k0: usize,
         kc: usize,
@@ -63,7 +63,7 @@ pub struct Packed {
 
 impl Panels for Packed {
     #[inline(always)]
-    unsafe fn panel(
+    unsafe fn panel<I: Isa>(
         &self,
         k0: usize,
         _kc: usize,
@@ -98,7 +98,7 @@ pub struct Scaled {
 
 impl Panels for Scaled {
     #[inline(always)]
-    unsafe fn panel(
+    unsafe fn panel<I: Isa>(
         &self,
         k0: usize,
         kc: usize,
@@ -141,7 +141,7 @@ pub struct Strided {
 
 impl Panels for Strided {
     #[inline(always)]
-    unsafe fn panel(
+    unsafe fn panel<I: Isa>(
         &self,
         k0: usize,
         kc: usize,
@@ -164,18 +164,7 @@ impl Panels for Strided {
                 // Columns lie along k: blocks of 16 × 16 are transposed.
                 let whole = kc / NR * NR;
                 for p in (0..whole).step_by(NR) {
-                    let mut block = [[0f32; NR]; NR];
-                    for (j, column) in block.iter_mut().enumerate() {
-                        let s = src.offset(p as isize + j as isize * self.col as isize);
-                        *column = *(s as *const [f32; NR]);
-                    }
-                    for i in 0..NR {
-                        let mut line = [0f32; NR];
-                        for j in 0..NR {
-                            line[j] = block[j][i];
-                        }
-                        *(buf.add((p + i) * NR) as *mut [f32; NR]) = line;
-                    }
+                    I::cross(src.add(p), self.col as isize, buf.add(p * NR));
                 }
                 for p in whole..kc {
                     for j in 0..NR {
@@ -435,7 +424,7 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
             let mut n = to.n.0;
             while n < to.n.1 {
                 let cols = width::<I>(to.n.1 - n);
-                let (bp, ldb) = b.panel(k0, kc, n, cols.min(NR), panels);
+                let (bp, ldb) = b.panel::<I>(k0, kc, n, cols.min(NR), panels);
                 // Panels that do not lie like the first two (a part of one, built beside full ones that
                 // are read in place) go apart.
                 let (mut wide, mut next) = (cols.min(NR), 0);
@@ -443,7 +432,7 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
                     let more = (cols - wide).min(NR);
                     let q = wide / NR;
                     let buf = panels.wrapping_byte_add(q * panel_bytes);
-                    let (at, ld) = b.panel(k0, kc, n + wide, more, buf);
+                    let (at, ld) = b.panel::<I>(k0, kc, n + wide, more, buf);
                     let gap = (at as isize - bp as isize) / size_of::<f32>() as isize;
                     if q == 1 {
                         next = gap;

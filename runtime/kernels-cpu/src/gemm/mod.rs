@@ -9,6 +9,7 @@
 //! Invariant: the order in which one output element is summed depends on the problem's shape only.
 
 pub mod core;
+pub mod cross;
 pub mod det;
 pub mod double;
 pub mod epilogue;

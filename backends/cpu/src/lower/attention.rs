@@ -1,0 +1,85 @@
+//! Attention as one kernel; what feeds it is read in place through transposes.
+
+use silure_ir::{Dim, Elem, Result, bail};
+use silure_kernels_cpu::attention::Attention;
+
+use super::matmul::{Strided, strided};
+use super::{Lowering, Sizes, elem_is, f32_bits, strides};
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] = &[&ATTENTION];
+
+static ATTENTION: Lowering = Lowering {
+    op: "graph.attention",
+    can: |cx| {
+        elem_is(cx, &[Elem::F32])?;
+        let q = cx.tensor(0).map_err(|e| e.message)?;
+        let scale = cx.attrs().get("scale").is_some() || q.dims[3].as_const().is_some();
+        if scale {
+            Ok(())
+        } else {
+            Err(format!("the size of the heads {} is not known", q.dims[3]))
+        }
+    },
+    lower: |l, op| {
+        let a = l.attrs(op);
+        let (head, token) = if a.bool("tokens_first") { (2, 1) } else { (1, 2) };
+        let [q, k, v] = [0, 1, 2].map(|i| l.operand(op, i));
+        let (q, k, v, y) = (q?, k?, v?, l.out(op, 0)?);
+        let (tq, tk, tv) = (l.t(q)?, l.t(k)?, l.t(v)?);
+        let mask = l.b.func.op(op).operand(3);
+        // Features lie side by side; what lies otherwise is read from the tensor itself.
+        let source = |v| -> Result<(_, [Dim; 3])> {
+            let mut s = strided(l, v)?;
+            if s.strides[3] != Dim::Const(1) {
+                s = Strided { value: v, strides: strides(&l.t(v)?.dims) };
+            }
+            let [batch, head, token] = [0, head, token].map(|i| s.strides[i].clone());
+            Ok((s.value, [batch, head, token]))
+        };
+        let ((q, sq), (k, sk), (v, sv)) = (source(q)?, source(k)?, source(v)?);
+        let own = strides(&y.dims);
+        let sy = [0, head, token].map(|i| own[i].clone());
+        let scale = match (a.get("scale"), tq.dims[3].as_const()) {
+            (Some(_), _) => a.float("scale"),
+            (None, Some(d)) => 1.0 / (d as f64).sqrt(),
+            _ => bail!(Internal, "the scale of an attention is not known"),
+        };
+        let (mut masked, mut bytes) = (vec![Dim::Const(0); 4], false);
+        let mut slot = None;
+        if let Some(m) = mask {
+            let t = l.t(m)?;
+            let full = [&tq.dims[0], &tq.dims[head], &tq.dims[token], &tk.dims[token]];
+            let s = strided(l, m)?;
+            let lead = 4 - t.rank();
+            for (i, (d, stride)) in t.dims.iter().zip(&s.strides).enumerate() {
+                let repeats = *d == Dim::Const(1) && *full[lead + i] != Dim::Const(1);
+                masked[lead + i] = if repeats { Dim::Const(0) } else { stride.clone() };
+            }
+            (slot, bytes) = (Some(s.value), t.elem == Elem::Bool);
+        }
+        let offset = a.dims("offset").first().cloned().unwrap_or(Dim::Const(0));
+        let sizes = Sizes::of(Attention::FIELDS)
+            .set("batch", tq.dims[0].clone())
+            .set("heads", tq.dims[head].clone())
+            .set("kv_heads", tk.dims[head].clone())
+            .set("queries", tq.dims[token].clone())
+            .set("keys", tk.dims[token].clone())
+            .set("depth", tq.dims[3].clone())
+            .set("value_depth", tv.dims[3].clone())
+            .all("q", sq.to_vec())
+            .all("k", sk.to_vec())
+            .all("v", sv.to_vec())
+            .all("y", sy.to_vec())
+            .all("mask", masked)
+            .set("scale", f32_bits(scale))
+            .flag("causal", a.bool("causal"))
+            .set("causal_offset", offset)
+            .flag("mask_bytes", bytes)
+            .set("softcap", f32_bits(a.float("softcap")))
+            .flag("zero_nan", a.bool("zero_nan"))
+            .done()?;
+        let ins = [Some(q), Some(k), Some(v), slot];
+        Ok(vec![l.launch1("attention.f32", &ins, y, sizes)?])
+    },
+};
