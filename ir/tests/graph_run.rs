@@ -353,3 +353,26 @@ fn strings_are_made_read_and_counted() {
     ];
     assert_eq!(out, want);
 }
+
+#[test]
+fn attention_is_its_parts() {
+    let m = parse(
+        "",
+        "%q: f32[1, 3, 2, 1], %k: f32[1, 2, 1, 1], %v: f32[1, 2, 1, 2], %m: bool[3, 2]",
+        "%y = graph.attention %q, %k, %v, %m {causal = true, softcap = 2.0, tokens_first = true, zero_nan = true} : f32[1, 3, 2, 2]
+         return %y",
+        "y: f32[1, 3, 2, 2]",
+    );
+    // Queries of 0 weigh alike what they see: key 0; both; nothing.
+    let args = [
+        "dense<f32[1, 3, 2, 1]: 0, 0, 0, 0, 0, 0>",
+        "dense<f32[1, 2, 1, 1]: 3, 5>",
+        "dense<f32[1, 2, 1, 2]: 1, 2, 3, 6>",
+        "dense<bool[3, 2]: 1, 1, 1, 1, 0, 0>",
+    ];
+    let want = ["dense<f32[1, 3, 2, 2]: 1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 2.0, 4.0, 0.0, 0.0, 0.0, 0.0>"];
+    assert_eq!(run(&m, &args).unwrap(), want);
+    let mut m = m;
+    decompose(&mut m, "graph.attention");
+    assert_eq!(run(&m, &args).unwrap(), want);
+}
