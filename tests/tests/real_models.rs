@@ -116,4 +116,5 @@ models! {
     magika "magika";
     table "table";
     open_nsfw "open-nsfw";
+    pitch "swift-f0";
 }

@@ -225,6 +225,20 @@ fn question_marks_are_no_name() {
     assert_eq!(i.module.funcs[0].result_types[0].to_string(), "f32[x_d0, x_d1]");
 }
 
+#[test]
+fn a_value_that_is_an_output_twice_has_two_names_and_the_user_is_told() {
+    let nodes = vec![node("Exp", &["x"], &["y"]), node("Neg", &["x"], &["y_1"])];
+    let graph = GraphProto {
+        input: vec![value("x", 1, &["2"])],
+        ..graph(&[], nodes, &["y", "y_1", "y", "y"])
+    };
+    let i = simple(&common::model(graph)).unwrap();
+    let names: Vec<&str> = i.module.funcs[0].result_names.iter().map(|n| &**n).collect();
+    assert_eq!(names, ["y", "y_1", "y_2", "y_3"]);
+    assert_eq!(i.notes.len(), 2, "{:?}", i.notes);
+    assert!(i.notes[0].contains("output 2") && i.notes[0].contains("y_2"), "{:?}", i.notes);
+}
+
 fn models() -> PathBuf {
     match std::env::var_os("SILURE_MODELS") {
         Some(p) => p.into(),

@@ -1,9 +1,9 @@
-//! Broadcasts, reshapes, transposes.
+//! Broadcasts, reshapes, transposes; axes that a pool does not slide along.
 
 use silure_ir::diag::Result;
 use silure_ir::dialects::graph;
 use silure_ir::op::Traits;
-use silure_ir::{Dim, OpId, ValueId, attrs};
+use silure_ir::{Attr, Dim, OpId, ValueId, attrs};
 
 use super::exact;
 use crate::rewrite::{Match, Patch, PatchCx, Rewrite};
@@ -90,9 +90,17 @@ pub static RULES: &[Rewrite] = &[
         &["graph.transpose"],
         meet,
     ),
+    exact(
+        "pool_fewer_axes",
+        "A pool over more than three axes slides along those whose windows have several elements only.",
+        POOLS,
+        fewer_axes,
+    ),
 ];
 
 const MOVES: &[&str] = &["graph.reshape", "graph.transpose"];
+
+const POOLS: &[&str] = &["graph.max_pool", "graph.average_pool", "graph.lp_pool"];
 
 /// Whether a reshape's or broadcast's shape is in its attribute. With an operand it gives run-time
 /// sizes their values, so it has to stay. (A transpose is always fine.)
@@ -244,4 +252,57 @@ fn rebuild(c: &mut PatchCx, t: Tree, outer: &[i64], to: &[Dim]) -> Result<ValueI
             c.like(op, &args)
         }
     }
+}
+
+/// Axes before the first that the windows slide along become the batch, the other idle ones channels.
+fn fewer_axes(m: &Match) -> Option<Patch> {
+    let (x, y, a) = (m.operand(0)?, m.result()?, m.attrs());
+    let (from, to) = (m.tensor(x)?.dims.clone(), m.tensor(y)?.dims.clone());
+    let (kernel, strides, dilations) = (a.ints("kernel"), a.ints("strides"), a.ints("dilations"));
+    let n = kernel.len();
+    let pads = if a.dims("pads").is_empty() {
+        vec![Dim::Const(0); 2 * n]
+    } else {
+        a.dims("pads").to_vec()
+    };
+    if n <= 3 || a.bool("channels_last") || a.bool("indices") || pads.len() != 2 * n {
+        return None;
+    }
+    let none = Dim::Const(0);
+    let moves = |i: usize| {
+        let step = strides.get(i).copied().unwrap_or(1);
+        kernel[i] != 1 || step != 1 || pads[i] != none || pads[n + i] != none
+    };
+    let (busy, idle): (Vec<usize>, Vec<usize>) = (0..n).partition(|&i| moves(i));
+    let first = *busy.first().filter(|_| !idle.is_empty())?;
+    let before = idle.iter().filter(|&&i| i < first).count();
+    // The first two axes, the idle ones, the others: of x, and of the pool.
+    let order: Vec<usize> =
+        [0, 1].into_iter().chain(idle.iter().chain(&busy).map(|i| i + 2)).collect();
+    let (batch, rest) = order.split_at(2 + before);
+    let (channels, slid) = rest.split_at(idle.len() - before);
+    let product = |axes: &[usize]| axes.iter().fold(Dim::Const(1), |p, &i| p * from[i].clone());
+    let mut flat = vec![product(batch), product(channels)];
+    flat.extend(slid.iter().map(|&i| from[i].clone()));
+    let wide: Vec<Dim> = order.iter().map(|&i| to[i].clone()).collect();
+    let mut attrs = a.clone();
+    let pick =
+        |list: &[i64]| -> Vec<i64> { busy.iter().filter_map(|&i| list.get(i).copied()).collect() };
+    attrs.set("kernel", pick(kernel));
+    attrs.set("strides", pick(strides));
+    attrs.set("dilations", pick(dilations));
+    let ends = busy.iter().map(|i| n + i);
+    let pads: Vec<Dim> = busy.iter().copied().chain(ends).map(|i| pads[i].clone()).collect();
+    attrs.set("pads", Attr::Dims(pads));
+    let there: Vec<i64> = order.iter().map(|&i| i as i64).collect();
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(at, &i)| back[i] = at as i64);
+    let def = m.func.op(m.op).def;
+    m.replace(move |c| {
+        let x = c.one(&graph::TRANSPOSE, [x], attrs! { perm: there })?;
+        let x = c.reshape(x, &flat)?;
+        let y = c.one(def, [x], attrs)?;
+        let y = c.reshape(y, &wide)?;
+        c.one(&graph::TRANSPOSE, [y], attrs! { perm: back })
+    })
 }

@@ -8,7 +8,7 @@ use silure_ir::{Attr, OpId, Traits, Type, ValueId};
 
 use super::cx::Cx;
 use super::signature::ImportOptions;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, quote};
 use crate::graph::Graph;
 
 /// Symbols in a type.
@@ -30,12 +30,40 @@ impl Cx<'_, '_> {
         if results.is_empty() {
             return Err(Error::new(Code::Structure, "the main graph", "the model has no outputs"));
         }
-        self.f.result_names = g.outputs.iter().map(|v| program.value(*v).name.into()).collect();
+        self.f.result_names = self.result_names(g);
         self.at = "the main graph".into();
         let ret = self.builder().ret(&results);
         ret.map_err(|d| self.diag(d))?;
         self.sweep();
         Ok(())
+    }
+
+    /// Names of the outputs. A value that is an output again has its name with a number, which no other
+    /// output has.
+    fn result_names(&mut self, g: &Graph<'_>) -> Vec<Arc<str>> {
+        let program = self.program;
+        let mut taken: HashSet<Arc<str>> =
+            g.outputs.iter().map(|v| program.value(*v).name.into()).collect();
+        let mut given = HashSet::new();
+        let mut names = vec![];
+        for v in &g.outputs {
+            let name: Arc<str> = program.value(*v).name.into();
+            if given.insert(*v) {
+                names.push(name);
+                continue;
+            }
+            let numbered = |i: usize| -> Arc<str> { format!("{name}_{i}").into() };
+            let other = (1..).map(numbered).find(|n| !taken.contains(n)).expect("endless");
+            self.note(format!(
+                "output {} is {} once more and is called {}",
+                names.len(),
+                quote(&name),
+                quote(&other)
+            ));
+            taken.insert(other.clone());
+            names.push(other);
+        }
+        names
     }
 
     /// Builds a graph's constants and nodes in the current region; gives its outputs.
@@ -52,7 +80,7 @@ impl Cx<'_, '_> {
         let program = self.program;
         for (v, tensor) in &g.constants {
             let name = program.value(*v).name;
-            self.at = format!("initializer {}", crate::error::quote(name));
+            self.at = format!("initializer {}", quote(name));
             let value = self.initializer(*tensor, name)?;
             self.values.insert(*v, value);
         }
