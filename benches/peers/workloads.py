@@ -44,8 +44,8 @@ def operators(folder, nodes, inputs, weights, output):
         [helper.make_node(op, args, [out], **attrs) for op, args, out, attrs in nodes], folder.name,
         [info(n, v) for n, v in inputs.items()], [info("y", output)],
         [numpy_helper.from_array(v, n) for n, v in weights.items()])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    onnx.checker.check_model(model)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.save(model, folder / "model.onnx")
     write(folder, "model.onnx", inputs, {"y": output.astype(np.float32)})
 
@@ -82,6 +82,35 @@ def mlp(folder, batch):
     nodes = [("Gemm", ["x", "w1", "b1"], "a", {}), ("Relu", ["a"], "h", {}), ("Gemm", ["h", "w2", "b2"], "y", {})]
     h = np.maximum(x.astype(float) @ w["w1"] + w["b1"], 0)
     operators(folder, nodes, {"x": x}, w, h @ w["w2"] + w["b2"])
+
+
+def gemv(folder, bits):
+    """A chain of products of one row with 4096 × 4096 weights, 512 MiB of them: no cache holds any.
+
+    f32, or integers of 8 or 4 bits with a scale for each 32 of a row, which half precision can hold."""
+    n, block = 4096, 32
+    each = {32: n * n * 4, 8: n * n + n * n // block * 4, 4: n * n // 2 + n * n // block * 4}[bits]
+    nodes, weights, x = [], {}, normal(1, n)
+    y = x.astype(float)
+    for i in range((512 << 20) // each):
+        w = np.roll(normal(n, n, scale=1 / 64), 17 * i + 1)
+        if bits == 32:
+            weights[f"w{i}"] = np.ascontiguousarray(w.T)
+            nodes.append(("MatMul", [f"x{i}" if i else "x", f"w{i}"], f"x{i + 1}", {}))
+            y = y @ w.T
+            continue
+        groups, middle = w.reshape(n, n // block, block), 1 << (bits - 1)
+        scale = (np.abs(groups).max(-1) / (middle - 1)).astype(np.float16).astype(np.float32)
+        q = np.clip(np.rint(groups / scale[:, :, None]), -middle, middle - 1) + middle
+        y = y @ ((q - middle) * scale[:, :, None]).reshape(n, n).T
+        q = q.astype(np.uint8)
+        weights[f"w{i}"] = q if bits == 8 else q[..., ::2] | q[..., 1::2] << 4
+        weights[f"s{i}"] = scale.ravel()
+        attrs = {"K": n, "N": n, "bits": bits, "block_size": block, "domain": "com.microsoft"}
+        nodes.append(("MatMulNBits", [f"x{i}" if i else "x", f"w{i}", f"s{i}"], f"x{i + 1}", attrs))
+    op, args, _, attrs = nodes[-1]
+    nodes[-1] = (op, args, "y", attrs)
+    operators(folder, nodes, {"x": x}, weights, y)
 
 
 def softmax(folder):
@@ -203,6 +232,9 @@ def table(models):
         "gemm_gelu": gemm_gelu,
         "mlp_b1": lambda f: mlp(f, 1),
         "mlp_b64": lambda f: mlp(f, 64),
+        "gemv_f32": lambda f: gemv(f, 32),
+        "gemv_q8": lambda f: gemv(f, 8),
+        "gemv_q4": lambda f: gemv(f, 4),
         "softmax_4096": softmax,
         "layernorm_4096": layernorm,
         "gelu_16m": gelu,

@@ -20,6 +20,7 @@
 
 pub mod attr;
 pub mod builder;
+pub mod bulk;
 pub mod context;
 pub mod diag;
 pub mod dialects;

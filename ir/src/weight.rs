@@ -10,6 +10,7 @@ use std::sync::Arc;
 use silure_types::Elem;
 
 use crate::bail;
+use crate::bulk;
 use crate::diag::{Result, quote};
 use crate::func::{Func, ValueId};
 use crate::infer::norm_axis;
@@ -183,52 +184,22 @@ impl WeightExpr {
             WeightExpr::Transpose(e, perm) => {
                 let t = e.eval(src)?;
                 let st = strides(t.shape());
-                t.gathered(&shape, |at| {
-                    Ok(Some(perm.iter().zip(at).map(|(&p, &i)| st[p] * i).sum()))
-                })
+                let steps: Vec<usize> = perm.iter().map(|&p| st[p]).collect();
+                bulk::strided(&t, &shape, 0, &steps)
             }
             WeightExpr::Reshape(e, _) => e.eval(src)?.reshaped(&shape),
             WeightExpr::Slice(e, start, _) => {
                 let t = e.eval(src)?;
                 let st = strides(t.shape());
-                t.gathered(&shape, |at| {
-                    Ok(Some(at.iter().enumerate().map(|(d, &i)| (start[d] + i) * st[d]).sum()))
-                })
+                let first = start.iter().zip(&st).map(|(i, s)| i * s).sum();
+                bulk::strided(&t, &shape, first, &st)
             }
             WeightExpr::Concat(parts, axis) => {
-                let mut out = Tensor::zeros(ty.elem, &shape)?;
-                let mut base = 0;
-                let st = strides(&shape);
-                for p in parts {
-                    let t = p.eval(src)?;
-                    crate::tensor::for_each_index(t.shape(), |i, at| {
-                        let to: usize = at.iter().zip(&st).map(|(a, s)| a * s).sum();
-                        out.set_bits(to + base * st[*axis], t.bits(i));
-                    });
-                    base += t.shape()[*axis];
-                }
-                Ok(out)
+                let all = parts.iter().map(|p| p.eval(src)).collect::<Result<Vec<_>>>()?;
+                bulk::joined(&all, ty.elem, &shape, *axis)
             }
-            WeightExpr::Cast(e, elem) => {
-                let t = e.eval(src)?;
-                t.map(*elem, |n| n)
-            }
-            WeightExpr::Mul(a, b) => {
-                let (mut t, s) = (a.eval(src)?, b.eval(src)?);
-                let (st, lead) = (strides(s.shape()), t.shape().len() - s.shape().len());
-                crate::tensor::for_each_index(&shape, |i, at| {
-                    let part = at[lead..].iter().zip(s.shape()).zip(&st);
-                    let j = part.map(|((x, n), w)| if *n == 1 { 0 } else { x * w }).sum();
-                    let product = match (t.get(i), s.get(j)) {
-                        (crate::tensor::Num::I(x), crate::tensor::Num::I(y)) => {
-                            crate::tensor::Num::I(x.wrapping_mul(y))
-                        }
-                        (x, y) => crate::tensor::Num::F(x.f() * y.f()),
-                    };
-                    t.set(i, product);
-                });
-                Ok(t)
-            }
+            WeightExpr::Cast(e, elem) => bulk::converted(&e.eval(src)?, *elem),
+            WeightExpr::Mul(a, b) => bulk::multiplied(a.eval(src)?, &b.eval(src)?),
             WeightExpr::Pack(_, layout) => {
                 bail!(Internal, "a weight in layout `{layout}` has no dense value")
             }

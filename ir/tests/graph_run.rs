@@ -370,7 +370,8 @@ fn attention_is_its_parts() {
         "dense<f32[1, 2, 1, 2]: 1, 2, 3, 6>",
         "dense<bool[3, 2]: 1, 1, 1, 1, 0, 0>",
     ];
-    let want = ["dense<f32[1, 3, 2, 2]: 1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 2.0, 4.0, 0.0, 0.0, 0.0, 0.0>"];
+    let want =
+        ["dense<f32[1, 3, 2, 2]: 1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 2.0, 4.0, 0.0, 0.0, 0.0, 0.0>"];
     assert_eq!(run(&m, &args).unwrap(), want);
     let mut m = m;
     decompose(&mut m, "graph.attention");

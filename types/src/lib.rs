@@ -242,10 +242,17 @@ impl Elem {
         if self.bits() >= 8 {
             return packed.to_vec();
         }
-        let mut out = vec![0; n];
-        for i in 0..n {
-            self.store_cell(&mut out, i, self.load(packed, i).unwrap_or(0));
+        let (bits, signed) = (self.bits(), self.class() == Class::Signed);
+        let (each, spare) = (8 / bits, 8 - bits);
+        let cell = |v: u8| match signed {
+            true => ((v << spare) as i8 >> spare) as u8,
+            false => v << spare >> spare,
+        };
+        let mut out = Vec::with_capacity(n);
+        for byte in packed.iter().take(n.div_ceil(each)) {
+            out.extend((0..each).map(|i| cell(byte >> (i * bits))));
         }
+        out.resize(n, 0);
         out
     }
 
@@ -254,11 +261,9 @@ impl Elem {
         if self.bits() >= 8 {
             return cells.to_vec();
         }
-        let mut out = vec![0; (cells.len() * self.bits()).div_ceil(8)];
-        for i in 0..cells.len() {
-            self.store(&mut out, i, self.load_cell(cells, i).unwrap_or(0));
-        }
-        out
+        let (bits, mask) = (self.bits(), self.mask() as u8);
+        let byte = |v: &[u8]| v.iter().rev().fold(0u16, |b, v| b << bits | (v & mask) as u16) as u8;
+        cells.chunks(8 / bits).map(byte).collect()
     }
 
     /// The bits of element `index` of a packed little-endian buffer; `None` past its end.

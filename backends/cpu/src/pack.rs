@@ -2,10 +2,11 @@
 
 use silure_ir::{Elem, Result, Tensor, Weight, WeightSource, bail};
 use silure_kernels_cpu::gemm::pack::{
-    pack_b_bytes, pack_b_f32, pack_b_i8, packed_b_f32_len, packed_b_i8_len,
+    pack_b_bytes, pack_b_f32, pack_b_i8, pack_b_u4, packed_b_f32_len, packed_b_i8_len,
+    packed_b_u4_len,
 };
 
-use crate::lower::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
+use crate::lower::{BYTES_PACKED, F32_PACKED, I8_PACKED, U4_PACKED, packed_bytes};
 
 /// Bytes that a weight takes in an engine.
 pub fn weight_bytes(w: &Weight) -> Result<u64> {
@@ -72,7 +73,24 @@ impl WeightSource for Packed<'_> {
             }
             BYTES_PACKED if dense.elem().bits() == 8 && batch == 1 => {
                 let mut out = vec![0u8; packed_b_f32_len(k, n)];
-                pack_b_bytes(dense.bytes(), k, n, &mut out);
+                let moved: Vec<u8>;
+                let bytes = match dense.elem() {
+                    Elem::U8 => {
+                        moved = dense.bytes().iter().map(|b| b ^ 0x80).collect();
+                        &moved
+                    }
+                    _ => dense.bytes(),
+                };
+                pack_b_bytes(bytes, k, n, &mut out);
+                Ok(out)
+            }
+            U4_PACKED if dense.elem().bits() == 4 && batch == 1 => {
+                let mut cells = dense.elem().to_cells(dense.bytes(), k * n);
+                if dense.elem() == Elem::I4 {
+                    cells.iter_mut().for_each(|v| *v = (*v & 15) ^ 8);
+                }
+                let mut out = vec![0u8; packed_b_u4_len(k, n)];
+                pack_b_u4(&cells, k, n, &mut out);
                 Ok(out)
             }
             _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),

@@ -319,4 +319,11 @@ boxes = np.array([[1, 0, 0, 5, 3], [0, 1, 1, 3, 4], [1, -2, 0.5, 4, 9], [0, 9, 1
 for scale in [1.0, 0.5]:
     case(f"max_roi_pool {{height = 2, width = 3, scale = {scale}}}", [maps - 3, boxes], [pooled(maps - 3, boxes, (2, 3), scale)])
 
+# Blocks of a row, the last one cut.
+rows, q, s, z = f(2, 3, 5), i(-8, 7, 4, 5, dtype=np.int8), f(4, 3), i(-3, 3, 4, 3, dtype=np.int8)
+wide = lambda v: np.repeat(v, 2, 1)[:, :5].astype(np.float64)
+for zero in [None, z]:
+    w = (q - (0 if zero is None else wide(zero))) * wide(s)
+    case("matmul_blocks {block = 2}", [rows, q, s] + ([] if zero is None else [zero]), [(rows.astype(np.float64) @ w.T).astype(np.float32)])
+
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))

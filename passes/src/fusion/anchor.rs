@@ -13,8 +13,8 @@ use crate::pass::{Changed, PassCx};
 fn is_anchor(f: &Func, op: OpId) -> bool {
     let o = f.op(op);
     let float = |v: ValueId| f.ty(v).elem().is_some_and(|e| e.is_float() && e.bits() <= 32);
-    (o.def.name == graph::MATMUL.name || o.def.name == graph::CONV.name) && float(o.result())
-        || is_integer(f, op)
+    let heavy = [graph::MATMUL.name, graph::MATMUL_BLOCKS.name, graph::CONV.name];
+    heavy.contains(&o.def.name) && float(o.result()) || is_integer(f, op)
 }
 
 /// Integer products, whose epilogue scales the sums and may quantise again.

@@ -30,6 +30,7 @@ pub static ALL: &[(&str, &[Rewrite])] = &[
     ("shapes", control::RULES),
     ("recognize", recognize::RULES),
     ("recognize", attention::RULES),
+    ("quantised", quantised::blocks::RULES),
     ("quantised", quantised::product::RULES),
     ("quantised", quantised::movement::RULES),
     ("expand", quantised::expand::RULES),

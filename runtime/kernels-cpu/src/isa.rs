@@ -9,7 +9,7 @@
 
 use crate::abi::Ctx;
 use crate::gemm::epilogue::Bound;
-use crate::gemm::{cross, tile, tile8, tile16};
+use crate::gemm::{cross, dot, tile, tile8, tile16};
 
 /// An instruction-set level. See the module's invariant.
 pub trait Isa: Copy + 'static {
@@ -56,6 +56,16 @@ pub trait Isa: Copy + 'static {
     /// # Safety
     /// As [`crate::gemm::tile8::portable`]; the machine has the level.
     unsafe fn tile8<const MR: usize>(t: &tile8::Tile8, out: &mut tile8::Sums);
+
+    /// Dot products of `R` rows with a panel of integers of `BITS` bits, see [`crate::gemm::dot`].
+    ///
+    /// # Safety
+    /// As [`dot::portable`]; the machine has the level.
+    #[inline(always)]
+    unsafe fn dot<const R: usize, const BITS: usize>(d: &dot::Dot) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot::portable::<Self, R, BITS>(d) }
+    }
 
     /// Transposes a block of 16 × 16 floats.
     ///
@@ -161,6 +171,11 @@ level!(
     unsafe fn cross(src: *const f32, stride: isize, dst: *mut f32) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { cross::avx512(src, stride, dst) }
+    }
+    #[inline(always)]
+    unsafe fn dot<const R: usize, const BITS: usize>(d: &dot::Dot) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot::avx512::<R, BITS>(d) }
     }
 });
 

@@ -8,7 +8,7 @@ use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 
 use super::matmul::{Tail, matmul};
 use super::nn::{UNPACKABLE, conv_of, depthwise, unpackable};
-use super::{Lower, Lowering, integer};
+use super::{Lower, Lowering, blocks, integer};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[&ANCHOR];
@@ -23,7 +23,7 @@ static ANCHOR: Lowering = Lowering {
         {
             Err(UNPACKABLE.into())
         }
-        Some(Elem::F32) => Ok(()),
+        Some(Elem::F32) => by_blocks(cx.func, cx.op),
         Some(Elem::I32 | Elem::U8 | Elem::I8) if integer::is(cx.func, cx.op) => Ok(()),
         e => Err(format!("an epilogue on {e:?}; f32 is supported")),
     },
@@ -32,6 +32,17 @@ static ANCHOR: Lowering = Lowering {
     },
 };
 
+/// Whether a product with a matrix quantised by blocks, if it is one, has a kernel.
+fn by_blocks(f: &Func, op: OpId) -> Result<(), String> {
+    let o = f.op(op);
+    let Some(inner) = o.regions.first().map(|r| f.op(f.region(*r).ops[0])) else { return Ok(()) };
+    if inner.def.name != graph::MATMUL_BLOCKS.name {
+        return Ok(());
+    }
+    let inputs: Vec<ValueId> = o.operands().take(o.attrs.int("inputs") as usize).collect();
+    blocks::can(f, inner, &inputs)
+}
+
 fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let o = l.b.func.op(op).clone();
     let inner = l.b.func.op(l.b.func.region(o.regions[0]).ops[0]).clone();
@@ -39,7 +50,7 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     let operands: Vec<ValueId> = o.operands().collect();
     let (inputs, extras) = operands.split_at(n);
     let maps = o.attrs.maps("maps").to_vec();
-    let is_matmul = inner.def.name == graph::MATMUL.name;
+    let is_matmul = blocks::is_product(&inner);
     let own_bias = !is_matmul && n > 2;
     let rank = l.out(op, 0)?.rank();
     // The columns of a tile are the features of a product and of channels last.
@@ -61,6 +72,9 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     tail.epilogue.callback = called;
     let y = match inner.def.name {
         n if n == graph::MATMUL.name => matmul(l, inputs[0], inputs[1], &tail)?,
+        n if n == graph::MATMUL_BLOCKS.name => {
+            blocks::matmul_blocks(l, &inner.attrs, inputs, &tail)?
+        }
         n if n == graph::CONV.name => {
             let own = inputs.get(2).copied();
             conv_of(l, &inner.attrs, inputs[0], inputs[1], own, &tail)?

@@ -6,9 +6,10 @@ use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId, WeightExpr, bail
 use silure_kernels_cpu::gemm::epilogue::Epilogue;
 use silure_kernels_cpu::gemm::int8::MatmulI8;
 use silure_kernels_cpu::gemm::matmul::Matmul;
-use silure_kernels_cpu::gemm::pack::{packed_b_f32_len, packed_b_i8_len};
+use silure_kernels_cpu::gemm::pack::{packed_b_f32_len, packed_b_i8_len, packed_b_u4_len};
 use silure_kernels_cpu::gemm::stage::{Stage, per};
 
+use super::blocks::U4_PACKED;
 use super::{Lower, Lowering, Sizes, elem_is, product, strides};
 
 /// Lowerings of this file.
@@ -19,7 +20,8 @@ pub const F32_PACKED: &str = "f32.nr16";
 /// Layout of a packed 8-bit weight: panels of 16 columns, rows in fours, with the sums of the columns.
 pub const I8_PACKED: &str = "i8.nr16kr4";
 
-/// Layout of an 8-bit weight that is scaled by column: panels of 16 columns.
+/// Layout of an 8-bit weight that is scaled by column or by blocks: panels of 16 columns of signed bytes,
+/// unsigned ones moved by −128.
 pub const BYTES_PACKED: &str = "i8.nr16";
 
 /// The most batch dims a kernel takes.
@@ -346,6 +348,7 @@ pub fn packed_bytes(layout: &str, shape: &[usize]) -> Option<u64> {
     match layout {
         F32_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 4) as u64),
         I8_PACKED => Some((batch * packed_b_i8_len(*k, *n)) as u64),
+        U4_PACKED => Some((batch * packed_b_u4_len(*k, *n)) as u64),
         BYTES_PACKED => Some((batch * packed_b_f32_len(*k, *n)) as u64),
         _ => None,
     }

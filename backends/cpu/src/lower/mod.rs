@@ -8,6 +8,7 @@
 
 mod anchor;
 mod attention;
+mod blocks;
 mod create;
 mod detect;
 mod index;
@@ -37,6 +38,7 @@ use silure_ir::{
 
 use crate::codegen::ScalarLowering;
 
+pub use blocks::U4_PACKED;
 pub use legal::legalise;
 pub use matmul::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
 pub use sizes::{Sizes, f32_bits, f64_bits};
@@ -66,6 +68,7 @@ impl Default for Lowerings {
         for topic in [
             anchor::TABLE,
             attention::TABLE,
+            blocks::TABLE,
             create::TABLE,
             detect::TABLE,
             index::TABLE,

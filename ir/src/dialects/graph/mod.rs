@@ -6,6 +6,7 @@
 //! ([`crate::infer::InferCx::dims_param`]). A size that only the run decides is a fresh symbol.
 
 mod attention;
+mod blocks;
 mod control;
 mod conv;
 mod create;
@@ -30,6 +31,7 @@ mod string;
 mod util;
 
 pub use attention::*;
+pub use blocks::*;
 pub use control::*;
 pub use conv::*;
 pub use create::*;
@@ -62,7 +64,7 @@ pub static OPS: &[&OpDef] = &[
     &RANGE, &FULL, &EYE_LIKE, &TRILU, &ONE_HOT,
     &NONZERO, &COMPRESS, &UNIQUE, &TOP_K,
     &CUMSUM, &REVERSE_SEQUENCE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH,
-    &MATMUL, &MATMUL_INTEGER, &EINSUM, &DET, &ATTENTION,
+    &MATMUL, &MATMUL_INTEGER, &MATMUL_BLOCKS, &EINSUM, &DET, &ATTENTION,
     &CONV, &CONV_INTEGER, &CONV_TRANSPOSE, &MAX_POOL, &AVERAGE_POOL, &LP_POOL,
     &REDUCE, &ARGMAX, &ARGMIN, &SOFTMAX, &LOG_SOFTMAX,
     &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &BATCH_NORM,

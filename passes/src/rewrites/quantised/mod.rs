@@ -6,6 +6,7 @@
 //! * [`product`]: convolutions and matrix products, in i32, scaled once behind;
 //! * [`movement`]: what only moves or chooses elements works on the integers, and a `quantize` of what
 //!   was dequantised with the same parameters disappears;
+//! * [`blocks`]: products with weights that have a scale for each block of a row;
 //! * [`expand`]: what is left is taken apart where elementwise neighbours or a product's epilogue
 //!   take the parts in.
 //!
@@ -14,6 +15,7 @@
 //! A *plain* scale is a constant, finite, positive and normal `f32` in all its elements: with such
 //! scales `dequantize` and `quantize` are monotonic, and one undoes the other.
 
+pub(super) mod blocks;
 pub(super) mod expand;
 pub(super) mod movement;
 pub(super) mod product;

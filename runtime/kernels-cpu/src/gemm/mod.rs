@@ -4,13 +4,16 @@
 //! * [`pack`]: the ISA-neutral packed layouts and their functions, used by the compiler too.
 //! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
 //! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums.
-//! * [`matmul`], [`int8`], [`double`]: the kernels.
+//! * [`dot`]: a few rows with columns that are quantised by blocks.
+//! * [`matmul`], [`blocks`], [`int8`], [`double`]: the kernels.
 //!
 //! Invariant: the order in which one output element is summed depends on the problem's shape only.
 
+pub mod blocks;
 pub mod core;
 pub mod cross;
 pub mod det;
+pub mod dot;
 pub mod double;
 pub mod epilogue;
 pub mod int8;

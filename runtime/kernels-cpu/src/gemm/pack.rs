@@ -2,6 +2,8 @@
 //!
 //! * **f32 NR=16 KR=1**: panels `[ceil(N/16)][K][16]`; columns past N are zero.
 //! * **i8 NR=16 KR=1**: bytes in panels `[ceil(N/16)][K][16]`; columns past N are zero.
+//! * **u4 NR=16 KR=8**: panels `[ceil(N/16)][ceil(K/8)][16]` of 32-bit words, the lowest four bits first;
+//!   rows past K and columns past N are zero.
 //! * **i8 NR=16 KR=4**: panels of signed bytes `[ceil(K/4)][16][4]` and behind them the 16 sums of the
 //!   columns as i32; unsigned weights are moved by −128. Columns past N and the rest of the last group
 //!   are zero.
@@ -59,6 +61,29 @@ pub fn pack_b_bytes(src: &[u8], k: usize, n: usize, dst: &mut [u8]) {
             let from = i * n + p * NR;
             row[..cols].copy_from_slice(&src[from..from + cols]);
             row[cols..].fill(0);
+        }
+    }
+}
+
+/// Bytes of a packed `K × N` matrix of 4-bit integers.
+pub const fn packed_b_u4_len(k: usize, n: usize) -> usize {
+    n.div_ceil(NR) * k.div_ceil(8) * 4 * NR
+}
+
+/// Packs integers below 16, `src[i·n + j]` of a `k × n` matrix, into u4 NR=16 KR=8.
+///
+/// # Panics
+/// If `src` is not `k × n` or `dst` not [`packed_b_u4_len`] long.
+pub fn pack_b_u4(src: &[u8], k: usize, n: usize, dst: &mut [u8]) {
+    assert_eq!((src.len(), dst.len()), (k * n, packed_b_u4_len(k, n)));
+    dst.fill(0);
+    for (p, panel) in dst.chunks_mut((k.div_ceil(8) * 4 * NR).max(1)).enumerate() {
+        let cols = (n - p * NR).min(NR);
+        for i in 0..k {
+            let line = &src[i * n + p * NR..][..cols];
+            for (j, v) in line.iter().enumerate() {
+                panel[(i / 8 * NR + j) * 4 + i % 8 / 2] |= (v & 15) << (i % 2 * 4);
+            }
         }
     }
 }

@@ -1,0 +1,256 @@
+//! `matmul.f32.u4` and `matmul.f32.i8`: products with a matrix of small integers that are scaled by
+//! blocks along the depth.
+//!
+//! Element `(i, j)` of B is `(q[i, j] − center) · s[i / block, j] − o[i / block, j]`. Buffers: `a`, `q` (u4 NR=16 KR=8, or i8 NR=16 KR=1),
+//! `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row a block; offsets may be
+//! missing), `c`. Up to [`FEW`] rows stream the integers once; more share panels widened to f32.
+
+use super::NR;
+use super::core::{self, Block, Grid, Panels};
+use super::dot::{self, Dot};
+use super::epilogue::{Bound, Epilogue};
+use super::matmul::callback;
+use crate::abi::OK;
+use crate::isa::{Call, Isa, kernel, part};
+
+/// The most rows that stream the weights rather than widen them.
+const FEW: usize = 2 * dot::ROWS;
+/// Bytes of weights of one task of few rows, about.
+const STREAM: usize = 64 << 10;
+/// Most rows of a block of many.
+const MAX_ROWS: usize = 192;
+
+sizes! {
+    /// Sizes of the products with B by blocks: `C[M, N] = A[M, K] · B[K, N]`.
+    pub struct Blocks {
+        /// Rows of A and C.
+        pub m: usize,
+        /// Columns of B and C.
+        pub n: usize,
+        /// Depth of the sum.
+        pub k: usize,
+        /// Elements from row to row of A, whose columns lie together.
+        pub a_row: i64,
+        /// Elements from row to row of C and of the residual.
+        pub c_row: usize,
+        /// Elements of B with one scale along K; of 4 bits a multiple of 8, or at least K.
+        pub block: usize,
+        /// What is taken off each integer.
+        pub center: f32,
+        /// There are offsets.
+        pub offsets: bool,
+        /// What is done to C.
+        pub epilogue: Epilogue,
+    }
+}
+
+impl Blocks {
+    fn valid(&self, bits: usize) -> bool {
+        let whole = bits == 8 || self.block.is_multiple_of(8) || self.block >= self.k;
+        self.block > 0 && whole && self.c_row >= self.n && self.epilogue.valid()
+    }
+
+    /// Panels of one task of few rows.
+    fn panels(&self, bits: usize) -> usize {
+        (STREAM / (self.k * NR * bits / 8).max(1)).max(1)
+    }
+
+    fn grid(&self) -> Grid {
+        Grid::new(self.m, self.n, self.k, MAX_ROWS)
+    }
+
+    fn tasks(&self, bits: usize) -> usize {
+        match self.m {
+            0 => 0,
+            1..=FEW => self.n.div_ceil(NR).div_ceil(self.panels(bits)),
+            _ => self.grid().tasks(),
+        }
+    }
+
+    fn scratch(&self) -> usize {
+        let sums = FEW.saturating_mul(self.k.div_ceil(self.block.max(1))).saturating_mul(4);
+        match self.m {
+            0..=FEW => crate::isa::align64(sums).saturating_add(FEW * NR * 4),
+            _ => core::scratch_bytes(self.grid().max_rows(), self.k, true, false),
+        }
+    }
+}
+
+/// B as a source of panels.
+#[derive(Clone, Copy)]
+struct Source<const BITS: usize> {
+    q: *const u8,
+    scale: *const f32,
+    offset: *const f32,
+    k: usize,
+    block: usize,
+    center: f32,
+}
+
+impl<const BITS: usize> Source<BITS> {
+    /// The panel of columns `n0..n0 + 16`: integers, scales, offsets.
+    ///
+    /// # Safety
+    /// `n0` is a multiple of 16 inside the matrix.
+    #[inline(always)]
+    unsafe fn at(&self, n0: usize) -> (*const u8, *const f32, *const f32) {
+        let rows = if BITS == 4 { self.k.div_ceil(8) * 4 } else { self.k };
+        let blocks = n0 * self.k.div_ceil(self.block);
+        // SAFETY: by the caller's contract; a missing buffer is not moved from.
+        unsafe {
+            let offset = if self.offset.is_null() { self.offset } else { self.offset.add(blocks) };
+            (self.q.add(n0 * rows), self.scale.add(blocks), offset)
+        }
+    }
+}
+
+impl<const BITS: usize> Panels for Source<BITS> {
+    #[inline(always)]
+    unsafe fn panel<I: Isa>(
+        &self,
+        k0: usize,
+        kc: usize,
+        n0: usize,
+        _cols: usize,
+        buf: *mut f32,
+    ) -> (*const f32, usize) {
+        // SAFETY: `n0` is a multiple of 16 inside the matrix, whose panels are whole; `buf` has
+        // `kc × 16` elements.
+        unsafe {
+            let (q, scale, offset) = self.at(n0);
+            let mut i = k0;
+            while i < k0 + kc {
+                let g = i / self.block;
+                let end = ((g + 1) * self.block).min(k0 + kc);
+                let s = *(scale.add(g * NR) as *const [f32; NR]);
+                // value = (q − center) · s − rest
+                let rest = match offset.is_null() {
+                    true => [0f32; NR],
+                    false => *(offset.add(g * NR) as *const [f32; NR]),
+                };
+                for i in i..end {
+                    let mut v = [0f32; NR];
+                    if BITS == 4 {
+                        let w = *(q.add(i / 8 * 4 * NR) as *const [u32; NR]);
+                        for j in 0..NR {
+                            v[j] = (w[j] >> (i % 8 * 4) & 15) as f32;
+                        }
+                    } else {
+                        let w = *(q.add(i * NR) as *const [i8; NR]);
+                        for j in 0..NR {
+                            v[j] = w[j] as f32;
+                        }
+                    }
+                    for j in 0..NR {
+                        v[j] = I::fma(v[j] - self.center, s[j], -rest[j]);
+                    }
+                    *(buf.add((i - k0) * NR) as *mut [f32; NR]) = v;
+                }
+                i = end;
+            }
+        }
+        (buf, NR)
+    }
+}
+
+#[inline(always)]
+unsafe fn body<I: Isa, const BITS: usize>(s: &Blocks, call: &Call) -> i32 {
+    // SAFETY: by the ABI the buffers cover the problem that `s` describes.
+    unsafe {
+        let (a, c) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(7));
+        let offset = if s.offsets { call.bufs.get::<f32>(6) } else { std::ptr::null_mut() };
+        let b = Source::<BITS> {
+            q: call.bufs.get(1),
+            scale: call.bufs.get(5),
+            offset,
+            k: s.k,
+            block: s.block,
+            center: s.center,
+        };
+        let epi = Bound {
+            spec: s.epilogue,
+            bias: call.bufs.get(2),
+            residual: call.bufs.get(3),
+            callback: if s.epilogue.callback { callback(call.bufs, 4) } else { None },
+            ctx: call.ctx,
+            bufs: call.bufs.0,
+            sizes: call.sizes.add(Blocks::LEN),
+            row_base: 0,
+        };
+        if s.m > FEW {
+            let grid = s.grid();
+            for t in call.begin..call.end {
+                let (m, n) = grid.block(t);
+                let (a_row, k) = (s.a_row, s.k);
+                let g = Block { a, a_row, a_col: 1, c, ldc: s.c_row, m, n, k };
+                core::run::<I, _>(&g, &b, true, &epi, call.scratch);
+            }
+            return OK;
+        }
+        let blocks = s.k.div_ceil(s.block);
+        let sums = call.scratch as *mut f32;
+        let last = call.scratch.add(crate::isa::align64(FEW * blocks * 4)) as *mut f32;
+        if s.offsets {
+            for r in 0..s.m {
+                for g in 0..blocks {
+                    let (k0, k1) = (g * s.block, ((g + 1) * s.block).min(s.k));
+                    let x = a.offset(r as isize * s.a_row as isize + k0 as isize);
+                    *sums.add(r * blocks + g) =
+                        crate::strip::fold(x, k1 - k0, 0f32, |t, v: f32| t + v, |a, b| a + b);
+                }
+            }
+        }
+        let all = s.n.div_ceil(NR);
+        for t in call.begin..call.end {
+            let (p0, p1) = part(all, s.tasks(BITS), t);
+            for p in p0..p1 {
+                let (q, scale, offset) = b.at(p * NR);
+                let cols = (s.n - p * NR).min(NR);
+                let (out, ldo) = match cols {
+                    NR => (c.add(p * NR), s.c_row),
+                    _ => (last, NR),
+                };
+                for r in (0..s.m).step_by(dot::ROWS) {
+                    let d = Dot {
+                        q,
+                        k: s.k,
+                        block: s.block,
+                        center: s.center,
+                        x: a.offset(r as isize * s.a_row as isize),
+                        row: s.a_row,
+                        scale,
+                        offset,
+                        sums: sums.add(r * blocks),
+                        out: out.add(r * ldo),
+                        ldo,
+                    };
+                    match s.m - r {
+                        1 => I::dot::<1, BITS>(&d),
+                        2 => I::dot::<2, BITS>(&d),
+                        3 => I::dot::<3, BITS>(&d),
+                        _ => I::dot::<4, BITS>(&d),
+                    }
+                }
+                if cols < NR {
+                    for r in 0..s.m {
+                        let to = c.add(r * s.c_row + p * NR);
+                        std::ptr::copy_nonoverlapping(last.add(r * NR), to, cols);
+                    }
+                }
+            }
+            let (n0, n1) = (p0 * NR, (p1 * NR).min(s.n));
+            epi.finish::<I>(c.add(n0), s.c_row, 0, n0, s.m, n1 - n0);
+        }
+    }
+    OK
+}
+
+kernel!(MATMUL_F32_U4 = "matmul.f32.u4", Blocks, bufs 8,
+    "f32 product with B as integers of 4 bits in layout u4 NR=16 KR=8, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
+    check |s| s.valid(4), tasks |s| s.tasks(4), scratch |s| s.scratch(),
+    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<4>);
+
+kernel!(MATMUL_F32_I8 = "matmul.f32.i8", Blocks, bufs 8,
+    "f32 product with B as signed bytes in layout i8 NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
+    check |s| s.valid(8), tasks |s| s.tasks(8), scratch |s| s.scratch(),
+    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<8>);
