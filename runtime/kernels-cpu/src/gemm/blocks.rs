@@ -3,7 +3,7 @@
 //!
 //! Element `(i, j)` of B is `(q[i, j] − center) · s[i / block, j] − o[i / block, j]`. Buffers: `a`, `q` (u4 NR=16 KR=8, or i8 NR=16 KR=1),
 //! `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row a block; offsets may be
-//! missing), `c`. Up to [`FEW`] rows stream the integers once; more share panels widened to f32.
+//! missing), `c`. A few rows stream the integers once; more share panels widened to f32.
 
 use super::NR;
 use super::core::{self, Block, Grid, Panels};
