@@ -151,6 +151,7 @@ const FITS: &[(&str, &str, &str)] = &[
     ("string[s], string[s]", "string_concat %a0, %a1", "string[s]"),
     ("string[s]", "regex_full_match %a0 {pattern = \"a+\"}", "bool[s]"),
     ("string[b]", "string_split %a0", "string[b, u], i64[b]"),
+    ("u8[b]", "decode_image %a0 {layout = \"Grayscale\"}", "u8[u, v, 1]"),
     ("i64[b, s], i64[n]", "lookup %a0, %a1", "i64[b, s]"),
     ("string[b, s], string[n], i64[2, 3]", "ngram_counts %a0, %a1, %a2 {columns = 7}", "f32[b, 7]"),
 ];
@@ -243,6 +244,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("f32[3]", "string_case %a0", "string[3]", "string"),
     ("string[3], string[2]", "string_concat %a0, %a1", "string[3]", "string[3]"),
     ("string[3]", "regex_full_match %a0 {pattern = \"(\"}", "bool[3]", "is not read"),
+    ("i8[3]", "decode_image %a0", "u8[u, v, 3]", "u8[n]"),
+    ("u8[3]", "decode_image %a0 {layout = \"CMYK\"}", "u8[u, v, 3]", "CMYK"),
     ("string[3]", "string_split %a0 {most = -1}", "string[3, u], i64[3]", "not negative"),
     ("i64[3], i32[2]", "lookup %a0, %a1", "i64[3]", "i64[n]"),
     ("f32[3], f32[2], i64[1, 3]", "ngram_counts %a0, %a1, %a2 {columns = 7}", "f32[7]", "strings of rank"),

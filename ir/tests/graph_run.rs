@@ -324,6 +324,26 @@ fn bad_contents_end_the_run_with_an_error() {
 }
 
 #[test]
+fn images_are_decoded_and_files_that_are_none_refused() {
+    let m = parse(
+        "<n: 0.., h: 0.. runtime, w: 0.. runtime>",
+        "%x: u8[n]",
+        "%y = graph.decode_image %x {layout = \"BGR\"} : u8[h, w, 3]
+         return %y",
+        "y: u8[h, w, 3]",
+    );
+    let file = |data: &[u8]| {
+        let bytes: Vec<String> = data.iter().map(u8::to_string).collect();
+        format!("dense<u8[{}]: {}>", data.len(), bytes.join(", "))
+    };
+    let run = |data: &[u8]| run(&m, &[file(data).as_str()]);
+    assert!(run(b"P6 1 1 255\n\x01\x02").unwrap_err().contains("pixels are missing"));
+    assert_eq!(run(b"P5 1 2 255\n\x07\x09").unwrap(), ["dense<u8[2, 1, 3]: 7, 7, 7, 9, 9, 9>"]);
+    assert!(run(b"P5 99999 99999 255\n").unwrap_err().contains("99999 × 99999 pixels"));
+    assert!(run(b"\xff\xd8\xff, a JPEG").unwrap_err().contains("JPEG"));
+}
+
+#[test]
 fn strings_are_made_read_and_counted() {
     let m = parse(
         "<u: 0.. runtime>",

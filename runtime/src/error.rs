@@ -224,6 +224,25 @@ pub enum Error {
         /// The kernel.
         kernel: String,
     },
+    /// Bytes that should be an encoded image.
+    #[error(
+        "kernel '{kernel}': the bytes {what} (needed: BMP, PNG, PNM, TIFF or WebP of 8 bits per channel)"
+    )]
+    Image {
+        /// The kernel.
+        kernel: String,
+        /// What is wrong with them.
+        what: &'static str,
+    },
+    /// An encoded image of a form that is not decoded.
+    #[error(
+        "kernel '{kernel}': unsupported: an image of this form is not decoded (BMP, PNG, PNM, TIFF and WebP of 8 bits \
+         per channel are; JPEG and JPEG 2000 are not)"
+    )]
+    ImageForm {
+        /// The kernel.
+        kernel: String,
+    },
     /// A kernel gave a status nobody knows.
     #[error("kernel '{kernel}': unknown status {status}")]
     Status {
@@ -308,7 +327,10 @@ impl Error {
             | Error::UnknownEntry { .. }
             | Error::Count { .. }
             | Error::UnknownState { .. } => 2,
-            Error::NoCode { .. } | Error::Device { .. } | Error::UnknownKernel { .. } => 5,
+            Error::NoCode { .. }
+            | Error::Device { .. }
+            | Error::UnknownKernel { .. }
+            | Error::ImageForm { .. } => 5,
             _ => 1,
         }
     }

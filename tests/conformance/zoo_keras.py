@@ -150,8 +150,9 @@ def models(keras):
 
     def rare():
         x, y = keras.Input((3, 5)), keras.Input((3, 5))
-        return keras.Model([x, y], [layers.RMSNormalization()(x), ops.sinh(x), ops.log1p(ops.abs(x)), ops.expm1(x), ops.arctan2(x, y), ops.tril(x), ops.norm(x, axis=-1),
-                                    ops.take_along_axis(x, ops.argsort(y), axis=2)])
+        return keras.Model([x, y], [
+            layers.RMSNormalization()(x), ops.sinh(x), ops.log1p(ops.abs(x)), ops.expm1(x), ops.arctan2(x, y), ops.tril(x),
+            ops.norm(x, axis=-1), ops.take_along_axis(x, ops.argsort(y), axis=2)])
 
     def adapters():
         x, c = keras.Input((6,)), keras.Input((3,), dtype="int32")
@@ -193,8 +194,6 @@ def models(keras):
         "adapters": (adapters, [f(2, 6), r.integers(0, 4, (2, 3)).astype(np.int32)]),
         "buckets": (buckets, [f(2, 6)]),
         "mobilenet": (lambda: trained(keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None, classes=7)), [f(1, 64, 64, 3)]),
-        "efficientnet": (lambda: keras.applications.EfficientNetV2B0(weights=None, classes=7, input_shape=(64, 64, 3)),
-                         [f(1, 64, 64, 3) * 50]),
     }
 
 

@@ -17,24 +17,25 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 COMPILER = {
-    "silure-types", "silure-ir", "silure-target", "silure-engine", "silure-kernels-cpu",
+    "silure-types", "silure-images", "silure-ir", "silure-target", "silure-engine", "silure-kernels-cpu",
     "silure-passes", "silure-onnx", "silure-cpu",
 }
 # Crate: what it may use, directly or through others. Tests' own dependencies are not looked at.
 ARROWS = {
     "silure-types": set(),
-    "silure-ir": {"silure-types"},
+    "silure-images": set(),
+    "silure-ir": {"silure-types", "silure-images"},
     "silure-target": {"silure-types"},
     "silure-engine": {"silure-types"},
-    "silure-kernels-cpu": {"silure-types"},
-    "silure-runtime": {"silure-types", "silure-engine", "silure-kernels-cpu"},
-    "silure-capi": {"silure-types", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
-    "silure-passes": {"silure-types", "silure-ir", "silure-target"},
-    "silure-onnx": {"silure-types", "silure-ir"},
+    "silure-kernels-cpu": {"silure-types", "silure-images"},
+    "silure-runtime": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu"},
+    "silure-capi": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
+    "silure-passes": {"silure-types", "silure-images", "silure-ir", "silure-target"},
+    "silure-onnx": {"silure-types", "silure-images", "silure-ir"},
     "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx"},
-    "silure-simt": {"silure-types", "silure-ir", "silure-target"},
-    "silure-cuda": {"silure-types", "silure-ir", "silure-target", "silure-simt"},
-    "silure-ascend": {"silure-types", "silure-ir", "silure-target"},
+    "silure-simt": {"silure-types", "silure-images", "silure-ir", "silure-target"},
+    "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
+    "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure": COMPILER,
     "silure-cli": None,
     "silure-tests": None,

@@ -49,18 +49,24 @@ impl WeightSource for Packed<'_> {
         let (batch, k, n): (usize, usize, usize) = (batch.iter().product(), *k, *n);
         match layout {
             F32_PACKED if dense.elem() == Elem::F32 => {
-                let values: Vec<f32> = dense
-                    .bytes()
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                    .collect();
-                let mut out = vec![0f32; batch * packed_b_f32_len(k, n)];
+                let (size, len) = (k * n, packed_b_f32_len(k, n));
+                let mut out = vec![0u8; batch * len * 4];
                 for b in 0..batch {
-                    let from = &values[b * k * n..(b + 1) * k * n];
-                    let len = packed_b_f32_len(k, n);
-                    pack_b_f32(from, k, n, n, 1, &mut out[b * len..(b + 1) * len]);
+                    let from = &dense.bytes()[b * size * 4..][..size * 4];
+                    let to = &mut out[b * len * 4..][..len * 4];
+                    // SAFETY: every pattern of bits is an f32; bytes are little-endian, as targets are.
+                    match unsafe { (from.align_to::<f32>(), to.align_to_mut::<f32>()) } {
+                        (([], from, []), ([], to, [])) => pack_b_f32(from, k, n, n, 1, to),
+                        // Bytes that lie between two floats are copied.
+                        _ => {
+                            let mut copy = vec![0f32; len];
+                            pack_b_f32(&floats(from), k, n, n, 1, &mut copy);
+                            let each = to.chunks_exact_mut(4).zip(copy);
+                            each.for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
+                        }
+                    }
                 }
-                Ok(out.into_iter().flat_map(f32::to_le_bytes).collect())
+                Ok(out)
             }
             I8_PACKED if dense.elem().bits() == 8 => {
                 let (len, signed) = (packed_b_i8_len(k, n), dense.elem() == Elem::I8);
@@ -96,4 +102,8 @@ impl WeightSource for Packed<'_> {
             _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),
         }
     }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }

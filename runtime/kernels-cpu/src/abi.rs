@@ -20,6 +20,13 @@ pub const BAD_STRING: i32 = 5;
 /// A string that cannot be read as what is asked for: a number, a pattern.
 pub const UNREADABLE: i32 = 6;
 
+/// Bytes that are no encoded image, or a damaged one.
+pub const BAD_IMAGE: i32 = 7;
+/// An encoded image of a form that is not decoded.
+pub const IMAGE_FORM: i32 = 8;
+/// An encoded image of more pixels than are allowed.
+pub const IMAGE_LIMIT: i32 = 9;
+
 /// The strings of a session, which kernels add to.
 pub type StringTable = std::sync::Mutex<silure_types::Strings>;
 

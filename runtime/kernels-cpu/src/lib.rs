@@ -28,6 +28,7 @@ pub mod detect;
 pub mod gemm;
 pub mod half;
 pub mod helpers;
+pub mod image;
 pub mod isa;
 pub mod math;
 pub mod movement;

@@ -1,7 +1,7 @@
 //! Every macro-kernel by name.
 
 use crate::abi::Kernel;
-use crate::{attention, cast, conv, detect, gemm, movement, quant, rnn, rows, strings};
+use crate::{attention, cast, conv, detect, gemm, image, movement, quant, rnn, rows, strings};
 
 /// All kernels. Names are unique and stable: engine files refer to them.
 pub static KERNELS: &[&Kernel] = &[
@@ -113,6 +113,8 @@ pub static KERNELS: &[&Kernel] = &[
     &strings::split::STRING_SPLIT_FILL,
     &strings::lookup::LOOKUP,
     &strings::lookup::NGRAM_COUNTS,
+    &image::IMAGE_SIZE,
+    &image::IMAGE_PIXELS,
 ];
 
 /// The kernel of that name, if there is one.

@@ -138,6 +138,9 @@ impl Exec<'_, '_> {
             abi::STRING_LIMIT => Error::StringLimit { kernel, available: self.work.budget.left() },
             abi::BAD_STRING => Error::BadString { kernel },
             abi::UNREADABLE => Error::Unreadable { kernel },
+            abi::BAD_IMAGE => Error::Image { kernel, what: "are no image, or a damaged one" },
+            abi::IMAGE_FORM => Error::ImageForm { kernel },
+            abi::IMAGE_LIMIT => Error::Image { kernel, what: "state more than 134217728 pixels" },
             abi::DIVISION_BY_ZERO => Error::DivisionByZero { what: format!("kernel '{kernel}'") },
             status => Error::Status { kernel, status },
         }

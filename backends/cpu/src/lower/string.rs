@@ -1,6 +1,7 @@
-//! Strings, and finding elements by their bits.
+//! Strings, finding elements by their bits, and encoded images.
 
 use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId};
+use silure_kernels_cpu::image::Image;
 use silure_kernels_cpu::strings::convert::{Convert, Each};
 use silure_kernels_cpu::strings::lookup::{Lookup, NgramCounts};
 use silure_kernels_cpu::strings::split::Split;
@@ -17,6 +18,7 @@ pub(super) static TABLE: &[&Lowering] = &[
     &STRING_SPLIT,
     &LOOKUP,
     &NGRAM_COUNTS,
+    &DECODE_IMAGE,
 ];
 
 fn convert(n: Dim, elem: Elem) -> Result<Vec<Dim>> {
@@ -146,5 +148,30 @@ static NGRAM_COUNTS: Lowering = Lowering {
             .set("skip", a.int("skip"))
             .done()?;
         Ok(vec![l.launch1("ngram_counts", &[Some(x), Some(pool), Some(grams)], y, sizes)?])
+    },
+};
+
+static DECODE_IMAGE: Lowering = Lowering {
+    op: "graph.decode_image",
+    can: always,
+    lower: |l, op| {
+        let (data, y) = (l.operand(op, 0)?, l.out(op, 0)?);
+        let (n, name) = (l.t(data)?.count(), l.attrs(op).str("layout").to_string());
+        let layout = ["RGB", "BGR", "Grayscale"].iter().position(|l| *l == name).unwrap_or(0);
+        let sizes = |height: Dim, width: Dim| {
+            Sizes::of(Image::FIELDS)
+                .set("n", n.clone())
+                .set("layout", layout as i64)
+                .set("height", height)
+                .set("width", width)
+                .done()
+        };
+        let two = TensorType::new(Elem::I64, vec![Dim::Const(2)]);
+        let none = || Dim::Const(0);
+        let size = l.launch1("image.size", &[Some(data)], two, sizes(none(), none())?)?;
+        let (height, width) = (y.dims[0].clone(), y.dims[1].clone());
+        l.bind(&height, size, 0)?;
+        l.bind(&width, size, 1)?;
+        Ok(vec![l.launch1("image.pixels", &[Some(data)], y, sizes(height, width)?)?])
     },
 };

@@ -86,6 +86,17 @@ pub(super) fn check_supported(program: &Program<'_>) -> Result<()> {
     Err(e)
 }
 
+/// Why operators are refused for good, and what of others is.
+const NOTES: &str = "\n## Notes\n\n\
+    * CastMap and DictVectorizer take a map of the caller's. A map could be two tensors, keys and values, but a\n\
+      model's input would then be two inputs of an engine that the model does not name, for operators that\n\
+      exporters write only behind such inputs: they are refused. ZipMap's maps all have the same known keys, so\n\
+      they are rows of values.\n\
+    * Gradient differentiates a part of the graph; nothing here does.\n\
+    * ImageDecoder reads BMP, PNG, PNM, TIFF and WebP of 8 bits per channel, still and uncompressed or compressed\n\
+      without loss (WebP in both ways): their decoders give the reference's bits. JPEG and JPEG 2000 end the run\n\
+      with an error, as files do that are damaged or no image at all, for which ONNX has an empty image.\n";
+
 /// The page docs/ops.md: every operator of ONNX and which of its versions are read.
 pub fn ops_page() -> String {
     let mut out = String::from(
@@ -138,5 +149,5 @@ pub fn ops_page() -> String {
         }
         let _ = writeln!(out, "| {name} | converted |");
     }
-    out
+    out + NOTES
 }

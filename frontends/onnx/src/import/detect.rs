@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::graph::Node;
 
 pub(super) const TABLE: &[Record] = &[
+    record("ImageDecoder", image),
     record("MaxRoiPool", max_roi_pool),
     record("NonMaxSuppression", non_max_suppression),
     record("RoiAlign", roi_align),
@@ -77,4 +78,12 @@ fn max_roi_pool(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let attrs = attrs! { height: height, width: width, scale: scale };
     let y = cx.op("graph.max_roi_pool", &[x, rois], attrs)?;
     Ok(vec![cx.cast(y, elem)?])
+}
+
+/// What ONNX answers with an empty image, a file that is none, ends the run here.
+fn image(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
+    let layout = cx.word(n, "pixel_format", "RGB")?;
+    let data = cx.input(n, 0)?;
+    cx.note("images are decoded from BMP, PNG, PNM, TIFF and WebP of 8 bits per channel; others end a run with an error");
+    Ok(vec![cx.op("graph.decode_image", &[data], attrs! { layout: layout.as_str() })?])
 }

@@ -10,6 +10,7 @@ mod blocks;
 mod control;
 mod conv;
 mod create;
+mod decode;
 mod detect;
 mod einsum;
 mod gather;
@@ -35,6 +36,7 @@ pub use blocks::*;
 pub use control::*;
 pub use conv::*;
 pub use create::*;
+pub use decode::*;
 pub use detect::*;
 pub use einsum::*;
 pub use gather::*;
@@ -72,6 +74,6 @@ pub static OPS: &[&OpDef] = &[
     &NON_MAX_SUPPRESSION, &ROI_ALIGN, &MAX_ROI_POOL, &IF, &LOOP, &SCAN,
     &SEQ_EMPTY, &SEQ_CONSTRUCT, &SEQ_AT, &SEQ_LEN, &SEQ_INSERT, &SEQ_ERASE,
     &TO_STRING, &PARSE_NUMBER, &STRING_CASE, &STRING_CONCAT, &STRING_SPLIT, &REGEX_FULL_MATCH,
-    &LOOKUP, &NGRAM_COUNTS,
+    &LOOKUP, &NGRAM_COUNTS, &DECODE_IMAGE,
     &CONCAT_FROM_SEQUENCE, &SPLIT_TO_SEQUENCE, &OPTIONAL, &OPTIONAL_HAS, &OPTIONAL_GET,
 ];
