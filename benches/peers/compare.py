@@ -20,6 +20,9 @@ import sys
 ROWS = {
     "gemm_1024": ["numpy"],
     "gemm_gelu": ["onnxruntime"],
+    "gemv_f32": ["mnn"],
+    "gemv_q8": ["ggml"],
+    "gemv_q4": ["ggml"],
     "mlp_b1": ["mnn", "onnxruntime"],
     "mlp_b64": ["mnn", "onnxruntime"],
     "bert_b1": ["openvino"],

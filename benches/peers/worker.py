@@ -127,6 +127,82 @@ def numpy():
     return time.perf_counter(), lambda: [np.matmul(a, weight, out=out)]
 
 
+def ggml():
+    """llama.cpp's kernels (the libraries of llama-cpp-python): the chain of products with blocks of 32 as q8_0 or q4_0,
+    repacked as it does for models."""
+    import llama_cpp
+    import onnx
+
+    graph = onnx.load(MODEL).graph
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    if any(n.op_type != "MatMulNBits" for n in graph.node):
+        sys.exit(3)
+    folder = pathlib.Path(llama_cpp.__file__).parent / "lib"
+    libs = [ctypes.CDLL(str(folder / f"lib{n}.so"), ctypes.RTLD_GLOBAL) for n in ("ggml-base", "ggml-cpu", "ggml")]
+
+    def call(name, *args, result=ctypes.c_void_p):
+        f = next(getattr(lib, name) for lib in libs if hasattr(lib, name))
+        f.restype = result
+        return f(*[ctypes.c_void_p(a) if isinstance(a, int) and a > 1 << 31 else a for a in args])
+
+    class Params(ctypes.Structure):
+        _fields_ = [("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
+
+    def place(no_alloc, size=64 << 20):
+        return call("ggml_init", Params(size, None, no_alloc))
+
+    def tensor(place, kind, *sizes):
+        return call(f"ggml_new_tensor_{len(sizes)}d", place, kind, *map(ctypes.c_int64, sizes))
+
+    begin = time.perf_counter()
+    bits = next(a.i for n in graph.node for a in n.attribute if a.name == "bits")
+    kind = 8 if bits == 8 else 2
+    (x,) = INPUTS.values()
+    n = x.shape[1]
+    inside, outside = place(True), place(False)
+    stored = [tensor(inside, kind, n, n) for _ in graph.node]
+    device = call("ggml_backend_dev_by_type", 0)
+    registry = call("ggml_backend_dev_backend_reg", device)
+    address = call("ggml_backend_reg_get_proc_address", registry, b"ggml_backend_dev_get_extra_bufts")
+    types = []
+    if address:
+        several = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address)(device)
+        while several and several[len(types)]:
+            types.append(several[len(types)])
+    names = [call("ggml_backend_buft_name", t, result=ctypes.c_char_p) for t in types]
+    chosen = [t for t, name in zip(types, names) if b"REPACK" in name]
+    buffer_type = chosen[0] if chosen else call("ggml_backend_cpu_buffer_type")
+    if not call("ggml_backend_alloc_ctx_tensors_from_buft", inside, buffer_type):
+        raise RuntimeError("no memory for the weights")
+    for t, node in zip(stored, graph.node):
+        q, scale = weights[node.input[1]], weights[node.input[2]].reshape(n, -1, 1).astype(np.float16)
+        if bits == 8:
+            values = (q.astype(np.int16) - 128).astype(np.int8).view(np.uint8)
+        else:
+            # Element i beside element i + 16.
+            low, high = q & 15, q >> 4
+            flat = np.stack([low, high], -1).reshape(n, -1, 32)
+            values = flat[..., :16] | flat[..., 16:] << 4
+        data = np.ascontiguousarray(np.concatenate([scale.view(np.uint8), values], -1))
+        call("ggml_backend_tensor_set", t, data.ctypes.data, ctypes.c_size_t(0), ctypes.c_size_t(data.nbytes), result=None)
+    first = at = tensor(outside, 0, n, 1)
+    for t in stored:
+        at = call("ggml_mul_mat", outside, t, at)
+    plan = call("ggml_new_graph", outside)
+    call("ggml_build_forward_expand", plan, at, result=None)
+    backend = call("ggml_backend_cpu_init")
+    call("ggml_backend_cpu_set_n_threads", backend, THREADS, result=None)
+    ctypes.memmove(call("ggml_get_data", first), x.ctypes.data, x.nbytes)
+    out = np.ctypeslib.as_array((ctypes.c_float * n).from_address(call("ggml_get_data", at)))
+
+    def run():
+        if call("ggml_backend_graph_compute", backend, plan, result=ctypes.c_int):
+            raise RuntimeError("ggml_backend_graph_compute")
+        return [out.reshape(1, n)]
+
+    return begin, run
+
+
 def error(got):
     worst = 0.0
     for o, value in zip(SPEC["outputs"], got):
