@@ -9,7 +9,7 @@ use super::Window;
 use super::float::Conv;
 use super::lanes::{LANES, Lanes, with_lanes};
 use crate::abi::OK;
-use crate::gemm::epilogue::{Bound, Epilogue, activation, bias};
+use crate::gemm::epilogue::{Bound, Head, bias};
 use crate::gemm::matmul::callback;
 use crate::isa::{Call, Isa, kernel, part};
 
@@ -37,56 +37,24 @@ fn grid(w: &Window) -> Grid {
     Grid { rows, row_blocks, vectors, channel_blocks }
 }
 
-/// What is done to sums in registers: `clamp(alpha · sum + bias + residual)`.
-#[derive(Clone, Copy)]
-struct Head {
-    alpha: f32,
-    lo: f32,
-    hi: f32,
-    bias: *const f32,
-    residual: *const f32,
-}
-
-impl Head {
-    /// The head of an epilogue, and what is left of it.
-    #[inline(always)]
-    fn of(e: &Epilogue, own: *const f32, residual: *const f32) -> (Head, Epilogue) {
-        let (lo, hi) = match e.activation {
-            activation::RELU => (0.0, f32::INFINITY),
-            activation::CLIP => (e.p0, e.p1),
-            _ => (f32::NEG_INFINITY, f32::INFINITY),
-        };
-        let done = matches!(e.activation, activation::RELU | activation::CLIP);
-        let mut rest = Epilogue { activation: e.activation, p0: e.p0, p1: e.p1, ..Epilogue::NONE };
-        if done {
-            rest.activation = activation::NONE;
+/// Writes `n ≤ 16` finished sums of channels `c..` at element `at` of y.
+///
+/// # Safety
+/// The buffers cover the elements.
+#[inline(always)]
+unsafe fn store<L: Lanes>(h: &Head, mut v: L, y: *mut f32, at: usize, c: usize, n: usize) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        if h.alpha != 1.0 {
+            v = v.mul(L::splat(h.alpha));
         }
-        rest.callback = e.callback;
-        let null = std::ptr::null();
-        let own = if e.bias == bias::NONE { null } else { own };
-        let residual = if e.residual { residual } else { null };
-        (Head { alpha: e.alpha, lo, hi, bias: own, residual }, rest)
-    }
-
-    /// Writes `n ≤ 16` finished sums of channels `c..` at element `at` of y.
-    ///
-    /// # Safety
-    /// The buffers cover the elements.
-    #[inline(always)]
-    unsafe fn store<L: Lanes>(&self, mut v: L, y: *mut f32, at: usize, c: usize, n: usize) {
-        // SAFETY: by the caller's contract.
-        unsafe {
-            if self.alpha != 1.0 {
-                v = v.mul(L::splat(self.alpha));
-            }
-            if !self.bias.is_null() {
-                v = v.add(L::load_part(self.bias.add(c), n));
-            }
-            if !self.residual.is_null() {
-                v = v.add(L::load_part(self.residual.add(at), n));
-            }
-            v.clamp(L::splat(self.lo), L::splat(self.hi)).store_part(y.add(at), n);
+        if !h.bias.is_null() {
+            v = v.add(L::load_part(h.bias.add(c), n));
         }
+        if !h.residual.is_null() {
+            v = v.add(L::load_part(h.residual.add(at), n));
+        }
+        v.clamp(L::splat(h.lo), L::splat(h.hi)).store_part(y.add(at), n);
     }
 }
 
@@ -181,7 +149,7 @@ impl Line<'_> {
                     self.sums::<L, P>(ox, kx, at, n)
                 };
                 for (i, s) in sums.iter().enumerate() {
-                    head.store(*s, y, base + (ox + i) * channels + at, at, n);
+                    store(head, *s, y, base + (ox + i) * channels + at, at, n);
                 }
             }
             at += n;

@@ -10,6 +10,7 @@
 use super::Window;
 use super::float::Conv;
 use crate::abi::OK;
+use crate::gemm::core::MAX_TILE_ROWS;
 use crate::gemm::core::{self, Block, Grid, Packed, Rows, Target};
 use crate::gemm::epilogue::{Bound, Epilogue, bias};
 use crate::gemm::matmul::callback;
@@ -113,37 +114,17 @@ impl Rows for Pixels<'_> {
         let plane = w.y_plane();
         let mut image = r0 / plane;
         let mut at = [r0 % plane / (w.y[1] * w.y[2]), r0 / w.y[2] % w.y[1], r0 % w.y[2]];
-        let first = [t0 / (kh * kw), t0 / kw % kh, t0 % kw];
+        let mut pixels = [self.x; MAX_TILE_ROWS];
+        let mut bases = [[0i64; 3]; MAX_TILE_ROWS];
+        // Rows with taps in the padding, as bits.
+        let mut border = 0u32;
         for r in 0..mr {
             let base: [i64; 3] = std::array::from_fn(|d| (at[d] * w.stride[d]) as i64 - w.pad[d]);
             let whole = (0..3).all(|d| base[d] >= 0 && base[d] + reach[d] < w.x[d] as i64);
+            border |= u32::from(!whole) << r;
             let row = (image as i64 * xd + base[0]) * xh + base[1];
             let pixel = self.x.wrapping_offset(((row * xw + base[2]) * channels) as isize);
-            let pixel = pixel.wrapping_add(e0);
-            let [mut kz, mut ky, mut kx] = first;
-            for t in 0..nt {
-                let by = [kz * w.dilation[0], ky * w.dilation[1], kx * w.dilation[2]];
-                let by = by.map(|v| v as i64);
-                let tap = (by[0] * xh + by[1]) * xw + by[2];
-                let p = pixel.wrapping_offset((tap * channels) as isize);
-                // SAFETY: pixels are inside the image wherever they are read; the table and, where
-                // pixels are copied, the buffer have the extents of the trait's contract.
-                unsafe {
-                    *table.add(t * mr + r) = if whole {
-                        p
-                    } else {
-                        let i: [i64; 3] = std::array::from_fn(|d| base[d] + by[d]);
-                        self.at_border(p, i, (e0, len), buf.wrapping_add((t * mr + r) * len))
-                    };
-                }
-                kx += 1;
-                if kx == kw {
-                    (kx, ky) = (0, ky + 1);
-                    if ky == kh {
-                        (ky, kz) = (0, kz + 1);
-                    }
-                }
-            }
+            (pixels[r], bases[r]) = (pixel.wrapping_add(e0), base);
             at[2] += 1;
             if at[2] == w.y[2] {
                 (at[2], at[1]) = (0, at[1] + 1);
@@ -152,6 +133,35 @@ impl Rows for Pixels<'_> {
                     if at[0] == w.y[0] {
                         (at[0], image) = (0, image + 1);
                     }
+                }
+            }
+        }
+        let [mut kz, mut ky, mut kx] = [t0 / (kh * kw), t0 / kw % kh, t0 % kw];
+        for t in 0..nt {
+            let by = [kz * w.dilation[0], ky * w.dilation[1], kx * w.dilation[2]];
+            let by = by.map(|v| v as i64);
+            let tap = (((by[0] * xh + by[1]) * xw + by[2]) * channels) as isize;
+            // SAFETY: pixels are inside the image wherever they are read; the table and, where
+            // pixels are copied, the buffer have the extents of the trait's contract.
+            unsafe {
+                let line = table.add(t * mr);
+                for (r, pixel) in pixels.iter().enumerate().take(mr) {
+                    *line.add(r) = pixel.wrapping_offset(tap);
+                }
+                let mut left = border;
+                while left != 0 {
+                    let r = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    let i: [i64; 3] = std::array::from_fn(|d| bases[r][d] + by[d]);
+                    let buf = buf.wrapping_add((t * mr + r) * len);
+                    *line.add(r) = self.at_border(*line.add(r), i, (e0, len), buf);
+                }
+            }
+            kx += 1;
+            if kx == kw {
+                (kx, ky) = (0, ky + 1);
+                if ky == kh {
+                    (ky, kz) = (0, kz + 1);
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! register tile is so wide), the panel stays in L1 while the block's rows of A come from L2. A problem of at most six rows is not blocked in depth,
 //! so that weights stream through once.
 
-use super::epilogue::Bound;
+use super::epilogue::{Bound, Head};
 use super::tile::Tile;
 use super::{KC, MR, NR};
 use crate::isa::{Isa, align64, part};
@@ -191,6 +191,9 @@ impl Panels for Strided {
     }
 }
 
+/// Rows of the tallest register tile of any level.
+pub const MAX_TILE_ROWS: usize = 8;
+
 /// Where rows of A come from: a matrix, or the pixels of an image.
 ///
 /// The sum over `k` runs over [`Rows::shape`]'s taps and, in each, over its elements; a row has a pointer
@@ -203,7 +206,7 @@ pub trait Rows {
     fn copies(&self) -> bool;
 
     /// Pointers to elements `at.0..at.0 + at.1` of taps `taps.0..taps.0 + taps.1` for rows
-    /// `rows.0..rows.0 + rows.1`, written to `table[tap][row]`. `buf` holds as many elements as they
+    /// `rows.0..rows.0 + rows.1`, at most [`MAX_TILE_ROWS`], written to `table[tap][row]`. `buf` holds as many elements as they
     /// point at, for rows that have to be built.
     ///
     /// # Safety
@@ -404,6 +407,7 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
     let (nt_max, len_max) = step(rows, taps, depth);
     let kc_max = nt_max * len_max;
     let panel_bytes = if builds_panels { align64(kc_max * NR * 4) } else { 0 };
+    let (head, rest) = epi.split();
     // Tiles of almost equal height.
     let tiles = rows.div_ceil(I::ROWS);
     // SAFETY: regions and bounds by the caller's contract.
@@ -461,6 +465,7 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
                         ldc: to.ldc,
                         cols: wide,
                         add: k0 > 0,
+                        head: if last { head.at(to.m.0 + r0, n, to.ldc) } else { Head::NONE },
                     };
                     match r1 - r0 {
                         1 => I::tile::<1>(&t),
@@ -473,13 +478,13 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
                         _ => I::tile::<8>(&t),
                     }
                     // While the tile is in L1; a callback wants more of them at once.
-                    if last && epi.callback.is_none() {
-                        epi.finish::<I>(t.c, to.ldc, to.m.0 + r0, n, r1 - r0, wide);
+                    if last && rest.callback.is_none() {
+                        rest.finish::<I>(t.c, to.ldc, to.m.0 + r0, n, r1 - r0, wide);
                     }
                 }
-                if last && epi.callback.is_some() {
+                if last && rest.callback.is_some() {
                     let c = to.c.add(to.m.0 * to.ldc + n);
-                    epi.finish::<I>(c, to.ldc, to.m.0, n, rows, wide);
+                    rest.finish::<I>(c, to.ldc, to.m.0, n, rows, wide);
                 }
                 n += wide;
             }

@@ -83,6 +83,101 @@ impl Epilogue {
     }
 }
 
+/// The beginning of an epilogue, done in registers before a sum is stored: `clamp(alpha · sum + bias + residual)`.
+#[derive(Clone, Copy)]
+pub struct Head {
+    /// Factor of the sum; 1 for none.
+    pub alpha: f32,
+    /// Least result; −∞ for none. NaN stays.
+    pub lo: f32,
+    /// Greatest result; ∞ for none.
+    pub hi: f32,
+    /// Bias of row or column 0; null for none.
+    pub bias: *const f32,
+    /// Whether the bias is of the rows rather than of the columns.
+    pub by_row: bool,
+    /// Residual element (0, 0), in the layout of the output; null for none.
+    pub residual: *const f32,
+}
+
+impl Head {
+    /// Nothing is done.
+    pub const NONE: Head = Head {
+        alpha: 1.0,
+        lo: f32::NEG_INFINITY,
+        hi: f32::INFINITY,
+        bias: std::ptr::null(),
+        by_row: false,
+        residual: std::ptr::null(),
+    };
+
+    /// The head of an epilogue, and what is left of it.
+    #[inline(always)]
+    pub fn of(e: &Epilogue, own: *const f32, residual: *const f32) -> (Head, Epilogue) {
+        let (lo, hi) = match e.activation {
+            activation::RELU => (0.0, f32::INFINITY),
+            activation::CLIP => (e.p0, e.p1),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        let done = matches!(e.activation, activation::RELU | activation::CLIP);
+        let left = if done { activation::NONE } else { e.activation };
+        let rest = Epilogue {
+            activation: left,
+            p0: e.p0,
+            p1: e.p1,
+            callback: e.callback,
+            ..Epilogue::NONE
+        };
+        let null = std::ptr::null();
+        let own = if e.bias == bias::NONE { null } else { own };
+        let residual = if e.residual { residual } else { null };
+        let by_row = e.bias == bias::ROW;
+        (Head { alpha: e.alpha, lo, hi, bias: own, by_row, residual }, rest)
+    }
+
+    /// The head of the tile whose first element is (`row`, `col`) of an output with rows `ld` apart.
+    #[inline(always)]
+    pub fn at(&self, row: usize, col: usize, ld: usize) -> Head {
+        let mut h = *self;
+        if !h.bias.is_null() {
+            h.bias = h.bias.wrapping_add(if h.by_row { row } else { col });
+        }
+        if !h.residual.is_null() {
+            h.residual = h.residual.wrapping_add(row * ld + col);
+        }
+        h
+    }
+
+    /// Finishes row `r`, its first columns `v`, of an output with rows `ld` apart.
+    ///
+    /// # Safety
+    /// Bias and residual cover the elements.
+    #[inline(always)]
+    pub unsafe fn finish(&self, v: &mut [f32], r: usize, ld: usize) {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            if self.alpha != 1.0 {
+                v.iter_mut().for_each(|v| *v *= self.alpha);
+            }
+            if !self.bias.is_null() && self.by_row {
+                let b = *self.bias.add(r);
+                v.iter_mut().for_each(|v| *v += b);
+            } else if !self.bias.is_null() {
+                let b = std::slice::from_raw_parts(self.bias, v.len());
+                v.iter_mut().zip(b).for_each(|(v, b)| *v += *b);
+            }
+            if !self.residual.is_null() {
+                let x = std::slice::from_raw_parts(self.residual.add(r * ld), v.len());
+                v.iter_mut().zip(x).for_each(|(v, x)| *v += *x);
+            }
+        }
+        for v in v {
+            *v = if *v < self.lo { self.lo } else { *v };
+            *v = if *v > self.hi { self.hi } else { *v };
+        }
+    }
+}
+
 /// An epilogue in generated code, called once per finished output tile.
 ///
 /// `tile` is element (`row0`, `col0`) of the output matrix, `ld` elements from row to row. Rows
@@ -123,6 +218,13 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// What register tiles do before they store, and what is left to do behind them.
+    #[inline(always)]
+    pub fn split(&self) -> (Head, Bound) {
+        let (head, spec) = Head::of(&self.spec, self.bias, self.residual);
+        (head, Bound { spec, ..*self })
+    }
+
     /// Finishes the tile whose first element is (`row`, `col`) at `c`.
     ///
     /// # Safety

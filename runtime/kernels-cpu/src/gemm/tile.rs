@@ -4,6 +4,7 @@
 //! that a convolution reads its pixels where they lie; a matrix has one tap.
 
 use super::NR;
+use super::epilogue::Head;
 
 /// One tile's operands. `A` has unit stride along k; `B` rows have 16 readable elements.
 #[derive(Clone, Copy)]
@@ -28,20 +29,41 @@ pub struct Tile {
     pub cols: usize,
     /// Add to C rather than overwrite it.
     pub add: bool,
+    /// What is done to the tile's sums before they are stored.
+    pub head: Head,
 }
 
-/// Writes a finished row: adds the old C if asked, only the first `cols` columns.
+/// Replaces each sum `$v`, vector `$q` of row `$r`. Sums stay in registers only where every loop over them is
+/// short enough to unroll, so the steps of an epilogue have loops of their own.
+#[cfg(target_arch = "x86_64")]
+macro_rules! each {
+    ($sums:ident, |$v:ident, $r:pat_param, $q:pat_param| $e:expr) => {
+        for (r, s) in $sums.iter_mut().enumerate() {
+            for (q, $v) in s.iter_mut().enumerate() {
+                let ($r, $q) = (r, q);
+                *$v = $e;
+            }
+        }
+    };
+}
+
+/// Writes a row of sums: adds the old C if asked, only the first `cols` columns, finished.
 ///
 /// # Safety
-/// `c` has `cols ≤ N` elements.
+/// `c`, and what the head reads, have `cols ≤ N` elements.
 #[inline(always)]
 unsafe fn store<const N: usize>(t: &Tile, r: usize, row: &[f32; N]) {
     // SAFETY: row `r` of C has `cols` elements.
     unsafe {
         let c = t.c.add(r * t.ldc);
-        for (j, v) in row.iter().enumerate().take(t.cols) {
-            *c.add(j) = if t.add { *c.add(j) + *v } else { *v };
+        let mut out = *row;
+        let out = &mut out[..t.cols.min(N)];
+        if t.add {
+            let old = std::slice::from_raw_parts(c, out.len());
+            out.iter_mut().zip(old).for_each(|(v, c)| *v += *c);
         }
+        t.head.finish(out, r, t.ldc);
+        std::ptr::copy_nonoverlapping(out.as_ptr(), c, out.len());
     }
 }
 
@@ -132,21 +154,39 @@ unsafe fn avx2_body<const MR: usize, const U: usize>(t: &Tile) {
                 acc[0][r][1] = _mm256_add_ps(acc[0][r][1], acc[u][r][1]);
             }
         }
-        for (r, s) in acc[0].iter().enumerate() {
-            if t.cols == NR {
-                let c = t.c.add(r * t.ldc);
-                let (mut lo, mut hi) = (s[0], s[1]);
-                if t.add {
-                    lo = _mm256_add_ps(_mm256_loadu_ps(c), lo);
-                    hi = _mm256_add_ps(_mm256_loadu_ps(c.add(8)), hi);
-                }
-                _mm256_storeu_ps(c, lo);
-                _mm256_storeu_ps(c.add(8), hi);
-            } else {
+        let sums = &mut acc[0];
+        if t.cols < NR {
+            for (r, s) in sums.iter().enumerate() {
                 let mut out = [0f32; NR];
                 _mm256_storeu_ps(out.as_mut_ptr(), s[0]);
                 _mm256_storeu_ps(out.as_mut_ptr().add(8), s[1]);
                 store(t, r, &out);
+            }
+            return;
+        }
+        let h = &t.head;
+        let load = |p: *const f32, r: usize, q: usize| _mm256_loadu_ps(p.add(r * t.ldc + q * 8));
+        if t.add {
+            each!(sums, |v, r, q| _mm256_add_ps(load(t.c, r, q), *v));
+        }
+        if h.alpha != 1.0 {
+            let alpha = _mm256_set1_ps(h.alpha);
+            each!(sums, |v, _, _| _mm256_mul_ps(*v, alpha));
+        }
+        if !h.bias.is_null() && h.by_row {
+            each!(sums, |v, r, _| _mm256_add_ps(*v, _mm256_broadcast_ss(&*h.bias.add(r))));
+        } else if !h.bias.is_null() {
+            each!(sums, |v, _, q| _mm256_add_ps(*v, load(h.bias, 0, q)));
+        }
+        if !h.residual.is_null() {
+            each!(sums, |v, r, q| _mm256_add_ps(*v, load(h.residual, r, q)));
+        }
+        // The second operand is the result where one is NaN.
+        let (least, most) = (_mm256_set1_ps(h.lo), _mm256_set1_ps(h.hi));
+        for (r, s) in sums.iter().enumerate() {
+            for (q, v) in s.iter().enumerate() {
+                let v = _mm256_min_ps(most, _mm256_max_ps(least, *v));
+                _mm256_storeu_ps(t.c.add(r * t.ldc + q * 8), v);
             }
         }
     }
@@ -171,7 +211,7 @@ pub unsafe fn avx512<const MR: usize>(t: &Tile) {
             (2, _) => avx512_body::<MR, 1, 2>(t),
             (_, 3) => avx512_body::<MR, 3, 1>(t),
             (_, 2) => avx512_body::<MR, 2, 1>(t),
-            (_, _) => avx512_body::<MR, 1, 1>(t),
+            (_, _) => avx512_body::<MR, 1, 2>(t),
         }
     }
 }
@@ -215,22 +255,43 @@ unsafe fn avx512_body<const MR: usize, const P: usize, const U: usize>(t: &Tile)
                 p += 1;
             }
         }
-        let masks: [u16; P] = std::array::from_fn(|q| {
-            let left = t.cols.saturating_sub(q * NR).min(NR);
-            ((1u32 << left) - 1) as u16
-        });
+        let mut masks = [0u16; P];
+        for (q, m) in masks.iter_mut().enumerate() {
+            *m = ((1u32 << t.cols.saturating_sub(q * NR).min(NR)) - 1) as u16;
+        }
+        let h = &t.head;
         for r in 0..MR {
-            let c = t.c.add(r * t.ldc);
             for q in 0..P {
-                let mut v = acc[0][r][q];
-                for sums in &acc[1..] {
-                    v = _mm512_add_ps(v, sums[r][q]);
+                for u in 1..U {
+                    acc[0][r][q] = _mm512_add_ps(acc[0][r][q], acc[u][r][q]);
                 }
-                let at = c.wrapping_add(q * NR);
-                if t.add {
-                    v = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[q], at), v);
-                }
-                _mm512_mask_storeu_ps(at, masks[q], v);
+            }
+        }
+        let sums = &mut acc[0];
+        let load = |p: *const f32, r: usize, q: usize| {
+            _mm512_maskz_loadu_ps(masks[q], p.wrapping_add(r * t.ldc + q * NR))
+        };
+        if t.add {
+            each!(sums, |v, r, q| _mm512_add_ps(load(t.c, r, q), *v));
+        }
+        if h.alpha != 1.0 {
+            let alpha = _mm512_set1_ps(h.alpha);
+            each!(sums, |v, _, _| _mm512_mul_ps(*v, alpha));
+        }
+        if !h.bias.is_null() && h.by_row {
+            each!(sums, |v, r, _| _mm512_add_ps(*v, _mm512_set1_ps(*h.bias.add(r))));
+        } else if !h.bias.is_null() {
+            each!(sums, |v, _, q| _mm512_add_ps(*v, load(h.bias, 0, q)));
+        }
+        if !h.residual.is_null() {
+            each!(sums, |v, r, q| _mm512_add_ps(*v, load(h.residual, r, q)));
+        }
+        // The second operand is the result where one is NaN.
+        let (least, most) = (_mm512_set1_ps(h.lo), _mm512_set1_ps(h.hi));
+        for (r, s) in sums.iter().enumerate() {
+            for (q, v) in s.iter().enumerate() {
+                let v = _mm512_min_ps(most, _mm512_max_ps(least, *v));
+                _mm512_mask_storeu_ps(t.c.wrapping_add(r * t.ldc + q * NR), masks[q], v);
             }
         }
     }
