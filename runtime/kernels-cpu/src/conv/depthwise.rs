@@ -16,7 +16,7 @@ use crate::isa::{Call, Isa, kernel, part};
 /// Most channels of a task: its weights stay in the nearest cache.
 const MAX_CHANNELS: usize = 128;
 /// Multiplications of a task, about.
-const WORK: usize = 1 << 18;
+const WORK: usize = 1 << 16;
 
 /// How output is cut into tasks: blocks of image rows (counted through the batch) and of channels.
 struct Grid {
@@ -66,6 +66,8 @@ struct Line<'a> {
     k: *const f32,
     /// Coordinates of the first tap.
     at: [i64; 2],
+    /// The taps along the leading dims that are inside.
+    taps: [(usize, usize); 2],
 }
 
 /// The taps along a dim that are inside it.
@@ -78,14 +80,74 @@ fn inside(start: i64, dilation: usize, kernel: usize, len: usize) -> (usize, usi
     (lo as usize, hi as usize)
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
+    /// The line of the output row at `place` of the image that begins at `x`.
+    #[inline(always)]
+    fn new(w: &'a Window, x: *const f32, k: *const f32, place: usize) -> Line<'a> {
+        let start = |d: usize, o: usize| (o * w.stride[d]) as i64 - w.pad[d];
+        let at = [start(0, place / w.y[1]), start(1, place % w.y[1])];
+        let taps = std::array::from_fn(|d| inside(at[d], w.dilation[d], w.kernel[d], w.x[d]));
+        Line { w, x, k, at, taps }
+    }
+
+    /// Adds to the sums of `P` output pixels what the taps `kx` of each kernel row make of `n` channels.
+    /// `x0` is the place in an image row of the first pixel's first tap. With `NEXT`, kernel rows have three
+    /// taps, and taps and pixels are neighbours: what several pixels read is loaded once.
+    ///
+    /// # Safety
+    /// The taps are inside the image row; the machine has the level.
+    #[inline(always)]
+    unsafe fn add<L: Lanes, const P: usize, const NEXT: bool>(
+        &self,
+        acc: &mut [L; P],
+        x0: i64,
+        kx: (usize, usize),
+        (c, n): (usize, usize),
+    ) {
+        let w = self.w;
+        let [_, kh, kw] = w.kernel;
+        let channels = w.groups;
+        let (tap, step) = (w.dilation[2] * channels, w.stride[2] * channels);
+        for kz in self.taps[0].0..self.taps[0].1 {
+            let z = self.at[0] + (kz * w.dilation[0]) as i64;
+            for ky in self.taps[1].0..self.taps[1].1 {
+                let y = self.at[1] + (ky * w.dilation[1]) as i64;
+                let row = (z * w.x[1] as i64 + y) * w.x[2] as i64 + x0;
+                let p = self.x.wrapping_offset((row * channels as i64) as isize).wrapping_add(c);
+                // SAFETY: the taps are inside the image.
+                unsafe {
+                    let k = self.k.add((kz * kh + ky) * kw * channels + c);
+                    if NEXT {
+                        let k = [0, 1, 2].map(|t| L::load_part(k.add(t * channels), n));
+                        let mut v = [0, 1].map(|i| L::load_part(p.add(i * channels), n));
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            let next = L::load_part(p.wrapping_add((i + 2) * channels), n);
+                            *acc = L::fma(k[0], v[0], *acc);
+                            *acc = L::fma(k[1], v[1], *acc);
+                            *acc = L::fma(k[2], next, *acc);
+                            v = [v[1], next];
+                        }
+                        continue;
+                    }
+                    for t in kx.0..kx.1 {
+                        let k = L::load_part(k.add(t * channels), n);
+                        let p = p.wrapping_add(t * tap);
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            *acc = L::fma(k, L::load_part(p.wrapping_add(i * step), n), *acc);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// Sums of `P` output pixels from `ox` on, whose taps `kx` along the row are all inside, of `n` channels
-    /// from `c` on.
+    /// from `c` on, a vector of them if `WHOLE`.
     ///
     /// # Safety
     /// As stated.
     #[inline(always)]
-    unsafe fn sums<L: Lanes, const P: usize>(
+    unsafe fn sums<L: Lanes, const P: usize, const WHOLE: bool>(
         &self,
         ox: usize,
         kx: (usize, usize),
@@ -93,34 +155,20 @@ impl Line<'_> {
         n: usize,
     ) -> [L; P] {
         let w = self.w;
-        let [_, kh, kw] = w.kernel;
-        let channels = w.groups;
-        // SAFETY: the machine has the level.
-        let mut acc = [unsafe { L::splat(0.0) }; P];
-        let (z_lo, z_hi) = inside(self.at[0], w.dilation[0], w.kernel[0], w.x[0]);
-        let (y_lo, y_hi) = inside(self.at[1], w.dilation[1], kh, w.x[1]);
-        let step = w.stride[2] * channels;
         let x0 = (ox * w.stride[2]) as i64 - w.pad[2];
-        for kz in z_lo..z_hi {
-            let z = self.at[0] + (kz * w.dilation[0]) as i64;
-            for ky in y_lo..y_hi {
-                let y = self.at[1] + (ky * w.dilation[1]) as i64;
-                let row = (z * w.x[1] as i64 + y) * w.x[2] as i64 + x0;
-                for t in kx.0..kx.1 {
-                    // SAFETY: the tap is inside the image.
-                    unsafe {
-                        let at = row + (t * w.dilation[2]) as i64;
-                        let p = self.x.offset((at * channels as i64) as isize).add(c);
-                        let k = self.k.add(((kz * kh + ky) * kw + t) * channels + c);
-                        let k = L::load_part(k, n);
-                        for (i, acc) in acc.iter_mut().enumerate() {
-                            *acc = L::fma(k, L::load_part(p.add(i * step), n), *acc);
-                        }
-                    }
-                }
+        let kw = w.kernel[2];
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut acc = [L::splat(0.0); P];
+            let n = if WHOLE { LANES } else { n };
+            let next = (kw, w.dilation[2], w.stride[2]) == (3, 1, 1) && kx == (0, 3);
+            if L::WIDE && P > 1 && WHOLE && next {
+                self.add::<L, P, true>(&mut acc, x0, kx, (c, n));
+            } else {
+                self.add::<L, P, false>(&mut acc, x0, kx, (c, n));
             }
+            acc
         }
-        acc
     }
 
     /// Computes and stores `P` pixels of channels `c.0..c.1`.
@@ -144,9 +192,9 @@ impl Line<'_> {
             unsafe {
                 // A whole vector is the common case: its loads are one instruction.
                 let sums = if n == LANES {
-                    self.sums::<L, P>(ox, kx, at, LANES)
+                    self.sums::<L, P, true>(ox, kx, at, LANES)
                 } else {
-                    self.sums::<L, P>(ox, kx, at, n)
+                    self.sums::<L, P, false>(ox, kx, at, n)
                 };
                 for (i, s) in sums.iter().enumerate() {
                     store(head, *s, y, base + (ox + i) * channels + at, at, n);
@@ -194,11 +242,7 @@ unsafe fn with<I: Isa, L: Lanes>(s: &Conv, call: &Call) -> i32 {
             let c = ((c0 * LANES).min(channels), (c1 * LANES).min(channels));
             for row in r0..r1 {
                 let (image, place) = (row / (w.y[0] * w.y[1]), row % (w.y[0] * w.y[1]));
-                let at = [
-                    (place / w.y[1] * w.stride[0]) as i64 - w.pad[0],
-                    (place % w.y[1] * w.stride[1]) as i64 - w.pad[1],
-                ];
-                let line = Line { w, x: x.add(image * w.x_plane() * channels), k, at };
+                let line = Line::new(w, x.add(image * w.x_plane() * channels), k, place);
                 let base = row * w.y[2] * channels;
                 let to = (y, base);
                 for ox in (0..lo).chain(hi..w.y[2]) {
@@ -206,20 +250,22 @@ unsafe fn with<I: Isa, L: Lanes>(s: &Conv, call: &Call) -> i32 {
                     let kx = inside(x0, w.dilation[2], w.kernel[2], w.x[2]);
                     line.pixels::<L, 1>(ox, kx, c, &head, to);
                 }
+                // What is left of a row is a wide step that begins earlier: it writes some pixels again.
                 let (mut ox, all) = (lo, (0, w.kernel[2]));
-                if I::ROWS >= 8 {
-                    while hi - ox >= 8 {
+                while ox < hi {
+                    let left = hi - ox;
+                    if I::ROWS >= 8 && hi - lo >= 8 && left > 4 {
+                        ox = ox.min(hi - 8);
                         line.pixels::<L, 8>(ox, all, c, &head, to);
                         ox += 8;
+                    } else if hi - lo >= 4 && left > 1 {
+                        ox = ox.min(hi - 4);
+                        line.pixels::<L, 4>(ox, all, c, &head, to);
+                        ox += 4;
+                    } else {
+                        line.pixels::<L, 1>(ox, all, c, &head, to);
+                        ox += 1;
                     }
-                }
-                while hi - ox >= 4 {
-                    line.pixels::<L, 4>(ox, all, c, &head, to);
-                    ox += 4;
-                }
-                while ox < hi {
-                    line.pixels::<L, 1>(ox, all, c, &head, to);
-                    ox += 1;
                 }
                 let out = y.add(base + c.0);
                 epi.finish::<I>(out, channels, row * w.y[2], c.0, w.y[2], c.1 - c.0);

@@ -9,6 +9,8 @@ pub const LANES: usize = 16;
 
 /// Sixteen f32. Every function needs the instruction-set level it is picked for.
 pub trait Lanes: Copy {
+    /// Whether a vector is few registers, so that many operations in a row are worth writing out.
+    const WIDE: bool = true;
     /// One number in all elements.
     ///
     /// # Safety
@@ -97,6 +99,7 @@ impl<const FMA: bool> Array<FMA> {
 }
 
 impl<const FMA: bool> Lanes for Array<FMA> {
+    const WIDE: bool = false;
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self {
         Array([v; LANES])

@@ -57,8 +57,10 @@ impl Pool {
         let (dil, k) = (self.dilation[d] as i64, self.kernel[d] as i64);
         let start = (o * self.stride[d]) as i64 - self.pad[d];
         let len = self.x[d] as i64;
-        let taps_below = |end: i64| ((end - start + dil - 1) / dil).clamp(0, k);
-        let lo = if start < 0 { ((-start + dil - 1) / dil).min(k) } else { 0 };
+        // Divisions cost more than a short window.
+        let up = |v: i64| if dil == 1 { v } else { (v + dil - 1) / dil };
+        let taps_below = |end: i64| up(end - start).clamp(0, k);
+        let lo = if start < 0 { up(-start).min(k) } else { 0 };
         let hi = if len > start { taps_below(len).max(lo) } else { lo };
         let end = len + self.pad_end[d];
         let padded = if end > start { taps_below(end) } else { 0 };

@@ -128,6 +128,12 @@ unsafe fn block<T: std::marker::Copy>(c: &Copy, src: *const T, dst: *mut T, rows
             for r in 0..rows as isize {
                 std::slice::from_raw_parts_mut(dst.offset(r * d6), n).fill(*src.offset(r * s6));
             }
+        } else if s6 == 1 && d7 == 1 && (2..=4).contains(&n) {
+            match n {
+                2 => interleave::<T, 2>(src, s7, dst, d6, rows),
+                3 => interleave::<T, 3>(src, s7, dst, d6, rows),
+                _ => interleave::<T, 4>(src, s7, dst, d6, rows),
+            }
         } else {
             let quads = size_of::<T>() == 4 && s6 == 1 && d7 == 1 && QUADS;
             for r0 in (0..rows).step_by(TILE) {
@@ -152,6 +158,26 @@ unsafe fn block<T: std::marker::Copy>(c: &Copy, src: *const T, dst: *mut T, rows
                     }
                 }
             }
+        }
+    }
+}
+
+/// Copies rows of `N` elements, `s` apart in the source, where neighbouring rows are neighbours.
+///
+/// # Safety
+/// Both sides have the rows.
+#[inline(always)]
+unsafe fn interleave<T: std::marker::Copy, const N: usize>(
+    src: *const T,
+    s: isize,
+    dst: *mut T,
+    d: isize,
+    rows: usize,
+) {
+    for r in 0..rows as isize {
+        for i in 0..N as isize {
+            // SAFETY: by the caller's contract.
+            unsafe { *dst.offset(r * d + i) = *src.offset(r + i * s) };
         }
     }
 }
