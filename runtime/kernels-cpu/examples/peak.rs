@@ -111,7 +111,7 @@ fn main() {
             dilation: [1; 3],
             pad: [0, pad, pad],
         };
-        let s = Conv { window, epilogue: Epilogue::NONE }.to_vec();
+        let s = Conv::whole(window, Epilogue::NONE).to_vec();
         let weights = groups * oc * ic * k * k * 4;
         let lens = [groups * ic * side * side * 4, weights, 0, 0, 0, groups * oc * out * out * 4];
         show("conv.f32", what, &s, &lens);

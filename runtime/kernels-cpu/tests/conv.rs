@@ -119,7 +119,7 @@ fn f32_convolutions_match() {
             ..Epilogue::NONE
         };
         let bufs = [buf(&x), buf(&k), buf(&b), buf(&res), None, out::<f32>(ny)];
-        let s = Conv { window: w, epilogue };
+        let s = Conv::whole(w, epilogue);
         run("conv.f32", &s.to_vec(), &bufs, |r| {
             close(&read(&r[5]), &want, 30.0, &format!("{w:?}"))
         });
@@ -257,7 +257,7 @@ fn transposed_convolutions_match() {
                 }
             }
         }
-        let s = Conv { window: w, epilogue: Epilogue { bias: bias::ROW, ..Epilogue::NONE } };
+        let s = Conv::whole(w, Epilogue { bias: bias::ROW, ..Epilogue::NONE });
         let bufs = [buf(&xs), buf(&k), buf(&b), None, None, out::<f32>(ny)];
         run("conv_transpose.f32", &s.to_vec(), &bufs, |r| {
             close(&read(&r[5]), &want, 20.0, &format!("{w:?}"))

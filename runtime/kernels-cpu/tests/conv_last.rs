@@ -159,7 +159,7 @@ fn convolutions(name: &str, depthwise: bool, cases: usize, seed: u64) {
             None,
             out::<f32>(ny),
         ];
-        let sizes = Conv { window: w, epilogue: e }.to_vec();
+        let sizes = Conv::whole(w, e).to_vec();
         run(name, &sizes, &bufs, |r| close(&read(&r[5]), &want, 30.0, &format!("{w:?} {e:?}")));
     }
 }
@@ -167,6 +167,37 @@ fn convolutions(name: &str, depthwise: bool, cases: usize, seed: u64) {
 #[test]
 fn convolutions_match() {
     convolutions("conv.f32.last", false, 300, 31);
+}
+
+/// A slice of the channels of a larger tensor gets what a tensor of its own would; the rest stays.
+#[test]
+fn slices_of_channels_are_written_alone() {
+    let mut rng = Rng(37);
+    for _ in 0..60 {
+        let w = window(&mut rng, false);
+        let outs = w.groups * w.out_channels;
+        let pixels = w.batch * w.y_plane();
+        let (y_at, behind) = (rng.below(20), rng.below(20));
+        let y_row = y_at + outs + behind;
+        let x = rng.floats(w.batch * w.x_plane() * w.groups * w.in_channels);
+        let k = packed(&w, &rng.floats(outs * w.depth()), false);
+        let b = rng.floats(outs);
+        let e = Epilogue { bias: bias::COLUMN, activation: activation::SILU, ..Epilogue::NONE };
+        let own = [buf(&x), buf(&k), buf(&b), None, None, out::<f32>(pixels * outs)];
+        let part = [buf(&x), buf(&k), buf(&b), None, None, buf(&vec![7f32; pixels * y_row])];
+        let mut whole = vec![];
+        run("conv.f32.last", &Conv::whole(w, e).to_vec(), &own, |r| whole.push(read::<f32>(&r[5])));
+        let mut level = whole.iter();
+        let slice = Conv { y_row, y_at, ..Conv::whole(w, e) };
+        run("conv.f32.last", &slice.to_vec(), &part, |r| {
+            let want = level.next().unwrap();
+            for (i, v) in read::<f32>(&r[5]).iter().enumerate() {
+                let at = (i % y_row).checked_sub(y_at).filter(|c| *c < outs);
+                let want = at.map_or(7.0, |c| want[i / y_row * outs + c]);
+                assert_eq!(v.to_bits(), want.to_bits(), "{w:?} {i}");
+            }
+        });
+    }
 }
 
 #[test]
@@ -195,7 +226,7 @@ fn what_is_not_finite_stays_where_it_is() {
         let k = packed(&w, &vec![1.0; 6 * c], groups > 1);
         let epilogue = Epilogue { activation: activation::RELU, ..Epilogue::NONE };
         let bufs = [buf(&x), buf(&k), None, None, None, out::<f32>(18)];
-        run(name, &Conv { window: w, epilogue }.to_vec(), &bufs, |r| {
+        run(name, &Conv::whole(w, epilogue).to_vec(), &bufs, |r| {
             for (i, v) in read::<f32>(&r[5]).iter().enumerate() {
                 assert_eq!(v.is_nan(), (2..5).contains(&(i / 2)), "{name}: {i} is {v}");
             }

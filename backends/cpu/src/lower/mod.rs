@@ -23,6 +23,7 @@ mod rnn;
 
 mod rows;
 mod sizes;
+mod slices;
 mod string;
 
 use std::collections::BTreeMap;
@@ -232,7 +233,7 @@ fn lower_func(f: &mut Func, weights: &mut Vec<Weight>, table: &Lowerings) -> Res
         }
         f.erase(op);
     }
-    Ok(())
+    slices::write_in_place(f)
 }
 
 /// What a lowering works with.

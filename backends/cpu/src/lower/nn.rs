@@ -220,6 +220,8 @@ fn conv_sizes(window: Vec<Dim>, e: &Epilogue) -> Result<Vec<Dim>> {
     Sizes::of(Conv::FIELDS)
         .all("window", window)
         .all("epilogue", e.to_vec().into_iter().map(Dim::Const).collect())
+        .set("y_row", 0i64)
+        .set("y_at", 0i64)
         .done()
 }
 

@@ -277,7 +277,7 @@ unsafe fn with<I: Isa, L: Lanes>(s: &Conv, call: &Call) -> i32 {
 
 kernel!(CONV_F32_LAST_DEPTHWISE = "conv.f32.last.depthwise", Conv, bufs 6,
     "f32 depthwise convolution of channels last. Buffers x, w, bias, residual, callback, y; sizes `Conv`; an epilogue's bias is per column.",
-    check |s| s.window.valid() && s.epilogue.valid() && s.epilogue.bias != bias::ROW
+    check |s| s.window.valid() && s.epilogue.valid() && s.is_whole() && s.epilogue.bias != bias::ROW
         && s.window.in_channels == 1 && s.window.out_channels == 1 && !s.window.kernel.contains(&0),
     tasks |s| {
         let g = grid(&s.window);

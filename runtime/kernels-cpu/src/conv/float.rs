@@ -23,10 +23,26 @@ sizes! {
         pub window: Window,
         /// What is done to the output; a bias is per row.
         pub epilogue: Epilogue,
+        /// Elements of y from pixel to pixel, where y is a slice of the channels of a larger tensor with
+        /// channels last; 0 where it is not.
+        pub y_row: usize,
+        /// The slice's first element.
+        pub y_at: usize,
     }
 }
 
 impl Conv {
+    /// A convolution with an output of its own.
+    pub fn whole(window: Window, epilogue: Epilogue) -> Conv {
+        Conv { window, epilogue, y_row: 0, y_at: 0 }
+    }
+
+    /// Whether the output is a tensor of its own, which is all that most kernels write.
+    #[inline(always)]
+    pub fn is_whole(&self) -> bool {
+        self.y_row == 0 && self.y_at == 0
+    }
+
     #[inline(always)]
     fn grid(&self) -> Grid {
         let w = &self.window;
@@ -134,5 +150,5 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
 
 kernel!(CONV_F32 = "conv.f32", Conv, bufs 6,
     "f32 convolution, NC(D)(H)W. Buffers x, w, bias, residual, callback, y; sizes `Conv`.",
-    check |s| s.window.valid() && s.epilogue.valid(), tasks |s| s.tasks(),
+    check |s| s.window.valid() && s.epilogue.valid() && s.is_whole(), tasks |s| s.tasks(),
     scratch |s| s.scratch(), flops |s| s.window.flops(), body body);

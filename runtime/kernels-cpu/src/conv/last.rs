@@ -307,7 +307,8 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (x, weights) = (bufs.get::<f32>(0), bufs.get::<f32>(1));
-        let y = bufs.get::<f32>(5);
+        let y = bufs.get::<f32>(5).add(s.y_at);
+        let ldc = if s.y_row == 0 { outs } else { s.y_row };
         let zeros = call.scratch as *mut f32;
         let sums = call.scratch.add(align64(tap * 4));
         let rest = sums.add(piece_bytes(w));
@@ -332,12 +333,12 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
             let b = Packed { b: weights.add(group * packed), k: depth };
             let x = x.add(group * w.in_channels);
             let c = y.add(channel);
-            let (a, to) = (Pixels { w, x, zeros, runs }, Target { c, ldc: outs, m, n });
+            let (a, to) = (Pixels { w, x, zeros, runs }, Target { c, ldc, m, n });
             if pieces {
                 run_pieces::<I>(&to, &a, &b, &epi, sums as *mut f32, rest);
             } else if w.is_pointwise() {
                 let a_row = (w.groups * w.in_channels) as i64;
-                let g = Block { a: x, a_row, a_col: 1, c, ldc: outs, m, n, k: depth };
+                let g = Block { a: x, a_row, a_col: 1, c, ldc, m, n, k: depth };
                 core::run::<I, _>(&g, &b, false, &epi, rest);
             } else {
                 core::run_rows::<I, _, _>(&to, &a, &b, false, &epi, rest);
@@ -348,7 +349,9 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
 }
 
 kernel!(CONV_F32_LAST = "conv.f32.last", Conv, bufs 6,
-    "f32 convolution of channels last with packed weights. Buffers x, w, bias, residual, callback, y; sizes `Conv`; an epilogue's bias is per column, a callback needs one group.",
+    "f32 convolution of channels last with packed weights. Buffers x, w, bias, residual, callback, y; sizes `Conv`; an epilogue's bias is per column, a callback needs one group; a slice has no residual.",
     check |s| s.window.valid() && s.epilogue.valid() && s.epilogue.bias != bias::ROW
-        && (s.window.groups == 1 || !s.epilogue.callback),
+        && (s.window.groups == 1 || !s.epilogue.callback)
+        && (s.is_whole() || !s.epilogue.residual
+            && s.y_row.checked_sub(s.window.groups * s.window.out_channels).is_some_and(|n| s.y_at <= n)),
     tasks tasks, scratch scratch, flops |s| s.window.flops(), body body);
