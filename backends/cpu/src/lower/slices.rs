@@ -84,3 +84,57 @@ fn part(f: &Func, copy: OpId) -> Option<(OpId, Dim, Dim)> {
         && *size("src_offset", 0) == Dim::Const(0);
     dense.then(|| (conv, size("dst", 6).clone(), size("dst_offset", 0).clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::{Lowerings, lower};
+    use silure_ir::Context;
+    use silure_ir::text::parse_verified;
+
+    /// Kernels of the launches of two convolutions joined as `join` says, with the slice that each
+    /// convolution writes.
+    fn launches(results: &str, join: &str) -> Vec<(String, Option<(i64, i64)>)> {
+        let kernel = |o: usize, k: usize| {
+            let values = vec!["0.5"; o * 4 * k].join(", ");
+            format!("constant {{value = dense<f32[{o}, 4, {k}]: {values}>}} : f32[{o}, 4, {k}]")
+        };
+        let text = format!(
+            "module @m {{\n  entry @main(%x: f32[1, 9, 4]) -> ({results}) {{\n    %k = {}\n    %l = {}\n    \
+             %a = graph.conv %x, %k {{channels_last = true}} : f32[1, 9, 5]\n    \
+             %b = graph.conv %x, %l {{channels_last = true, pads = dims[1, 1]}} : f32[1, 9, 8]\n    \
+             {join}\n  }}\n}}\n",
+            kernel(5, 1),
+            kernel(8, 3)
+        );
+        let mut m = parse_verified(&Context::new(), "m.sir", &text).unwrap();
+        lower(&mut m, &Lowerings::default()).unwrap();
+        let f = &m.funcs[0];
+        let ops = f.walk().into_iter().map(|op| f.op(op));
+        ops.filter(|o| o.def.name == plan::LAUNCH.name)
+            .map(|o| {
+                let (kernel, sizes) = (o.attrs.str("kernel"), o.attrs.dims("sizes"));
+                let size = |n| sizes[slot(Conv::FIELDS, n)].as_const().unwrap();
+                let slice = kernel.starts_with("conv").then(|| (size("y_row"), size("y_at")));
+                (kernel.to_string(), slice)
+            })
+            .collect()
+    }
+
+    fn conv(row: i64, at: i64) -> (String, Option<(i64, i64)>) {
+        ("conv.f32.last".into(), Some((row, at)))
+    }
+
+    #[test]
+    fn parts_are_written_in_place() {
+        let join = "%y = graph.concat %b, %a {axis = 2} : f32[1, 9, 13]\n    return %y";
+        assert_eq!(launches("y: f32[1, 9, 13]", join), [conv(13, 0), conv(13, 8)]);
+    }
+
+    #[test]
+    fn what_something_else_reads_is_copied() {
+        let join = "%y = graph.concat %b, %a {axis = 2} : f32[1, 9, 13]\n    return %y, %a";
+        let all = launches("y: f32[1, 9, 13], z: f32[1, 9, 5]", join);
+        assert_eq!(all, [conv(0, 0), conv(13, 0), ("copy.4".into(), None)]);
+    }
+}
