@@ -18,7 +18,7 @@ fn is_anchor(f: &Func, op: OpId) -> bool {
 }
 
 /// Integer products, whose epilogue scales the sums and may quantise again.
-fn is_integer(f: &Func, op: OpId) -> bool {
+pub(super) fn is_integer(f: &Func, op: OpId) -> bool {
     let o = f.op(op);
     let bytes = |i: usize| {
         let elem = o.operand(i).and_then(|v| f.ty(v).elem());

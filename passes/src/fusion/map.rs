@@ -57,6 +57,16 @@ fn reads_back(f: &Func, op: OpId) -> bool {
     small && wide && f.uses(x).iter().any(elsewhere)
 }
 
+/// Whether an op makes floats of bytes that a loop of the same shape makes. Bytes are what two loops best have
+/// between them, if two there are.
+fn between(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let Some(x) = o.operand(0).filter(|_| o.def.name == arith::CAST.name) else { return false };
+    let byte = f.ty(x).elem().is_some_and(|e| e.is_int() && e.bits() == 8);
+    let wide = f.ty(o.result()).elem().is_some_and(|e| e.is_float());
+    byte && wide && f.def_op(x).is_some_and(|d| member(f, d) && shape(f, d) == shape(f, op))
+}
+
 /// Clusters being formed, and where each op is.
 struct Clusters<'a> {
     f: &'a Func,
@@ -81,6 +91,15 @@ impl Clusters<'_> {
         self.groups[a].clear();
         self.groups[b] = both;
         b
+    }
+
+    /// Whether a group is what some integer product will end with.
+    fn ends_product(&self, group: usize) -> bool {
+        let own = &self.groups[group];
+        inputs(self.f, own).into_iter().any(|v| {
+            let sums = self.f.def_op(v).is_some_and(|d| super::anchor::is_integer(self.f, d));
+            sums && self.f.uses(v).iter().all(|u| own.contains(u))
+        })
     }
 
     /// The groups that an op of the same shape reads from.
@@ -108,7 +127,7 @@ fn clusters(f: &Func, r: RegionId) -> Vec<Vec<OpId>> {
         let mut at = c.groups.len();
         c.groups.push(vec![op]);
         c.home.insert(op, at);
-        if reads_back(f, op) {
+        if reads_back(f, op) || between(f, op) {
             late.push(op);
             continue;
         }
@@ -116,10 +135,14 @@ fn clusters(f: &Func, r: RegionId) -> Vec<Vec<OpId>> {
             at = c.join(at, other);
         }
     }
-    // Where its users are in one loop with what makes the integers after all, there is one loop.
+    // Where its users are in one loop with what makes the integers after all, there is one loop. Two integer
+    // products end apart, for a loop can be the end of one alone.
     for op in late {
         for other in c.near(op) {
-            c.join(c.home[&op], other);
+            let home = c.home[&op];
+            if home != other && !(c.ends_product(home) && c.ends_product(other)) {
+                c.join(home, other);
+            }
         }
     }
     c.groups.retain(|g| !g.is_empty());

@@ -80,7 +80,7 @@ fn main() {
         show("matmul.f32.packed", &what, &s, &lens);
         show("matmul.f32", &what, &s, &lens);
         let mut s = MatmulI8::dense(m, n, k);
-        let lens = [m * k, (k + 8) * wide, 0, 0, 4, 4, 0, 0, 0, m * n * 4];
+        let lens = [m * k, (k + 8) * wide, 0, 0, 4, 4, 0, 0, 0, 0, m * n * 4];
         show("matmul.i8.packed", &what, &s.to_vec(), &lens);
         s.stage = Stage { out: stage::out::F32, a_scale: 1, b_scale: 1, ..Stage::SUMS };
         show("matmul.i8.packed", &format!("{what} to f32"), &s.to_vec(), &lens);

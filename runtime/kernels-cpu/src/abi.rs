@@ -92,7 +92,7 @@ impl Kernel {
         match isa {
             1 => self.avx2.unwrap_or(self.portable),
             2 => self.neon.unwrap_or(self.portable),
-            3 => self.avx512.or(self.avx2).unwrap_or(self.portable),
+            3 | crate::isa::AMX => self.avx512.or(self.avx2).unwrap_or(self.portable),
             _ => self.portable,
         }
     }

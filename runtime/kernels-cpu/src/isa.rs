@@ -8,8 +8,9 @@
 //! ([`detect_isa`]); every body gives the same bits for any split of its tasks.
 
 use crate::abi::Ctx;
-use crate::gemm::epilogue::Bound;
-use crate::gemm::{cross, dot, tile, tile8, tile16};
+use crate::gemm::epilogue::{Bound, activate};
+use crate::gemm::stage::{self, Sink};
+use crate::gemm::{amx, cross, dot, tile, tile8, tile16};
 
 /// An instruction-set level. See the module's invariant.
 pub trait Isa: Copy + 'static {
@@ -55,7 +56,7 @@ pub trait Isa: Copy + 'static {
     ///
     /// # Safety
     /// As [`crate::gemm::tile8::portable`]; the machine has the level.
-    unsafe fn tile8<const MR: usize>(t: &tile8::Tile8, out: &mut tile8::Sums);
+    unsafe fn tile8<const MR: usize>(t: &tile8::Tile8);
 
     /// Dot products of `R` rows with a panel of integers of `BITS` bits, see [`crate::gemm::dot`].
     ///
@@ -76,11 +77,24 @@ pub trait Isa: Copy + 'static {
         // SAFETY: the caller's contract is the callee's.
         unsafe { cross::portable(src, stride, dst) }
     }
+
     /// One row of an epilogue, a function of its own so that products do not each repeat it.
     ///
     /// # Safety
     /// As [`Bound::finish`]; the machine has the level.
     unsafe fn finish_row(b: &Bound, c: *mut f32, ldc: usize, row: usize, col: usize, cols: usize);
+
+    /// The output stage of a tile of sums, as a function of its own.
+    ///
+    /// # Safety
+    /// As [`Sink::finish`]; the machine has the level.
+    unsafe fn finish_sums(s: &Sink, t: &stage::Tile);
+
+    /// [`activate`] as a function of its own.
+    ///
+    /// # Safety
+    /// As [`activate`]; the machine has the level.
+    unsafe fn activate(code: usize, p0: f32, p1: f32, p: *mut f32, n: usize);
 }
 
 /// Declares a level: its marker, number, features, register tiles, and what differs from the defaults.
@@ -100,9 +114,9 @@ macro_rules! level {
                 unsafe { tile::$tile::<MR>(t) }
             }
             #[inline(always)]
-            unsafe fn tile8<const MR: usize>(t: &tile8::Tile8, out: &mut tile8::Sums) {
+            unsafe fn tile8<const MR: usize>(t: &tile8::Tile8) {
                 // SAFETY: the caller's contract is the callee's.
-                unsafe { tile8::$tile8::<MR>(t, out) }
+                unsafe { tile8::$tile8::<MR>(t) }
             }
             #[inline(always)]
             unsafe fn tile16<const MR: usize>(t: &tile16::Tile16, out: &mut tile16::Sums) {
@@ -133,6 +147,28 @@ macro_rules! level {
                 }
                 // SAFETY: the machine has the level.
                 unsafe { level(b, c, ldc, row, col, cols) }
+            }
+            #[inline(always)]
+            unsafe fn finish_sums(s: &Sink, t: &stage::Tile) {
+                #[inline(never)]
+                $(#[target_feature(enable = $features)])?
+                unsafe fn level(s: &Sink, t: &stage::Tile) {
+                    // SAFETY: the caller's contract is the callee's.
+                    unsafe { s.tile::<$name>(t) }
+                }
+                // SAFETY: the machine has the level.
+                unsafe { level(s, t) }
+            }
+            #[inline(always)]
+            unsafe fn activate(code: usize, p0: f32, p1: f32, p: *mut f32, n: usize) {
+                #[inline(never)]
+                $(#[target_feature(enable = $features)])?
+                unsafe fn level(code: usize, p0: f32, p1: f32, p: *mut f32, n: usize) {
+                    // SAFETY: the caller's contract is the callee's.
+                    unsafe { activate::<$name>(code, p0, p1, p, n) }
+                }
+                // SAFETY: the machine has the level.
+                unsafe { level(code, p0, p1, p, n) }
             }
         }
     };
@@ -179,8 +215,17 @@ level!(
     }
 });
 
-/// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON, 3 AVX-512.
+/// The level of a machine that has AMX besides AVX-512. It is that of [`Avx512`] but for products of bytes.
+pub const AMX: u32 = 4;
+
+/// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON, 3 AVX-512, 4 AMX besides,
+/// for whose registers the process asks the system when this is first called.
 pub fn detect_isa() -> u32 {
+    static LEVEL: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *LEVEL.get_or_init(detect)
+}
+
+fn detect() -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::is_x86_feature_detected as has;
@@ -191,7 +236,11 @@ pub fn detect_isa() -> u32 {
                 && has!("avx512dq")
                 && has!("avx512vl")
                 && has!("avx512vnni");
-            return if wide { 3 } else { 1 };
+            return match wide {
+                true if amx::available() => AMX,
+                true => 3,
+                false => 1,
+            };
         }
     }
     #[cfg(target_arch = "aarch64")]
@@ -206,6 +255,7 @@ pub fn levels() -> &'static [u32] {
         1 => &[0, 1],
         2 => &[0, 2],
         3 => &[0, 1, 3],
+        AMX => &[0, 1, 3, AMX],
         _ => &[0],
     }
 }

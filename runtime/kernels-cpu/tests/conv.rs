@@ -187,14 +187,15 @@ fn integer_convolutions_are_exact() {
                 None,
                 None,
                 None,
+                None,
                 out::<i32>(ny),
             ];
-            run("conv.i8", &s.to_vec(), &bufs, |r| assert_eq!(read::<i32>(&r[9]), want, "{w:?}"));
+            run("conv.i8", &s.to_vec(), &bufs, |r| assert_eq!(read::<i32>(&r[10]), want, "{w:?}"));
             let [x, k] = [last(&x, w.batch, w.x_plane()), packed(&w, &k, !signed)];
             let want = last(&want, w.batch, w.y_plane());
             let bufs = [[buf(&x), buf(&k)].as_slice(), &bufs[2..]].concat();
             run("conv.i8.last", &s.to_vec(), &bufs, |r| {
-                assert_eq!(read::<i32>(&r[9]), want, "{w:?}")
+                assert_eq!(read::<i32>(&r[10]), want, "{w:?}")
             });
         }
     }

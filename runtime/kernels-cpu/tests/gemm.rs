@@ -284,10 +284,11 @@ fn integer_products_are_exact_for_every_signedness_and_zero_point() {
                         None,
                         None,
                         None,
+                        None,
                         out::<i32>(m * n),
                     ];
                     run(name, &s.to_vec(), &bufs, |r| {
-                        assert_eq!(read::<i32>(&r[9]), want, "{name}")
+                        assert_eq!(read::<i32>(&r[10]), want, "{name}")
                     });
                 }
             }
@@ -321,13 +322,14 @@ fn the_integer_output_stage_scales_adds_and_requantises() {
         buf(&bias),
         buf(&[y_scale]),
         buf(&[y_zp]),
+        None,
         out::<u8>(m * n),
     ];
     let sum = |i: usize, j: usize| -> i64 {
         (0..k).map(|p| a[i * k + p] as i64 * b[p * n + j] as i8 as i64).sum()
     };
     run("matmul.i8", &s.to_vec(), &bufs, |r| {
-        for (i, got) in r[9].iter().enumerate() {
+        for (i, got) in r[10].iter().enumerate() {
             let acc = (sum(i / n, i % n) + bias[i % n] as i64) as f32;
             let y = acc * (a_scale * bs[i % n]);
             let want = ((y / y_scale).round_ties_even() + y_zp as f32).clamp(0.0, 255.0) as u8;
@@ -338,9 +340,9 @@ fn the_integer_output_stage_scales_adds_and_requantises() {
     let fb = rng.floats(n);
     let mut bufs = bufs.to_vec();
     bufs[6] = buf(&fb);
-    bufs[9] = out::<f32>(m * n);
+    bufs[10] = out::<f32>(m * n);
     run("matmul.i8", &s.to_vec(), &bufs, |r| {
-        for (i, got) in read::<f32>(&r[9]).iter().enumerate() {
+        for (i, got) in read::<f32>(&r[10]).iter().enumerate() {
             let want = sum(i / n, i % n) as f32 * (a_scale * bs[i % n]) + fb[i % n];
             assert_eq!(*got, want, "element {i}");
         }

@@ -1,7 +1,7 @@
 //! Integer products with an epilogue. The kernels' output stage is
-//! `quantise(activation(f32(sum + bias_i32) · scale + bias_f32))`, each part optional; as much of an
-//! epilogue as has this form goes into the launch, and what is left is elementwise code behind it, on
-//! what the stage gives: sums, floats or quantised bytes.
+//! `quantise(last(through(activation(f32(sum + bias_i32) · scale + bias_f32)) + residual))`, each part optional
+//! ([`silure_kernels_cpu::gemm::stage`]); as much of an epilogue as has this form goes into the launch, and what is
+//! left is elementwise code behind it, on what the stage gives: sums, floats or quantised bytes.
 
 use std::collections::HashMap;
 
@@ -75,6 +75,7 @@ pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
         value(l, &found.bias)?,
         value(l, &found.y_scale)?,
         value(l, &found.y_zero)?,
+        value(l, &found.residual)?,
     ];
     let tail = Requant { stage: found.stage, operands, out: shape.with_elem(found.elem) };
     let y = match is_matmul {
@@ -155,6 +156,7 @@ struct Found {
     bias: Option<Part>,
     y_scale: Option<Part>,
     y_zero: Option<Part>,
+    residual: Option<Part>,
     /// The value of the region that it gives.
     end: ValueId,
 }
@@ -229,6 +231,7 @@ fn stage(p: &Place, types: &[silure_ir::TensorType], dims: &[Dim]) -> Found {
         bias: None,
         y_scale: None,
         y_zero: None,
+        residual: None,
         end: sums,
     };
     // Each step either extends the stage or leaves it as it was.
@@ -268,6 +271,19 @@ fn stage(p: &Place, types: &[silure_ir::TensorType], dims: &[Dim]) -> Found {
         if let Some(a) = activation_at(p.f, c.end) {
             (c.stage.activation, c.stage.p0, c.stage.p1) = (a.code, a.p0, a.p1);
             c.end = a.end;
+        }
+        if let Some(t) = through(p, c.end, types) {
+            c.stage.inner = if t.elem == Elem::I8 { out::I8 } else { out::U8 };
+            (c.stage.inner_scale, c.stage.inner_zp, c.end) = (t.scale, t.zero, t.end);
+        }
+        if let Some(r) = residual(p, c.end, types, dims) {
+            (c.stage.residual, c.residual, c.end) = (r.code, Some(Part::Extra(r.extra)), r.end);
+            (c.stage.residual_scale, c.stage.residual_zp) = (r.scale, r.zero);
+            let light = [activation::RELU, activation::CLIP];
+            if let Some(a) = activation_at(p.f, c.end).filter(|a| light.contains(&a.code)) {
+                (c.stage.last, c.stage.q0, c.stage.q1) = (a.code, a.p0, a.p1);
+                c.end = a.end;
+            }
         }
         if let Some(q) = quantised(p, c.end, types) {
             c.stage.out = if q.elem == Elem::I8 { out::I8 } else { out::U8 };
@@ -338,6 +354,89 @@ fn quantised(p: &Place, x: ValueId, types: &[silure_ir::TensorType]) -> Option<Q
     }
     let zero = zero.map(|z| Part::Number(elem, Num::I(z as i128)));
     Some(Quantised { elem, scale, zero, end: o.result() })
+}
+
+/// Bytes that are floats again at once.
+struct Through {
+    elem: Elem,
+    scale: f32,
+    zero: i64,
+    end: ValueId,
+}
+
+/// Matches a quantisation to bytes and the dequantisation of these, by numbers.
+fn through(p: &Place, x: ValueId, types: &[silure_ir::TensorType]) -> Option<Through> {
+    let q = quantised(p, x, types)?;
+    let Part::Number(_, scale) = q.scale else { return None };
+    let zero = match q.zero {
+        None => 0,
+        Some(Part::Number(_, z)) => z.f() as i64,
+        Some(_) => return None,
+    };
+    let f = p.f;
+    // The bytes have no other use.
+    p.only(q.end)?;
+    let cast = |o: &Op| o.def.name == "arith.cast" && o.attrs.elem("to") == Some(Elem::F32);
+    let mut o = p.only(q.end).filter(|o| cast(o))?;
+    let mut at = o.result();
+    o = p.only(at)?;
+    if zero != 0 {
+        let less = o.def.name == "arith.add" && p.number(p.other(o, at)?)?.f() == -(zero as f64);
+        (at, o) = (less.then_some(o.result())?, p.only(o.result())?);
+    }
+    let by = p.number(p.other(o, at)?)?.f();
+    (o.def.name == "arith.mul" && by == scale.f() && f.ty(o.result()).elem() == Some(Elem::F32))
+        .then_some(Through { elem: q.elem, scale: by as f32, zero, end: o.result() })
+}
+
+/// A sum with an operand of the result's layout.
+struct Residual {
+    code: usize,
+    extra: usize,
+    scale: f32,
+    zero: i64,
+    end: ValueId,
+}
+
+/// Matches a sum with floats, or with bytes that are dequantised by numbers.
+fn residual(
+    p: &Place,
+    x: ValueId,
+    types: &[silure_ir::TensorType],
+    dims: &[Dim],
+) -> Option<Residual> {
+    let o = p.only(x).filter(|o| o.def.name == "arith.add")?;
+    let (other, end) = (p.other(o, x)?, o.result());
+    let whole = |v: ValueId| {
+        let i = p.f.region(p.region).args[1..].iter().position(|a| *a == v)?;
+        let straight = p.maps[i].iter().copied().eq(0..dims.len() as i64);
+        (straight && types[i].dims == dims).then_some((i, types[i].elem))
+    };
+    if let Some((extra, Elem::F32)) = whole(other) {
+        return Some(Residual { code: out::F32, extra, scale: 1.0, zero: 0, end });
+    }
+    let made = |v: ValueId, name: &str| Some(p.f.op(p.f.def_op(v)?)).filter(|o| o.def.name == name);
+    // `op(v, number)`, the number on either side.
+    let by = |o: &Op| {
+        let v: Vec<ValueId> = o.operands().collect();
+        let &[a, b] = v.as_slice() else { return None };
+        p.number(b).map(|n| (a, n.f())).or_else(|| p.number(a).map(|n| (b, n.f())))
+    };
+    let (v, scale) = by(made(other, "arith.mul")?)?;
+    let (v, zero) = match made(v, "arith.add") {
+        Some(o) => by(o)?,
+        None => (v, 0.0),
+    };
+    let cast = made(v, "arith.cast").filter(|o| o.attrs.elem("to") == Some(Elem::F32))?;
+    let (extra, elem) = whole(cast.operand(0)?)?;
+    let code = match elem {
+        Elem::U8 => out::U8,
+        Elem::I8 => out::I8,
+        _ => return None,
+    };
+    let (lo, hi) = elem.range();
+    let fits = zero.fract() == 0.0 && (lo..=hi).contains(&-zero);
+    fits.then_some(Residual { code, extra, scale: scale as f32, zero: -zero as i64, end })
 }
 
 /// What the stage leaves of an epilogue, as a loop over what it gives.

@@ -71,16 +71,16 @@ impl Tail {
 }
 
 /// What follows an integer product: the kernels' output stage, its operands (scale of A, scale of B,
-/// bias, scale and zero point of the output) and the result's type.
+/// bias, scale and zero point of the output, residual) and the result's type.
 pub(super) struct Requant {
     pub stage: Stage,
-    pub operands: [Option<ValueId>; 5],
+    pub operands: [Option<ValueId>; 6],
     pub out: TensorType,
 }
 
 impl Requant {
     pub fn none(out: TensorType) -> Requant {
-        Requant { stage: Stage::SUMS, operands: [None; 5], out }
+        Requant { stage: Stage::SUMS, operands: [None; 6], out }
     }
 }
 

@@ -1,13 +1,13 @@
 //! `conv.i8`: exact 8-bit convolution with zero points, on the i16 tile.
 //!
 //! Buffers: `x`, `w` (row-major `[O, C/groups, kernel]`), `x_zp`, `w_zp` (tensor or per output
-//! channel), `x_scale`, `w_scale` (tensor or per output channel), `bias`, `y_scale`, `y_zp`, `y`.
+//! channel), `x_scale`, `w_scale` (tensor or per output channel), `bias`, `y_scale`, `y_zp`, `residual`, `y`.
 //! Pads count as the zero point. The output stage is [`Stage`] with features along rows.
 
 use super::Window;
 use crate::abi::OK;
 use crate::gemm::core::Grid;
-use crate::gemm::stage::{Sink, Stage, per, widen};
+use crate::gemm::stage::{Sink, Stage, Tile, per, widen};
 use crate::gemm::tile16::{Panels16, run16, widen_rows};
 use crate::isa::{Call, Isa, align64, kernel};
 
@@ -92,15 +92,13 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
         let (x, weights) = (bufs.get::<u8>(0), bufs.get::<u8>(1));
         let w_zp = bufs.get::<u8>(3);
         let zp = if s.x_zp { widen(*bufs.get::<u8>(2), s.x_signed) } else { 0 };
-        let y = bufs.get::<u8>(9);
         let buf = call.scratch as *mut i16;
         let rows = call.scratch.add(s.panel_bytes()) as *mut i16;
-        let width = s.stage.out_bytes();
         for t in call.begin..call.end {
             let (image, group) = (t / per_group / w.groups, t / per_group % w.groups);
             let (m, n) = grid.block(t % per_group);
             let channel = group * w.out_channels;
-            let sink = Sink::new(s.stage, bufs, true, channel);
+            let sink = Sink::new(s.stage, bufs, channel);
             let row_zp = |r: usize| match s.w_zp {
                 per::NONE => 0,
                 per::TENSOR => widen(*w_zp, s.w_signed),
@@ -109,13 +107,23 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
             let a = weights.add((channel + m.0) * depth);
             let strides = (depth as isize, 1);
             widen_rows(a, strides, m.1 - m.0, depth, s.w_signed, row_zp, rows);
-            let out = y.add((image * w.groups * w.out_channels + channel) * yp * width);
+            let first = (image * w.groups * w.out_channels + channel) * yp;
             let x = x.add((image * w.groups + group) * w.in_channels * xp);
             let columns = Columns { window: w, x, signed: s.x_signed, zp };
             run16::<I, _>(rows, pairs, m, n, &columns, buf, |r, col, count, cols, sums| {
-                for (i, sums) in sums.iter().enumerate().take(count) {
-                    let dst = out.add(((r + i) * yp + col) * width);
-                    sink.row::<I>(sums, r + i, col, cols, dst);
+                for i in 0..count {
+                    let (row, features) = (r + i, [sink.feature(r + i)]);
+                    let t = Tile {
+                        sums: &mut sums[i],
+                        step: 1,
+                        rows: 1,
+                        cols,
+                        features: &features,
+                        row,
+                        at: first + row * yp + col,
+                        ld: yp,
+                    };
+                    sink.finish::<I>(&t);
                 }
             });
         }
@@ -123,7 +131,7 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
     OK
 }
 
-kernel!(CONV_I8 = "conv.i8", ConvI8, bufs 10,
-    "Exact 8-bit convolution. Buffers x, w, x_zp, w_zp, x_scale, w_scale, bias, y_scale, y_zp, y; sizes `ConvI8`.",
+kernel!(CONV_I8 = "conv.i8", ConvI8, bufs 11,
+    "Exact 8-bit convolution. Buffers x, w, x_zp, w_zp, x_scale, w_scale, bias, y_scale, y_zp, residual, y; sizes `ConvI8`.",
     check |s| s.valid(), tasks |s| s.window.batch * s.window.groups * s.grid().tasks(),
     scratch |s| s.scratch(), flops |s| s.window.flops(), body body);

@@ -89,7 +89,7 @@ pub trait Lanes: Copy {
 
 /// The form for levels without intrinsics here.
 #[derive(Clone, Copy)]
-pub struct Array<const FMA: bool>([f32; LANES]);
+pub struct Array<const FMA: bool>(pub(crate) [f32; LANES]);
 
 impl<const FMA: bool> Array<FMA> {
     #[inline(always)]

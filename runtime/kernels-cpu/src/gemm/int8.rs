@@ -4,21 +4,28 @@
 //! with a = ua − A₀ and b = sb − B₀,
 //! `Σ a·b = Σ ua·sb − A₀·Σ sb − B₀·(Σ ua − K·A₀)`. The sums over B lie behind its panels.
 //!
-//! Buffers: `a`, `b`, `a_zp`, `b_zp`, `a_scale`, `b_scale`, `bias`, `y_scale`, `y_zp`, `c`.
+//! Buffers: `a`, `b`, `a_zp`, `b_zp`, `a_scale`, `b_scale`, `bias`, `y_scale`, `y_zp`, `residual`, `c`.
 
 use super::NR;
 use super::core::{Grid, prefetch_lines};
 use super::matmul::batch_offset;
 use super::pack::i8_panel_bytes;
-use super::stage::{Features, Sink, Stage, per, widen};
-use super::tile8::{Sums, Tile8};
+use super::stage::{Features, Sink, Stage, Tile, per, widen};
+use super::amx::{self, TileAmx};
+use super::tile8::Tile8;
 use crate::abi::OK;
-use crate::isa::{Call, Isa, align64, kernel, part};
+use crate::isa::{AMX, Call, Isa, align64, kernel, part};
 
 /// Most rows of a task's block.
 const MAX_ROWS: usize = 192;
-/// Rows and panels of the largest tile.
-const TILE: (usize, usize) = (8, 3);
+/// Most panels of a tile.
+const PANELS: usize = 3;
+/// Room for the sums of a tile, in groups of 16.
+const SUMS: usize = amx::ROWS * amx::PANELS;
+
+/// Sums of a tile, on lines of the cache.
+#[repr(align(64))]
+struct Sums([[i32; NR]; SUMS]);
 
 sizes! {
     /// Sizes of `matmul.i8` and `matmul.i8.packed`.
@@ -97,7 +104,7 @@ impl MatmulI8 {
     /// Bytes of the panels of B that are built for a tile.
     #[inline(always)]
     fn panels_bytes(&self, packed: bool) -> usize {
-        if packed { 0 } else { i8_panel_bytes(self.k).saturating_mul(TILE.1) }
+        if packed { 0 } else { i8_panel_bytes(self.k).saturating_mul(PANELS) }
     }
 
     fn scratch(&self, packed: bool) -> usize {
@@ -130,14 +137,25 @@ pub struct Bytes {
     pub k: usize,
     /// Whether B has zero points.
     pub summed: bool,
-    /// Element (0, 0) of the result.
-    pub c: *mut u8,
+    /// The instruction-set level of the machine.
+    pub level: u32,
+    /// Number of element (0, 0) of the result in the output.
+    pub at: usize,
     /// Elements from row to row of the result.
-    pub c_row: usize,
+    pub ld: usize,
+}
+
+/// Zero points of the rows of what the tile multiplies.
+#[derive(Clone, Copy)]
+pub enum Points<F> {
+    /// One for all.
+    One(i32),
+    /// One for each row.
+    Rows(F),
 }
 
 /// Runs the tiles of one block and hands their sums to the output stage. `panels(col, count)` gives the
-/// first of `count` panels of B, which follow each other; `a_point(row)` and `b_point(col)` are the zero
+/// first of `count` panels of B, which follow each other; `a_points` and `b_point(col)` are the zero
 /// points of what the tile multiplies.
 ///
 /// # Safety
@@ -147,24 +165,32 @@ pub unsafe fn run<I: Isa>(
     g: &Bytes,
     from: Rows,
     panels: impl Fn(usize, usize) -> *const u8,
-    a_point: impl Fn(usize) -> i32,
+    a_points: Points<impl Fn(usize) -> i32>,
     b_point: impl Fn(usize) -> i32,
     sink: &Sink,
 ) {
     let (count, groups) = (g.m.1 - g.m.0, g.k.div_ceil(4));
     let panel_bytes = i8_panel_bytes(g.k);
-    let width = sink.stage.out_bytes();
-    let mut out: Sums = [[[0; NR]; TILE.1]; TILE.0];
-    let tiles = count.div_ceil(I::ROWS8);
+    let mut out = Sums([[0; NR]; SUMS]);
+    // SAFETY: the rows are there.
+    let even = unsafe { evenly(from.table, count) };
+    let even = even.filter(|_| g.level == AMX && count >= amx::LEAST && groups >= amx::GROUPS);
+    let (tall, step) = match even {
+        Some(_) => (amx::ROWS, amx::PANELS),
+        None => (I::ROWS8, I::PANELS8),
+    };
+    // SAFETY: the level says that they can be used.
+    let _registers = even.map(|_| unsafe { amx::Registers::new() });
+    let tiles = count.div_ceil(tall);
     let mut col = g.n.0;
     // SAFETY: by the caller's contract.
     unsafe {
         while col < g.n.1 {
-            let wide = (g.n.1 - col).min(NR * I::PANELS8);
+            let wide = (g.n.1 - col).min(NR * step);
             let across = wide.div_ceil(NR);
             let first = panels(col, across);
-            let mut lack = [Lack { sums: [0; NR], points: [0; NR] }; TILE.1];
-            let mut features = [Features::NONE; TILE.1];
+            let mut lack = [Lack { sums: [0; NR], points: [0; NR] }; PANELS];
+            let mut features = [Features::NONE; PANELS];
             for q in 0..across {
                 let (at, cols) = (col + q * NR, (wide - q * NR).min(NR));
                 let behind = first.add(q * panel_bytes + groups * 4 * NR);
@@ -173,6 +199,15 @@ pub unsafe fn run<I: Isa>(
                     *z = b_point(at + j);
                 }
                 features[q] = sink.features(at, cols);
+                if let Points::One(a0) = &a_points {
+                    // What is the same for all rows joins the bias.
+                    let all = (g.k as i32).wrapping_mul(*a0);
+                    for (j, v) in features[q].add.iter_mut().enumerate() {
+                        let own = a0.wrapping_mul(lack[q].sums[j]);
+                        let other = all.wrapping_mul(lack[q].points[j]);
+                        *v = v.wrapping_sub(own).wrapping_add(other);
+                    }
+                }
             }
             // The panels after these are asked for meanwhile.
             let ahead = first.wrapping_add(across * panel_bytes);
@@ -182,47 +217,115 @@ pub unsafe fn run<I: Isa>(
                 if tiles > 1 {
                     prefetch_lines(ahead, part(lines, tiles, tile));
                 }
-                let t = Tile8 {
+                let mut t = Tile8 {
                     groups,
                     a: from.table.add(r0),
                     b: first as *const i8,
                     next: panel_bytes as isize,
                     panels: across,
+                    skip: 0,
+                    out: out.0.as_mut_ptr(),
+                    step,
                 };
-                match r1 - r0 {
-                    1 => I::tile8::<1>(&t, &mut out),
-                    2 => I::tile8::<2>(&t, &mut out),
-                    3 => I::tile8::<3>(&t, &mut out),
-                    4 => I::tile8::<4>(&t, &mut out),
-                    5 => I::tile8::<5>(&t, &mut out),
-                    6 => I::tile8::<6>(&t, &mut out),
-                    7 => I::tile8::<7>(&t, &mut out),
-                    _ => I::tile8::<8>(&t, &mut out),
+                if let Some(a_step) = even {
+                    // What does not fill a register comes first, by the other tile.
+                    let steps = groups / amx::GROUPS;
+                    let whole = steps * amx::GROUPS;
+                    t.skip = 4 * whole;
+                    t.b = t.b.add(4 * NR * whole);
+                    t.groups = groups - whole;
+                    if t.groups > 0 {
+                        low::<I>(t, r1 - r0);
+                    }
+                    let t = TileAmx {
+                        steps,
+                        a: *from.table.add(r0),
+                        a_step,
+                        rows: r1 - r0,
+                        b: first as *const i8,
+                        next: panel_bytes as isize,
+                        panels: across,
+                        add: t.groups > 0,
+                    };
+                    amx::tile(&t, out.0.as_mut_ptr());
+                } else {
+                    low::<I>(t, r1 - r0);
                 }
-                for r in r0..r1 {
-                    let row = g.m.0 + r;
-                    let a0 = a_point(row);
-                    for q in 0..across {
-                        let (sums, l) = (&mut out[r - r0][q], &lack[q]);
-                        if a0 != 0 {
+                let a_point = match &a_points {
+                    Points::Rows(f) => Some(f),
+                    Points::One(_) => None,
+                };
+                if a_point.is_some() || g.summed {
+                    for r in r0..r1 {
+                        let a0 = a_point.map_or(0, |f| f(g.m.0 + r));
+                        let all = (g.k as i32).wrapping_mul(a0);
+                        let left = if g.summed { *from.sums.add(r) } else { 0 }.wrapping_sub(all);
+                        let row = &mut out.0[(r - r0) * step..];
+                        for (sums, l) in row.iter_mut().zip(&lack).take(across) {
                             for j in 0..NR {
-                                sums[j] = sums[j].wrapping_sub(a0.wrapping_mul(l.sums[j]));
+                                let own = a0.wrapping_mul(l.sums[j]);
+                                let other = left.wrapping_mul(l.points[j]);
+                                sums[j] = sums[j].wrapping_sub(own).wrapping_sub(other);
                             }
                         }
-                        if g.summed {
-                            let all = (g.k as i32).wrapping_mul(a0);
-                            let left = (*from.sums.add(r)).wrapping_sub(all);
-                            for j in 0..NR {
-                                sums[j] = sums[j].wrapping_sub(left.wrapping_mul(l.points[j]));
-                            }
-                        }
-                        let at = col + q * NR;
-                        let dst = g.c.add((row * g.c_row + at) * width);
-                        sink.finish::<I>(sums, &features[q], row, (wide - q * NR).min(NR), dst);
                     }
                 }
+                let row = g.m.0 + r0;
+                sink.finish::<I>(&Tile {
+                    sums: out.0.as_mut_ptr(),
+                    step,
+                    rows: r1 - r0,
+                    cols: wide,
+                    features: &features[..across],
+                    row,
+                    at: g.at + row * g.ld + col,
+                    ld: g.ld,
+                });
             }
             col += wide;
+        }
+    }
+}
+
+/// Bytes from row to row, if they are the same everywhere and none is before another.
+///
+/// # Safety
+/// The table has that many rows.
+#[inline(always)]
+unsafe fn evenly(table: *const *const u8, rows: usize) -> Option<usize> {
+    if rows < 2 {
+        return None;
+    }
+    // SAFETY: by the caller's contract.
+    let rows = unsafe { std::slice::from_raw_parts(table, rows) };
+    let step = (rows[1] as usize).checked_sub(rows[0] as usize)?;
+    let even = rows.windows(2).all(|w| w[0].wrapping_add(step) == w[1]);
+    even.then_some(step)
+}
+
+/// Runs the level's own tile for any number of rows.
+///
+/// # Safety
+/// As the tile, for that many rows.
+#[inline(always)]
+unsafe fn low<I: Isa>(mut t: Tile8, rows: usize) {
+    let tiles = rows.div_ceil(I::ROWS8);
+    for i in 0..tiles {
+        let (r0, r1) = part(rows, tiles, i);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            match r1 - r0 {
+                1 => I::tile8::<1>(&t),
+                2 => I::tile8::<2>(&t),
+                3 => I::tile8::<3>(&t),
+                4 => I::tile8::<4>(&t),
+                5 => I::tile8::<5>(&t),
+                6 => I::tile8::<6>(&t),
+                7 => I::tile8::<7>(&t),
+                _ => I::tile8::<8>(&t),
+            }
+            t.a = t.a.add(r1 - r0);
+            t.out = t.out.add((r1 - r0) * t.step);
         }
     }
 }
@@ -366,13 +469,11 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
     unsafe {
         let (a, b) = (bufs.get::<u8>(0), bufs.get::<u8>(1));
         let (a_zp, b_zp) = (bufs.get::<u8>(2), bufs.get::<u8>(3));
-        let c = bufs.get::<u8>(9);
         let table = call.scratch as *mut *const u8;
         let row_sums = call.scratch.add(align64(max * 8)) as *mut i32;
         let panels = (row_sums as *mut u8).add(align64(max * 4));
         let row_buf = panels.add(s.panels_bytes(PACKED));
-        let sink = Sink::new(s.stage, bufs, false, 0);
-        let width = s.stage.out_bytes();
+        let sink = Sink::new(s.stage, bufs, 0);
         for t in call.begin..call.end {
             let (batch, block) = (t / per_batch, t % per_batch);
             let (m, n) = grid.block(block);
@@ -382,7 +483,6 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
             );
             let strides = (s.a_row as isize, s.a_col as isize);
             let from = rows(a, strides, count, s.k, s.a_signed, summed, (row_buf, row_sums, table));
-            let c = c.add(batch * s.m * s.c_row * width);
             let b = b.offset(batch_offset(&s.batch, &s.b_batch, batch)) as *const u8;
             let strided = Strided8 {
                 b,
@@ -401,21 +501,26 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
                 }
                 panels as *const u8
             };
-            let g = Bytes { m, n, k: s.k, summed, c, c_row: s.c_row };
+            let at = batch * s.m * s.c_row;
+            let g = Bytes { m, n, k: s.k, summed, level: (*call.ctx).isa, at, ld: s.c_row };
             let a_point = |row: usize| point(a_zp, s.a_zp, row, s.a_signed, moved_a);
+            let a_points = match s.a_zp {
+                per::AXIS => Points::Rows(a_point),
+                _ => Points::One(a_point(0)),
+            };
             let b_point = |col: usize| point(b_zp, s.b_zp, col, s.b_signed, moved_b);
-            run::<I>(&g, from, built, a_point, b_point, &sink);
+            run::<I>(&g, from, built, a_points, b_point, &sink);
         }
     }
     OK
 }
 
-kernel!(MATMUL_I8 = "matmul.i8", MatmulI8, bufs 10,
-    "Exact 8-bit product of two activations. Buffers a, b, a_zp, b_zp, a_scale, b_scale, bias, y_scale, y_zp, c; sizes `MatmulI8`.",
+kernel!(MATMUL_I8 = "matmul.i8", MatmulI8, bufs 11,
+    "Exact 8-bit product of two activations. Buffers a, b, a_zp, b_zp, a_scale, b_scale, bias, y_scale, y_zp, residual, c; sizes `MatmulI8`.",
     check |s| s.valid(), tasks |s| s.batches() * s.grid().tasks(), scratch |s| s.scratch(false),
     flops |s| 2 * (s.batches() * s.m * s.n * s.k) as u64, body body::<false>);
 
-kernel!(MATMUL_I8_PACKED = "matmul.i8.packed", MatmulI8, bufs 10,
-    "Exact 8-bit product with B in layout i8 NR=16 KR=4. Buffers a, b, a_zp, b_zp, a_scale, b_scale, bias, y_scale, y_zp, c; sizes `MatmulI8`.",
+kernel!(MATMUL_I8_PACKED = "matmul.i8.packed", MatmulI8, bufs 11,
+    "Exact 8-bit product with B in layout i8 NR=16 KR=4. Buffers a, b, a_zp, b_zp, a_scale, b_scale, bias, y_scale, y_zp, residual, c; sizes `MatmulI8`.",
     check |s| s.valid(), tasks |s| s.batches() * s.grid().tasks(), scratch |s| s.scratch(true),
     flops |s| 2 * (s.batches() * s.m * s.n * s.k) as u64, body body::<true>);

@@ -1,16 +1,19 @@
 //! Matrix products: register tiles, packed layouts, the blocked driver, epilogues, kernels.
 //!
-//! * [`tile`], [`tile8`], [`tile16`]: register tiles (f32; bytes and i16 with i32 sums), the only intrinsics.
+//! * [`tile`], [`tile8`], [`tile16`]: register tiles (f32; bytes and i16 with i32 sums), with [`amx`] the only intrinsics.
 //! * [`pack`]: the ISA-neutral packed layouts and their functions, used by the compiler too.
 //! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
-//! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums.
+//! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums; [`requant`]:
+//!   floats to bytes.
 //! * [`dot`]: a few rows with columns that are quantised by blocks.
 //! * [`matmul`], [`blocks`], [`int8`], [`double`]: the kernels.
 //!
 //! Invariant: the order in which one output element is summed depends on the problem's shape only.
 
+pub mod amx;
 pub mod blocks;
 pub mod core;
+mod counts;
 pub mod cross;
 pub mod det;
 pub mod dot;
@@ -19,6 +22,7 @@ pub mod epilogue;
 pub mod int8;
 pub mod matmul;
 pub mod pack;
+pub mod requant;
 pub mod stage;
 pub mod tile;
 pub mod tile16;

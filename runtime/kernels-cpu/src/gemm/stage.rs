@@ -1,10 +1,14 @@
-//! The output stage of integer products: scale, bias, activation, requantisation.
+//! The output stage of integer products: scale, bias, activation, residual, requantisation.
 //!
-//! `f32(acc + bias_i32) · (a_scale · b_scale) + bias_f32`, the activation, and
+//! `f32(acc + bias_i32) · (a_scale · b_scale) + bias_f32`, the activation; to bytes of a scale of its own and
+//! back; plus the residual, which is f32 or bytes to be dequantised; the last activation; and
 //! `saturate(round_even(y / y_scale) + y_zp)`, each part optional.
 
 use super::NR;
-use super::epilogue::{activate, activation};
+use super::counts::Counts;
+use super::epilogue::activation;
+use super::requant::Steps;
+use crate::conv::lanes::with_lanes;
 use crate::isa::{Bufs, Isa};
 
 /// How a zero point or a scale is indexed.
@@ -50,27 +54,81 @@ sizes! {
         pub b_scale: usize,
         /// A code of [`bias`].
         pub bias: usize,
-        /// A code of [`activation`], applied before requantisation.
+        /// A code of [`activation`], applied to what is scaled.
         pub activation: usize,
         /// First parameter of the activation.
         pub p0: f32,
         /// Second parameter of the activation.
         pub p1: f32,
+        /// Bytes through which the activation's result goes, a code of [`out`], or 0.
+        pub inner: usize,
+        /// Their scale.
+        pub inner_scale: f32,
+        /// Their zero point.
+        pub inner_zp: i64,
+        /// Type of the residual, a code of [`out`], or 0 if there is none. It has the layout of the output.
+        pub residual: usize,
+        /// Scale of a residual of bytes.
+        pub residual_scale: f32,
+        /// Zero point of a residual of bytes.
+        pub residual_zp: i64,
+        /// Activation behind the residual: `NONE`, `RELU` or `CLIP`.
+        pub last: usize,
+        /// First parameter of the last activation.
+        pub q0: f32,
+        /// Second parameter of the last activation.
+        pub q1: f32,
     }
 }
 
 impl Stage {
     /// The sums themselves.
-    pub const SUMS: Stage =
-        Stage { out: out::I32, a_scale: 0, b_scale: 0, bias: 0, activation: 0, p0: 0.0, p1: 0.0 };
+    pub const SUMS: Stage = Stage {
+        out: out::I32,
+        a_scale: 0,
+        b_scale: 0,
+        bias: 0,
+        activation: 0,
+        p0: 0.0,
+        p1: 0.0,
+        inner: 0,
+        inner_scale: 1.0,
+        inner_zp: 0,
+        residual: 0,
+        residual_scale: 1.0,
+        residual_zp: 0,
+        last: 0,
+        q0: 0.0,
+        q1: 0.0,
+    };
 
     /// Whether the codes mean something.
     pub fn valid(&self) -> bool {
+        let byte = |code: usize, zp: i64| match code {
+            out::U8 => (0..=255).contains(&zp),
+            out::I8 => (-128..=127).contains(&zp),
+            _ => zp == 0,
+        };
         self.out <= 3
             && self.a_scale <= 2
             && self.b_scale <= 2
             && self.bias <= 2
             && self.activation < activation::COUNT
+            && matches!(self.inner, 0 | out::U8 | out::I8)
+            && byte(self.inner, self.inner_zp)
+            && self.residual <= 3
+            && byte(self.residual, self.residual_zp)
+            && light(self.last)
+    }
+
+    /// Whether it ends in bytes and has neither activations nor floats or rows of their own scale on the way.
+    #[inline(always)]
+    fn plain(&self) -> bool {
+        self.out > out::F32
+            && self.activation == activation::NONE
+            && self.last == activation::NONE
+            && self.residual != out::F32
+            && self.a_scale != per::AXIS
     }
 
     /// Bytes of one output element.
@@ -80,94 +138,32 @@ impl Stage {
     }
 }
 
+/// Whether an activation is a matter of an instruction or two.
+#[inline(always)]
+fn light(code: usize) -> bool {
+    matches!(code, activation::NONE | activation::RELU | activation::CLIP)
+}
+
+/// A [`light`] activation.
+///
+/// # Safety
+/// The machine has the level.
+#[inline(always)]
+unsafe fn bound<L: Counts>(code: usize, p0: f32, p1: f32, y: L) -> L {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match code {
+            activation::RELU => y.clamp(L::splat(0.0), L::splat(f32::INFINITY)),
+            activation::CLIP => y.clamp(L::splat(p0), L::splat(p1)),
+            _ => y,
+        }
+    }
+}
+
 /// A byte as the integer it stands for.
 #[inline(always)]
 pub fn widen(byte: u8, signed: bool) -> i16 {
     if signed { byte as i8 as i16 } else { byte as i16 }
-}
-
-/// `saturate(round_even(y / scale) + zp)` as a byte; NaN gives the zero point.
-#[inline(always)]
-pub fn quantise(y: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
-    saturate(y / scale, zp, lo, hi)
-}
-
-#[inline(always)]
-fn saturate(q: f32, zp: f32, lo: f32, hi: f32) -> u8 {
-    let q = q.round_ties_even();
-    let q = if q.is_nan() { 0.0 } else { q } + zp;
-    let q = if q < lo { lo } else { q };
-    let q = if q > hi { hi } else { q };
-    // SAFETY: a number within the bounds of a byte type.
-    unsafe { q.to_int_unchecked::<i32>() as u8 }
-}
-
-/// Writes the first `cols` elements of a row; a whole row is one copy of known size.
-///
-/// # Safety
-/// `dst` has room for them.
-#[inline(always)]
-unsafe fn put<T: Copy>(row: &[T; NR], cols: usize, dst: *mut u8) {
-    // SAFETY: by the caller's contract.
-    unsafe {
-        if cols == NR {
-            (dst as *mut [T; NR]).write_unaligned(*row);
-        } else {
-            std::ptr::copy_nonoverlapping(row.as_ptr() as *const u8, dst, cols * size_of::<T>());
-        }
-    }
-}
-
-/// How floats become bytes: `saturate(round_even(y / scale) + zp)`.
-#[derive(Clone, Copy)]
-pub struct Output {
-    scale: f32,
-    /// 1/scale where the quotient can be had by [`quotient`], else 0.
-    inverse: f32,
-    zp: f32,
-    lo: f32,
-    hi: f32,
-}
-
-impl Output {
-    /// From the scale and the zero point (0 if absent).
-    pub fn new(scale: f32, zp: i16, signed: bool) -> Output {
-        let (lo, hi) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-        let usual = (1e-30..1e30).contains(&scale);
-        let inverse = if usual { 1.0 / scale } else { 0.0 };
-        Output { scale, inverse, zp: zp as f32, lo, hi }
-    }
-
-    #[inline(always)]
-    fn bytes<I: Isa>(&self, y: &[f32; NR]) -> [u8; NR] {
-        let mut q = [0f32; NR];
-        if I::FMA && self.inverse != 0.0 {
-            for j in 0..NR {
-                q[j] = quotient::<I>(y[j], self.scale, self.inverse);
-            }
-        } else {
-            for j in 0..NR {
-                q[j] = y[j] / self.scale;
-            }
-        }
-        let mut out = [0u8; NR];
-        for j in 0..NR {
-            out[j] = saturate(q[j], self.zp, self.lo, self.hi);
-        }
-        out
-    }
-}
-
-/// `y / scale`, correctly rounded, by the rounded inverse of the scale and one step (Markstein, "Computation
-/// of elementary functions on the IBM RISC System/6000 processor", theorem 2). Quotients below the normal
-/// numbers may be off by a unit in the last place.
-#[inline(always)]
-fn quotient<I: Isa>(y: f32, scale: f32, inverse: f32) -> f32 {
-    let near = y * inverse;
-    let left = I::fma(-near, scale, y);
-    let q = I::fma(left, inverse, near);
-    // An infinite quotient leaves no difference.
-    if q.is_nan() { near } else { q }
 }
 
 /// The output stage bound to its buffers.
@@ -175,19 +171,17 @@ fn quotient<I: Isa>(y: f32, scale: f32, inverse: f32) -> f32 {
 pub struct Sink {
     /// What to do.
     pub stage: Stage,
-    /// Scale of A.
-    pub a_scale: *const f32,
-    /// Scale of B.
-    pub b_scale: *const f32,
-    /// Bias.
-    pub bias: *const u8,
-    /// How the output is quantised, if it is.
-    pub output: Output,
-    /// Whether the axis scales and the bias belong to rows (channels of a convolution) rather than
-    /// to columns: then `b_scale` and `bias` are indexed by row and `a_scale` by column.
-    pub features_are_rows: bool,
-    /// Row number of the buffers' first feature or row.
-    pub base: usize,
+    a_scale: *const f32,
+    b_scale: *const f32,
+    bias: *const u8,
+    residual: *const u8,
+    c: *mut u8,
+    output: Steps,
+    inner: Steps,
+    /// Below this bound of what is scaled, nothing in the stage is infinite or not a number.
+    room: f32,
+    /// Number of the buffers' first feature.
+    base: usize,
 }
 
 /// What the output stage needs for 16 columns, read once for many rows.
@@ -196,22 +190,47 @@ pub struct Features {
     /// Scale of B, times that of A if it is one for the tensor.
     scale: [f32; NR],
     bias: [f32; NR],
-    add: [i32; NR],
+    /// What is added to the sums.
+    pub add: [i32; NR],
+    /// Whether whatever the sums, everything stays finite.
+    tame: bool,
 }
 
 impl Features {
     /// No scale, no bias.
-    pub const NONE: Features = Features { scale: [1.0; NR], bias: [0.0; NR], add: [0; NR] };
+    pub const NONE: Features =
+        Features { scale: [1.0; NR], bias: [0.0; NR], add: [0; NR], tame: false };
+}
+
+/// A tile of sums that is finished.
+#[derive(Clone, Copy)]
+pub struct Tile<'a> {
+    /// Rows of `panels · 16` sums; overwritten.
+    pub sums: *mut [i32; NR],
+    /// Groups of 16 sums from row to row.
+    pub step: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Features of each 16 columns.
+    pub features: &'a [Features],
+    /// Number of the first row in the scale of A, if it has one for each.
+    pub row: usize,
+    /// Element of the output where the tile begins.
+    pub at: usize,
+    /// Elements from row to row of the output.
+    pub ld: usize,
 }
 
 impl Sink {
     /// The buffers of an integer product: 4 and 5 the scales, 6 the bias, 7 and 8 the scale and the zero
-    /// point of the output.
+    /// point of the output, 9 the residual, 10 the output; features are counted from `base`.
     ///
     /// # Safety
     /// The buffers are there where the stage reads them.
     #[inline(always)]
-    pub unsafe fn new(stage: Stage, bufs: Bufs, features_are_rows: bool, base: usize) -> Sink {
+    pub unsafe fn new(stage: Stage, bufs: Bufs, base: usize) -> Sink {
         // SAFETY: by the caller's contract.
         unsafe {
             let (scale, zp) = (bufs.get::<f32>(7), bufs.get::<u8>(8));
@@ -219,13 +238,19 @@ impl Sink {
             let quantised = stage.out > out::F32;
             let scale = if quantised { *scale } else { 1.0 };
             let zp = if quantised && !zp.is_null() { widen(*zp, signed) } else { 0 };
+            let output = Steps::new(scale, zp, signed);
+            let inner =
+                Steps::new(stage.inner_scale, stage.inner_zp as i16, stage.inner == out::I8);
             Sink {
                 stage,
                 a_scale: bufs.get(4),
                 b_scale: bufs.get(5),
                 bias: bufs.get(6),
-                output: Output::new(scale, zp, signed),
-                features_are_rows,
+                residual: bufs.get(9),
+                c: bufs.get(10),
+                output,
+                inner,
+                room: room(&stage, &output, &inner),
                 base,
             }
         }
@@ -237,178 +262,226 @@ impl Sink {
     /// The buffers cover the columns.
     #[inline(always)]
     pub unsafe fn features(&self, col: usize, cols: usize) -> Features {
+        // SAFETY: by the caller's contract.
+        unsafe { self.gather(cols, |j| self.base + col + j) }
+    }
+
+    /// The same for 16 columns of one feature.
+    ///
+    /// # Safety
+    /// The buffers have the feature.
+    #[inline(always)]
+    pub unsafe fn feature(&self, at: usize) -> Features {
+        // SAFETY: by the caller's contract.
+        unsafe { self.gather(NR, |_| self.base + at) }
+    }
+
+    #[inline(always)]
+    unsafe fn gather(&self, cols: usize, at: impl Fn(usize) -> usize) -> Features {
         let (s, mut f) = (&self.stage, Features::NONE);
         // SAFETY: by the caller's contract.
         unsafe {
             let a = if s.a_scale == per::TENSOR { *self.a_scale } else { 1.0 };
-            let at = self.base + col;
+            let mut tame = s.a_scale != per::AXIS;
             for j in 0..cols {
                 let b = match s.b_scale {
                     per::NONE => 1.0,
                     per::TENSOR => *self.b_scale,
-                    _ => *self.b_scale.add(at + j),
+                    _ => *self.b_scale.add(at(j)),
                 };
                 f.scale[j] = a * b;
                 match s.bias {
-                    bias::F32 => f.bias[j] = *(self.bias as *const f32).add(at + j),
-                    bias::I32 => f.add[j] = *(self.bias as *const i32).add(at + j),
+                    bias::F32 => f.bias[j] = *(self.bias as *const f32).add(at(j)),
+                    bias::I32 => f.add[j] = *(self.bias as *const i32).add(at(j)),
                     _ => {}
                 }
+                tame &= f.scale[j].abs() * 2f32.powi(31) + f.bias[j].abs() < self.room;
             }
+            f.tame = tame;
         }
         f
     }
 
-    /// Writes a row of sums whose columns have these features to `dst`.
+    /// Finishes a tile.
     ///
     /// # Safety
-    /// The buffers cover the row; `dst` has `cols` elements of the output type.
+    /// The buffers cover the tile.
     #[inline(always)]
-    pub unsafe fn finish<I: Isa>(
-        &self,
-        sums: &[i32; NR],
-        f: &Features,
-        row: usize,
-        cols: usize,
-        dst: *mut u8,
-    ) {
-        let s = &self.stage;
+    pub unsafe fn finish<I: Isa>(&self, t: &Tile) {
         // SAFETY: by the caller's contract.
-        unsafe {
-            let mut acc = *sums;
-            for j in 0..NR {
-                acc[j] = acc[j].wrapping_add(f.add[j]);
-            }
-            if s.out == out::I32 {
-                put(&acc, cols, dst);
-                return;
-            }
-            let mut y = [0f32; NR];
-            if s.a_scale == per::AXIS {
-                let a = *self.a_scale.add(row);
-                for j in 0..NR {
-                    y[j] = acc[j] as f32 * (a * f.scale[j]);
-                }
-            } else {
-                for j in 0..NR {
-                    y[j] = acc[j] as f32 * f.scale[j];
-                }
-            }
-            for j in 0..NR {
-                y[j] += f.bias[j];
-            }
-            self.write::<I>(y, cols, dst);
-        }
+        unsafe { I::finish_sums(self, t) }
     }
 
-    /// The activation and the output type.
+    /// All of the stage for one tile.
     ///
     /// # Safety
-    /// `dst` has `cols` elements of the output type.
+    /// As [`Sink::finish`]; the machine has the level.
     #[inline(always)]
-    unsafe fn write<I: Isa>(&self, mut y: [f32; NR], cols: usize, dst: *mut u8) {
-        let s = &self.stage;
+    pub(crate) unsafe fn tile<I: Isa>(&self, t: &Tile) {
         // SAFETY: by the caller's contract.
-        unsafe {
-            if s.activation != activation::NONE {
-                activate::<I>(s.activation, s.p0, s.p1, y.as_mut_ptr(), NR);
-            }
-            if s.out == out::F32 {
-                put(&y, cols, dst);
-                return;
-            }
-            put(&self.output.bytes::<I>(&y), cols, dst);
-        }
+        unsafe { with_lanes!(I, tile(self, t)) }
     }
+}
 
-    /// Writes one tile's row of sums to `dst`.
-    ///
-    /// # Safety
-    /// The buffers cover the tile; `dst` has `cols` elements of the output type.
-    #[inline(always)]
-    pub unsafe fn row<I: Isa>(
-        &self,
-        sums: &[i32; NR],
-        row: usize,
-        col: usize,
-        cols: usize,
-        dst: *mut u8,
-    ) {
-        let s = &self.stage;
-        let row = row + self.base;
-        // SAFETY: by the caller's contract.
-        unsafe {
-            let feature = |j: usize| if self.features_are_rows { row } else { col + j };
-            let mut acc = *sums;
-            if s.bias == bias::I32 {
-                let b = self.bias as *const i32;
-                for (j, v) in acc.iter_mut().enumerate().take(cols) {
-                    *v = v.wrapping_add(*b.add(feature(j)));
+/// All of the stage for one tile.
+///
+/// # Safety
+/// The buffers cover the tile; the machine has the level.
+#[inline(always)]
+unsafe fn tile<I: Isa, L: Counts>(sink: &Sink, t: &Tile) {
+    let s = &sink.stage;
+    let light = light(s.activation);
+    // SAFETY: by the caller's contract; floats are written where sums were read.
+    unsafe {
+        for (q, f) in t.features.iter().enumerate() {
+            let cols = (t.cols - q * NR).min(NR);
+            let (scale, bias) = (L::load(f.scale.as_ptr()), L::load(f.bias.as_ptr()));
+            if cols == NR && f.tame && s.plain() {
+                match (s.inner, s.residual) {
+                    (0, 0) => bytes::<I, L, false, false>(sink, t, q),
+                    (0, _) => bytes::<I, L, false, true>(sink, t, q),
+                    (_, 0) => bytes::<I, L, true, false>(sink, t, q),
+                    (_, _) => bytes::<I, L, true, true>(sink, t, q),
                 }
+                continue;
             }
-            if s.out == out::I32 {
-                put(&acc, cols, dst);
-                return;
-            }
-            // The scale of rows is one number for this row, that of columns a vector.
-            let lanes = |p: *const f32, mode: usize, by_column: bool| {
-                let mut v = [1f32; NR];
-                match (mode, by_column) {
-                    (per::NONE, _) => {}
-                    (per::TENSOR, _) => v = [*p; NR],
-                    (_, false) => v = [*p.add(row); NR],
-                    (_, true) => {
-                        std::ptr::copy_nonoverlapping(p.add(col), v.as_mut_ptr(), cols);
+            for r in 0..t.rows {
+                let sums = t.sums.add(r * t.step + q) as *mut i32;
+                let at = t.at + r * t.ld + q * NR;
+                if s.out == out::I32 {
+                    for j in 0..NR {
+                        *sums.add(j) = (*sums.add(j)).wrapping_add(f.add[j]);
                     }
+                    std::ptr::copy_nonoverlapping(sums, (sink.c as *mut i32).add(at), cols);
+                    continue;
                 }
-                v
-            };
-            let a = lanes(self.a_scale, s.a_scale, self.features_are_rows);
-            let b = lanes(self.b_scale, s.b_scale, !self.features_are_rows);
-            let mut y = [0f32; NR];
-            for j in 0..NR {
-                y[j] = acc[j] as f32 * (a[j] * b[j]);
-            }
-            if s.bias == bias::F32 {
-                let b = self.bias as *const f32;
-                for (j, v) in y.iter_mut().enumerate().take(cols) {
-                    *v += *b.add(feature(j));
+                let scale = match s.a_scale {
+                    per::AXIS => L::splat(*sink.a_scale.add(t.row + r)).mul(scale),
+                    _ => scale,
+                };
+                let y = L::of_sums(sums, f.add.as_ptr()).mul(scale);
+                let y = if s.bias == bias::F32 { y.add(bias) } else { y };
+                if light {
+                    write::<I, L>(sink, bound(s.activation, s.p0, s.p1, y), f.tame, at, cols);
+                } else {
+                    y.store(sums as *mut f32);
                 }
             }
-            self.write::<I>(y, cols, dst);
+        }
+        if light || s.out == out::I32 {
+            return;
+        }
+        // Many numbers at once, for these functions are long.
+        let all = t.sums as *mut f32;
+        I::activate(s.activation, s.p0, s.p1, all, t.rows * t.step * NR);
+        for r in 0..t.rows {
+            let row = all.add(r * t.step * NR);
+            for (q, f) in t.features.iter().enumerate() {
+                let cols = (t.cols - q * NR).min(NR);
+                let at = t.at + r * t.ld + q * NR;
+                write::<I, L>(sink, L::load(row.add(q * NR)), f.tame, at, cols);
+            }
         }
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
-mod tests {
-    use super::quotient;
-    use crate::isa::Avx2;
-
-    #[test]
-    fn quotients_are_those_of_a_division() {
-        let mut state = 1u64;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 32) as u32
-        };
-        let mut seen = 0;
-        for _ in 0..400_000 {
-            // Any mantissas, exponents near those of scales and of what they divide.
-            let scale = f32::from_bits(random() & 0x7F_FFFF | (100 + random() % 40) << 23);
-            let y = f32::from_bits(random() & 0x807F_FFFF | (90 + random() % 60) << 23);
-            let want = y / scale;
-            if want.is_normal() {
-                seen += 1;
-                // `fma` is correct at any level: one instruction here or a function.
-                let got = quotient::<Avx2>(y, scale, 1.0 / scale);
-                assert_eq!(got.to_bits(), want.to_bits(), "{y:e} / {scale:e}");
+/// [`tile`] for tame columns `16q..16q + 16` of a stage that is [`Stage::plain`].
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn bytes<I: Isa, L: Counts, const INNER: bool, const RESIDUAL: bool>(
+    sink: &Sink,
+    t: &Tile,
+    q: usize,
+) {
+    let (s, f) = (sink.stage, t.features[q]);
+    let flip = if s.residual == out::I8 { 0x80 } else { 0 };
+    let zp = s.residual_zp as i32 + flip as i32;
+    let (output, inner, c) = (sink.output, sink.inner, sink.c);
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let (scale, bias) = (L::load(f.scale.as_ptr()), L::load(f.bias.as_ptr()));
+        let by = L::splat(s.residual_scale);
+        for r in 0..t.rows {
+            let sums = t.sums.add(r * t.step + q) as *const i32;
+            let at = t.at + r * t.ld + q * NR;
+            let mut y = L::of_sums(sums, f.add.as_ptr()).mul(scale).add(bias);
+            if INNER {
+                y = inner.through::<I, L>(y, true);
             }
+            if RESIDUAL {
+                y = y.add(L::of_bytes(sink.residual.add(at), flip, zp).mul(by));
+            }
+            output.bytes::<I, L>(y, true, c.add(at));
         }
-        assert!(seen > 390_000);
-        for y in [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::MAX] {
-            assert_eq!(quotient::<Avx2>(y, 0.25, 4.0), y / 0.25, "{y}");
-        }
-        assert!(quotient::<Avx2>(f32::NAN, 0.25, 4.0).is_nan());
     }
+}
+
+/// What follows the activation.
+///
+/// # Safety
+/// The output, and the residual if there is one, have `cols` elements from `at`; the machine has the level.
+#[inline(always)]
+unsafe fn write<I: Isa, L: Counts>(sink: &Sink, mut y: L, tame: bool, at: usize, cols: usize) {
+    let s = &sink.stage;
+    // SAFETY: by the caller's contract; a row's part goes through an array.
+    unsafe {
+        if s.inner != 0 {
+            y = sink.inner.through::<I, L>(y, tame);
+        }
+        if s.residual == out::F32 {
+            y = y.add(L::load_part((sink.residual as *const f32).add(at), cols));
+        } else if s.residual != 0 {
+            let mut part = [0u8; NR];
+            let mut from = sink.residual.add(at);
+            if cols < NR {
+                std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), cols);
+                from = part.as_ptr();
+            }
+            // Signed bytes are moved up by 128, and their zero point with them.
+            let flip = if s.residual == out::I8 { 0x80 } else { 0 };
+            let r = L::of_bytes(from, flip, s.residual_zp as i32 + flip as i32);
+            y = y.add(r.mul(L::splat(s.residual_scale)));
+        }
+        y = bound(s.last, s.q0, s.q1, y);
+        if s.out == out::F32 {
+            y.store_part((sink.c as *mut f32).add(at), cols);
+        } else if cols == NR {
+            sink.output.bytes::<I, L>(y, tame, sink.c.add(at));
+        } else {
+            let mut part = [0u8; NR];
+            sink.output.bytes::<I, L>(y, tame, part.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(part.as_ptr(), sink.c.add(at), cols);
+        }
+    }
+}
+
+/// Below which bound of what is scaled nothing behind it is infinite or not a number; 0 if that cannot be said.
+#[inline(always)]
+fn room(s: &Stage, output: &Steps, inner: &Steps) -> f32 {
+    /// A number whose products with bytes are finite.
+    const LARGE: f32 = 1e30;
+    let clips = |code: usize, p0: f32, p1: f32| {
+        code != activation::CLIP || p0.abs().max(p1.abs()) < LARGE * output.scale
+    };
+    let shrinks = !matches!(s.activation, activation::LEAKY_RELU | activation::HARD_SIGMOID);
+    let quantised = s.out > out::F32;
+    let residual = match s.residual {
+        0 => 0.0,
+        out::F32 => return 0.0,
+        _ => s.residual_scale.abs() * 512.0,
+    };
+    let most = LARGE * output.scale;
+    let fits = residual < most && s.inner_scale < most;
+    if quantised && !(output.usual() && fits)
+        || s.inner != 0 && !inner.usual()
+        || !shrinks
+        || !clips(s.activation, s.p0, s.p1)
+        || !clips(s.last, s.q0, s.q1)
+    {
+        return 0.0;
+    }
+    let first = if s.inner != 0 { inner.scale } else { output.scale };
+    LARGE * first.min(1.0)
 }

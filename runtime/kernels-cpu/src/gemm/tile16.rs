@@ -207,7 +207,7 @@ pub unsafe fn run16<I: Isa, P: Panels16>(
     n: (usize, usize),
     b: &P,
     buf: *mut i16,
-    mut sink: impl FnMut(usize, usize, usize, usize, &[[i32; NR]; MR]),
+    mut sink: impl FnMut(usize, usize, usize, usize, &mut [[i32; NR]; MR]),
 ) {
     let mut out = [[0i32; NR]; MR];
     let mut col = n.0;
@@ -229,7 +229,7 @@ pub unsafe fn run16<I: Isa, P: Panels16>(
                     5 => I::tile16::<5>(&t, &mut out),
                     _ => I::tile16::<6>(&t, &mut out),
                 }
-                sink(row, col, mr, cols, &out);
+                sink(row, col, mr, cols, &mut out);
                 row += mr;
             }
         }

@@ -6,9 +6,6 @@
 
 use super::NR;
 
-/// Rows and panels of the largest tile.
-pub type Sums = [[[i32; NR]; 3]; 8];
-
 /// One tile's operands.
 #[derive(Clone, Copy)]
 pub struct Tile8 {
@@ -22,20 +19,26 @@ pub struct Tile8 {
     pub next: isize,
     /// Panels, at most as many as the level has.
     pub panels: usize,
+    /// Bytes of each row of A that are left out at its front.
+    pub skip: usize,
+    /// Where the sums go: those of row `r` and panel `q` to `out[r · step + q]`.
+    pub out: *mut [i32; NR],
+    /// Groups of 16 sums from row to row.
+    pub step: usize,
 }
 
 /// The tile without intrinsics, one panel wide.
 ///
 /// # Safety
-/// A has `MR` pointers to `4 · groups` bytes, B `groups` groups.
+/// A has `MR` pointers to `skip + 4 · groups` bytes, B `groups` groups, `out` room for the sums.
 #[inline(always)]
-pub unsafe fn portable<const MR: usize>(t: &Tile8, out: &mut Sums) {
-    for (r, row) in out.iter_mut().enumerate().take(MR) {
+pub unsafe fn portable<const MR: usize>(t: &Tile8) {
+    for r in 0..MR {
         let mut sums = [0i32; NR];
         let mut b = t.b;
         // SAFETY: in bounds by the contract above.
         unsafe {
-            let a = *t.a.add(r);
+            let a = (*t.a.add(r)).add(t.skip);
             for g in 0..t.groups {
                 let x = *(a.add(4 * g) as *const [u8; 4]);
                 let w = &*(b as *const [[i8; 4]; NR]);
@@ -46,8 +49,8 @@ pub unsafe fn portable<const MR: usize>(t: &Tile8, out: &mut Sums) {
                 }
                 b = b.wrapping_add(4 * NR);
             }
+            *t.out.add(r * t.step) = sums;
         }
-        row[0] = sums;
     }
 }
 
@@ -57,13 +60,13 @@ pub unsafe fn portable<const MR: usize>(t: &Tile8, out: &mut Sums) {
 /// As [`portable`]; the machine has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-pub unsafe fn avx2<const MR: usize>(t: &Tile8, out: &mut Sums) {
+pub unsafe fn avx2<const MR: usize>(t: &Tile8) {
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
         let mut acc = [[_mm256_setzero_si256(); 4]; MR];
         let mut b = t.b;
-        let a = *(t.a as *const [*const u8; MR]);
+        let a = (*(t.a as *const [*const u8; MR])).map(|a| a.add(t.skip));
         for g in 0..t.groups {
             let mut w = [_mm256_setzero_si256(); 4];
             for (q, v) in w.iter_mut().enumerate() {
@@ -78,11 +81,12 @@ pub unsafe fn avx2<const MR: usize>(t: &Tile8, out: &mut Sums) {
             }
             b = b.wrapping_add(4 * NR);
         }
-        for (row, s) in out.iter_mut().zip(&acc) {
+        for (r, s) in acc.iter().enumerate() {
+            let row = t.out.add(r * t.step) as *mut i32;
             for q in 0..2 {
                 let pairs = _mm256_hadd_epi32(s[2 * q], s[2 * q + 1]);
                 let sums = _mm256_permute4x64_epi64::<0xD8>(pairs);
-                _mm256_storeu_si256(row[0].as_mut_ptr().add(q * 8) as *mut __m256i, sums);
+                _mm256_storeu_si256(row.add(q * 8) as *mut __m256i, sums);
             }
         }
     }
@@ -94,13 +98,13 @@ pub unsafe fn avx2<const MR: usize>(t: &Tile8, out: &mut Sums) {
 /// As [`portable`], for each panel; the machine has AVX-512 F and VNNI.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
-pub unsafe fn avx512<const MR: usize>(t: &Tile8, out: &mut Sums) {
+pub unsafe fn avx512<const MR: usize>(t: &Tile8) {
     // SAFETY: the contract is the callee's.
     unsafe {
         match t.panels {
-            1 => avx512_body::<MR, 1>(t, out),
-            2 => avx512_body::<MR, 2>(t, out),
-            _ => avx512_body::<MR, 3>(t, out),
+            1 => avx512_body::<MR, 1>(t),
+            2 => avx512_body::<MR, 2>(t),
+            _ => avx512_body::<MR, 3>(t),
         }
     }
 }
@@ -108,13 +112,13 @@ pub unsafe fn avx512<const MR: usize>(t: &Tile8, out: &mut Sums) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn avx512_body<const MR: usize, const P: usize>(t: &Tile8, out: &mut Sums) {
+unsafe fn avx512_body<const MR: usize, const P: usize>(t: &Tile8) {
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `avx512`.
     unsafe {
         let mut acc = [[_mm512_setzero_si512(); P]; MR];
         let mut b = t.b;
-        let a = *(t.a as *const [*const u8; MR]);
+        let a = (*(t.a as *const [*const u8; MR])).map(|a| a.add(t.skip));
         for g in 0..t.groups {
             let mut w = [_mm512_setzero_si512(); P];
             for (q, v) in w.iter_mut().enumerate() {
@@ -128,9 +132,9 @@ unsafe fn avx512_body<const MR: usize, const P: usize>(t: &Tile8, out: &mut Sums
             }
             b = b.wrapping_add(4 * NR);
         }
-        for (row, s) in out.iter_mut().zip(&acc) {
+        for (r, s) in acc.iter().enumerate() {
             for q in 0..P {
-                _mm512_storeu_si512(row[q].as_mut_ptr() as *mut __m512i, s[q]);
+                _mm512_storeu_si512(t.out.add(r * t.step + q) as *mut __m512i, s[q]);
             }
         }
     }
