@@ -13,7 +13,8 @@ pub trait Device: Send + Sync {
 /// This machine's CPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
-    /// Instruction-set level used: 0 portable, 1 AVX2+FMA, 2 NEON.
+    /// Instruction-set level used: 0 portable, 1 AVX2+FMA, 2 NEON, 3 AVX-512,
+    /// 4 AMX besides.
     pub isa: u32,
 }
 
@@ -33,7 +34,7 @@ impl Device for Host {
         #[cfg(target_arch = "x86_64")]
         {
             // Generated code of the v3 level may use all of it, not only what the kernels test.
-            let v3 = matches!(self.isa, 1 | 3)
+            let v3 = matches!(silure_kernels_cpu::isa::base(self.isa), 1 | 3)
                 && std::is_x86_feature_detected!("avx2")
                 && std::is_x86_feature_detected!("fma")
                 && std::is_x86_feature_detected!("f16c")

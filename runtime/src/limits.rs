@@ -15,7 +15,7 @@ use crate::pool::Pool;
 pub struct Limits {
     /// Threads that took part.
     pub threads: usize,
-    /// Instruction-set level: 0 portable, 1 AVX2, 2 NEON, 3 AVX-512.
+    /// Instruction-set level: 0 portable, 1 AVX2, 2 NEON, 3 AVX-512, 4 AMX besides.
     pub isa: u32,
     /// f32 multiply-adds in registers, two operations each, in 10⁹ operations a second.
     pub gflop_per_s: f64,

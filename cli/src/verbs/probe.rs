@@ -31,6 +31,7 @@ pub fn level(isa: u32) -> &'static str {
         1 => "AVX2 and FMA",
         2 => "NEON",
         3 => "AVX-512 with VNNI",
+        4 => "AVX-512 with VNNI and AMX",
         _ => "portable",
     }
 }

@@ -201,11 +201,15 @@ fn gelu(m: &Match, f: &str, want: [f64; 4], tanh: bool) -> Option<Patch> {
     })?
 }
 
-/// Factors of a product: numbers multiplied into `k`, the rest listed.
+/// Factors of a product: numbers multiplied into `k`, the rest listed. A factor that is a product is taken apart
+/// if it has no other use: x may be one, and has two.
 fn product(m: &Match, v: ValueId, depth: usize, out: &mut Vec<ValueId>, k: &mut f64) {
     if let Some(c) = m.float(v) {
         *k *= c;
-    } else if let (Some([a, b]), true) = (m.parts(v, "arith.mul"), depth > 0) {
+    } else if let Some([a, b]) = m.parts(v, "arith.mul")
+        && depth > 0
+        && (m.result() == Some(v) || m.single_use(v))
+    {
         product(m, a, depth - 1, out, k);
         product(m, b, depth - 1, out, k);
     } else {

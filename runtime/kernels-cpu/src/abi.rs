@@ -36,7 +36,7 @@ pub type StringTable = std::sync::Mutex<silure_types::Strings>;
 pub struct Ctx {
     /// Helper functions for generated code, in the order of [`crate::HELPERS`].
     pub helpers: *const *const u8,
-    /// Instruction-set level chosen at load: 0 portable, 1 AVX2+FMA, 2 NEON, 3 AVX-512.
+    /// Instruction-set level chosen at load: 0 portable, 1 AVX2+FMA, 2 NEON, 3 AVX-512, 4 AMX besides.
     pub isa: u32,
     /// Threads of the pool (a kernel's result may not depend on it).
     pub threads: u32,
@@ -89,10 +89,10 @@ pub struct Kernel {
 impl Kernel {
     /// The fastest form that runs at an instruction-set level (see [`Ctx::isa`]).
     pub fn entry(&self, isa: u32) -> KernelFn {
-        match isa {
+        match crate::isa::base(isa) {
             1 => self.avx2.unwrap_or(self.portable),
             2 => self.neon.unwrap_or(self.portable),
-            3 | crate::isa::AMX => self.avx512.or(self.avx2).unwrap_or(self.portable),
+            3 => self.avx512.or(self.avx2).unwrap_or(self.portable),
             _ => self.portable,
         }
     }

@@ -27,7 +27,7 @@ unsafe impl Send for Helper {}
 impl Helper {
     /// Its address at a level, which the machine must have to call it.
     pub fn at(&self, isa: u32) -> *const u8 {
-        self.0[isa as usize % LEVELS]
+        self.0[crate::isa::base(isa) as usize % LEVELS]
     }
 }
 

@@ -218,6 +218,11 @@ level!(
 /// The level of a machine that has AMX besides AVX-512. It is that of [`Avx512`] but for products of bytes.
 pub const AMX: u32 = 4;
 
+/// The level whose functions a level runs.
+pub const fn base(isa: u32) -> u32 {
+    if isa == AMX { 3 } else { isa }
+}
+
 /// The instruction-set level of this machine: 0 portable, 1 AVX2+FMA(+F16C), 2 NEON, 3 AVX-512, 4 AMX besides,
 /// for whose registers the process asks the system when this is first called.
 pub fn detect_isa() -> u32 {

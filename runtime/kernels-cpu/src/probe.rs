@@ -23,7 +23,7 @@ pub const CHAINS: usize = 10;
 
 /// Lanes of a vector at a level of [`crate::abi::Ctx::isa`].
 pub const fn lanes(isa: u32) -> usize {
-    match isa {
+    match crate::isa::base(isa) {
         3 => 16,
         1 => 8,
         _ => 4,

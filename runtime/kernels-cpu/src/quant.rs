@@ -4,6 +4,9 @@
 //! Quantise is `saturate(round_even(x / scale) + zp)`, dequantise `(q − zp) · scale`.
 
 use crate::abi::OK;
+use crate::conv::lanes::{LANES, Lanes, with_lanes};
+use crate::gemm::counts::Counts;
+use crate::gemm::requant::Steps;
 use crate::gemm::stage::widen;
 use crate::isa::{Call, Isa, kernel};
 use crate::strip;
@@ -50,29 +53,22 @@ impl Quant {
     }
 }
 
-/// `saturate(round_even(x / scale) + zp)` in `lo..=hi`, which are whole; NaN gives the zero point.
-#[inline(always)]
-fn byte(x: f32, scale: f32, zp: f32, lo: f32, hi: f32) -> u8 {
-    let q = (x / scale).round_ties_even();
-    let q = if q.is_nan() { 0.0 } else { q } + zp;
-    let q = if q < lo { lo } else { q };
-    let q = if q > hi { hi } else { q };
-    // SAFETY: q is not NaN and lies between two bytes. A checked conversion would not vectorise.
-    unsafe { q.to_int_unchecked::<i32>() as u8 }
-}
-
 /// Buffers `x`, `scale`, `zp` (optional), `y`.
 #[inline(always)]
 unsafe fn quantize<I: Isa, const SIGNED: bool>(s: &Quant, call: &Call) -> i32 {
+    // SAFETY: the contract of the ABI is the callee's.
+    unsafe { with_lanes!(I, quantize_lanes(s, call, SIGNED)) }
+}
+
+#[inline(always)]
+unsafe fn quantize_lanes<I: Isa, L: Counts>(s: &Quant, call: &Call, signed: bool) -> i32 {
     // SAFETY: the buffers have the extents stated in `Quant`.
     unsafe {
         let (x, scale) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
         let (zp, y) = (call.bufs.get::<u8>(2), call.bufs.get::<u8>(3));
         s.each(call, |a, at, n| {
-            let z = if zp.is_null() { 0 } else { widen(*zp.add(a), SIGNED) };
-            let (lo, hi) = if SIGNED { (-128.0, 127.0) } else { (0.0, 255.0) };
-            let (scale, z) = (*scale.add(a), z as f32);
-            strip::map(y.add(at), x.add(at), n, |v: f32| byte(v, scale, z, lo, hi));
+            let z = if zp.is_null() { 0 } else { widen(*zp.add(a), signed) };
+            Steps::new(*scale.add(a), z, signed).row::<I, L>(x.add(at), y.add(at), n);
         });
     }
     OK
@@ -148,16 +144,53 @@ fn greater(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
+/// Least and greatest of `n` elements and 0; NaN is passed over.
+///
+/// # Safety
+/// The machine has the level; `x` points at `n` elements.
+#[inline(always)]
+unsafe fn range<L: Lanes>(x: *const f32, n: usize) -> (f32, f32) {
+    /// Vectors at a time, whose comparisons do not wait for each other.
+    const WAYS: usize = 4;
+    // SAFETY: by the caller's contract; what is left is filled up with zeros.
+    unsafe {
+        let (none, all) = (L::splat(f32::NEG_INFINITY), L::splat(f32::INFINITY));
+        let (mut lo, mut hi) = ([L::splat(0.0); WAYS], [L::splat(0.0); WAYS]);
+        let mut at = 0;
+        while at < n {
+            for (w, (lo, hi)) in lo.iter_mut().zip(&mut hi).enumerate() {
+                let i = at + w * LANES;
+                if i < n {
+                    let v = L::load_part(x.add(i), (n - i).min(LANES));
+                    (*lo, *hi) = (lo.clamp(none, v), hi.clamp(v, all));
+                }
+            }
+            at += WAYS * LANES;
+        }
+        let (mut least, mut most) = ([0f32; WAYS * LANES], [0f32; WAYS * LANES]);
+        for w in 0..WAYS {
+            lo[w].store(least.as_mut_ptr().add(w * LANES));
+            hi[w].store(most.as_mut_ptr().add(w * LANES));
+        }
+        (least.into_iter().fold(0.0, lesser), most.into_iter().fold(0.0, greater))
+    }
+}
+
 /// Buffers `x`, `y`.
 #[inline(always)]
 unsafe fn extent<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
+    // SAFETY: the contract of the ABI is the callee's.
+    unsafe { with_lanes!(I, extent_lanes(s, call)) }
+}
+
+#[inline(always)]
+unsafe fn extent_lanes<I: Isa, L: Lanes>(s: &DynamicQuant, call: &Call) -> i32 {
     // SAFETY: x holds `n` elements, y two for each part.
     unsafe {
         let (x, y) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
         for i in call.begin..call.end {
             let (at, n) = s.part(i);
-            *y.add(2 * i) = strip::fold(x.add(at), n, 0f32, lesser, lesser);
-            *y.add(2 * i + 1) = strip::fold(x.add(at), n, 0f32, greater, greater);
+            (*y.add(2 * i), *y.add(2 * i + 1)) = range::<L>(x.add(at), n);
         }
     }
     OK
@@ -166,6 +199,12 @@ unsafe fn extent<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
 /// Scale and zero point from the ranges of the parts, then the bytes of each part.
 #[inline(always)]
 unsafe fn dynamic<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
+    // SAFETY: the contract of the ABI is the callee's.
+    unsafe { with_lanes!(I, dynamic_lanes(s, call)) }
+}
+
+#[inline(always)]
+unsafe fn dynamic_lanes<I: Isa, L: Counts>(s: &DynamicQuant, call: &Call) -> i32 {
     // SAFETY: x and y hold `n` elements, the ranges two for each part, scale and zp one.
     unsafe {
         let (x, ranges) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
@@ -183,8 +222,8 @@ unsafe fn dynamic<I: Isa>(s: &DynamicQuant, call: &Call) -> i32 {
                 *call.bufs.get::<f32>(3) = scale;
                 *call.bufs.get::<u8>(4) = zp;
             }
-            let ((at, n), z): (_, f32) = (s.part(i), zp.into());
-            strip::map(y.add(at), x.add(at), n, |v: f32| byte(v, scale, z, 0.0, 255.0));
+            let (at, n) = s.part(i);
+            Steps::new(scale, zp as i16, false).row::<I, L>(x.add(at), y.add(at), n);
         }
     }
     OK

@@ -26,12 +26,24 @@ fn quantised(y: f32, scale: f32, zp: f32, (lo, hi): (f32, f32)) -> f32 {
 
 fn activated(code: usize, p0: f32, p1: f32, y: f32) -> f32 {
     match code {
-        activation::RELU => if y < 0.0 { 0.0 } else { y },
+        activation::RELU => {
+            if y < 0.0 {
+                0.0
+            } else {
+                y
+            }
+        }
         activation::CLIP => {
             let y = if y < p0 { p0 } else { y };
             if y > p1 { p1 } else { y }
         }
-        activation::LEAKY_RELU => if y < 0.0 { p0 * y } else { y },
+        activation::LEAKY_RELU => {
+            if y < 0.0 {
+                p0 * y
+            } else {
+                y
+            }
+        }
         _ => y,
     }
 }
@@ -136,7 +148,7 @@ fn random_stage(rng: &mut Rng) -> Stage {
         b_scale: rng.below(3),
         bias: rng.below(3),
         activation: if rng.below(2) == 0 { 0 } else { acts[rng.below(4)] },
-        p0: -0.5,
+        p0: [-0.5, -0.5, 3e38][rng.below(3)],
         p1: 6.0,
         inner,
         inner_scale: [0.25, 0.017][rng.below(2)],

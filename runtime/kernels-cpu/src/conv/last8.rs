@@ -25,7 +25,11 @@ fn direct(s: &ConvI8) -> bool {
     let w = &s.window;
     let inside = |d: usize| w.y[d].saturating_sub(1).saturating_mul(w.stride[d]) < w.x[d];
     let unpadded = w.pad == [0; 3] && (0..3).all(inside);
-    w.kernel == [1; 3] && w.stride == [1; 3] && unpadded && w.in_channels.is_multiple_of(4) && !s.x_signed
+    w.kernel == [1; 3]
+        && w.stride == [1; 3]
+        && unpadded
+        && w.in_channels.is_multiple_of(4)
+        && !s.x_signed
 }
 
 #[inline(always)]
@@ -152,7 +156,9 @@ unsafe fn gather(
                 let room = width - wide as i64 - from;
                 let j1 = if room < 0 { 0 } else { (room / stride) as usize + 1 };
                 let j1 = j1.clamp(j0, count);
-                let src = |j: usize| row.wrapping_offset((from + j as i64 * stride) as isize * channels as isize);
+                let src = |j: usize| {
+                    row.wrapping_offset((from + j as i64 * stride) as isize * channels as isize)
+                };
                 let steps = (stride as usize * channels, step);
                 taps((src(j0), steps.0), (dst.add(j0 * step), steps.1), wide * c, j1 - j0, flip);
                 for j in (0..j0).chain(j1..count) {

@@ -157,7 +157,13 @@ mod linux {
                     asm!("tileloadd tmm3, [{} + {}*1 + 64]", in(reg) c2, in(reg) ROW, options(nostack));
                 }
             } else {
-                asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack));
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack)
+                );
             }
             let (mut a0, mut b0) = (t.a, t.b);
             let mut a1 = t.a.add(below * t.a_step);

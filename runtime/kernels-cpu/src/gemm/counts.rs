@@ -81,7 +81,8 @@ mod x86 {
         unsafe fn of_sums(sums: *const i32, add: *const i32) -> Self {
             // SAFETY: see above.
             unsafe {
-                let at = |p: *const i32, i: usize| _mm256_loadu_si256(p.add(8 * i) as *const __m256i);
+                let at =
+                    |p: *const i32, i: usize| _mm256_loadu_si256(p.add(8 * i) as *const __m256i);
                 let one = |i| _mm256_cvtepi32_ps(_mm256_add_epi32(at(sums, i), at(add, i)));
                 [one(0), one(1)]
             }
@@ -106,7 +107,8 @@ mod x86 {
                 // Packing works in halves: their quarters are put in order between.
                 let pairs = _mm256_packus_epi32(one(self[0]), one(self[1]));
                 let pairs = _mm256_permute4x64_epi64::<0xD8>(pairs);
-                let (lo, hi) = (_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+                let (lo, hi) =
+                    (_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
                 _mm_storeu_si128(p as *mut __m128i, _mm_packus_epi16(lo, hi));
             }
         }
@@ -124,8 +126,7 @@ mod x86 {
         unsafe fn or(self, b: Self) -> Self {
             // SAFETY: see above.
             unsafe {
-                let one =
-                    |a, b| _mm256_blendv_ps(a, b, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
+                let one = |a, b| _mm256_blendv_ps(a, b, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a));
                 [one(self[0], b[0]), one(self[1], b[1])]
             }
         }

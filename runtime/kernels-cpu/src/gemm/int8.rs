@@ -7,11 +7,11 @@
 //! Buffers: `a`, `b`, `a_zp`, `b_zp`, `a_scale`, `b_scale`, `bias`, `y_scale`, `y_zp`, `residual`, `c`.
 
 use super::NR;
+use super::amx::{self, TileAmx};
 use super::core::{Grid, prefetch_lines};
 use super::matmul::batch_offset;
 use super::pack::i8_panel_bytes;
 use super::stage::{Features, Sink, Stage, Tile, per, widen};
-use super::amx::{self, TileAmx};
 use super::tile8::Tile8;
 use crate::abi::OK;
 use crate::isa::{AMX, Call, Isa, align64, kernel, part};

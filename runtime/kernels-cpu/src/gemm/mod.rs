@@ -13,7 +13,7 @@
 pub mod amx;
 pub mod blocks;
 pub mod core;
-mod counts;
+pub(crate) mod counts;
 pub mod cross;
 pub mod det;
 pub mod dot;

@@ -1,6 +1,7 @@
 //! Floats to bytes: `saturate(round_even(y / scale) + zp)`.
 
 use super::counts::Counts;
+use crate::conv::lanes::LANES;
 use crate::isa::Isa;
 
 /// 1.5 · 2²³: what is below 2²² in size is a whole number, rounded to even, in the low bits of its sum with this.
@@ -67,6 +68,27 @@ impl Steps {
         // The lowest byte of a sum counts its steps.
         // SAFETY: by the caller's contract.
         unsafe { self.steps::<I, L>(y, tame).low_bytes(self.zp, p) }
+    }
+
+    /// The bytes of `n` floats.
+    ///
+    /// # Safety
+    /// The machine has the level; `x` and `y` hold `n` elements and do not overlap.
+    #[inline(always)]
+    pub(crate) unsafe fn row<I: Isa, L: Counts>(&self, x: *const f32, y: *mut u8, n: usize) {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let whole = n / LANES * LANES;
+            for at in (0..whole).step_by(LANES) {
+                self.bytes::<I, L>(L::load(x.add(at)), false, y.add(at));
+            }
+            if whole < n {
+                let mut part = [0u8; LANES];
+                let v = L::load_part(x.add(whole), n - whole);
+                self.bytes::<I, L>(v, false, part.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(part.as_ptr(), y.add(whole), n - whole);
+            }
+        }
     }
 
     /// The floats that the bytes stand for.
