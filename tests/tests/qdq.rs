@@ -165,6 +165,7 @@ fn quantised_epilogues_follow_the_interpreter() {
     assert_eq!((count("matmul.f32"), count("matmul.f32.scaled")), (2, 2), "{launched:?}");
     let ranges = (count("extent.f32"), count("dynamic_quantize.u8"));
     assert_eq!(ranges, (3, 3), "{launched:?}");
+    assert_eq!(count("conv.i8.last.depthwise"), 1, "{launched:?}");
     // Sums of branches are the end of a product, of one where both branches are products.
     for name in ["residual", "two_products", "residual_floats", "residual_bytes"] {
         let f = compiled.module.funcs.iter().find(|f| f.name == name).unwrap();

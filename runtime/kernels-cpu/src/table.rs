@@ -42,6 +42,7 @@ pub static KERNELS: &[&Kernel] = &[
     &conv::transpose::CONV_TRANSPOSE_F32,
     &conv::int8::CONV_I8,
     &conv::last8::CONV_I8_LAST,
+    &conv::depthwise8::CONV_I8_LAST_DEPTHWISE,
     &conv::pool::MAX_POOL_F32,
     &conv::pool::MAX_POOL_I8,
     &conv::pool::MAX_POOL_U8,

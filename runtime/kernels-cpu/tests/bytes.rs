@@ -212,7 +212,10 @@ fn stages_of_products_follow_the_formula() {
 fn stages_of_convolutions_follow_the_formula() {
     let mut rng = Rng(103);
     for case in 0..120 {
-        let (groups, ic, oc) = (1 + rng.below(2), 1 + rng.below(24), 1 + rng.below(40));
+        let (groups, ic, oc) = match case % 3 {
+            0 => (1 + rng.below(50), 1, 1),
+            _ => (1 + rng.below(2), 1 + rng.below(24), 1 + rng.below(40)),
+        };
         let side: [usize; 2] = std::array::from_fn(|_| 3 + rng.below(9));
         let kernel = 1 + rng.below(3);
         let (stride, pad) = (1 + rng.below(2), rng.below(kernel));
@@ -279,6 +282,15 @@ fn stages_of_convolutions_follow_the_formula() {
         run("conv.i8.last", &s.to_vec(), &own.concat(), |r| {
             same(&s.stage, &r[10], &want, &|| format!("last {s:?}"));
         });
+        if ic == 1 && oc == 1 {
+            // The same weights as `[kernel, C]`.
+            let turned = |i: usize| f[i % outs * depth + i / outs];
+            let f: Vec<u8> = (0..depth * outs).map(turned).collect();
+            let own = [vec![buf(&x), buf(&f), buf(&[zp]), None], o.bufs(&s.stage, want.len())];
+            run("conv.i8.last.depthwise", &s.to_vec(), &own.concat(), |r| {
+                same(&s.stage, &r[10], &want, &|| format!("depthwise {s:?}"));
+            });
+        }
         // Channels first: all that has the layout of an image is turned.
         let turned = |plane: usize, c: usize| -> Vec<usize> {
             (0..w.batch * c * plane)

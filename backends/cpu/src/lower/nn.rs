@@ -6,6 +6,7 @@ use silure_ir::infer::InferCx;
 use silure_ir::weight::is_weight;
 use silure_ir::{Attrs, Dim, Elem, Func, OpId, Result, TensorType, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::conv::Window;
+use silure_kernels_cpu::conv::depthwise8::TAPS;
 use silure_kernels_cpu::conv::float::Conv;
 use silure_kernels_cpu::conv::int8::ConvI8;
 use silure_kernels_cpu::conv::pool::Pool;
@@ -103,8 +104,13 @@ pub(super) fn conv_integer(
     let [Some(x), Some(w), xz, wz] = slots else { bail!(Internal, "two operands are needed") };
     let (tx, tw) = (l.t(x)?, l.t(w)?);
     let g = Dim::Const(a.int("groups"));
+    let groups = a.int("groups") as usize;
+    let taps = l.t(w)?.shape().filter(|s| depthwise(s, groups)).map(|s| s[2..].iter().product());
     let (kernel, w) = match a.bool("channels_last") {
-        true => ("conv.i8.last", packed_kernel(l, w, a.int("groups") as usize, I8_PACKED)?),
+        true if taps.is_some_and(|taps: usize| taps <= TAPS) => {
+            ("conv.i8.last.depthwise", taps_first(l, w, groups)?)
+        }
+        true => ("conv.i8.last", packed_kernel(l, w, groups, I8_PACKED)?),
         false => ("conv.i8", w),
     };
     let window = window(a, &tx, &tail.out, &tw.dims[2..])
@@ -159,17 +165,21 @@ pub(super) fn depthwise(kernel: &[usize], groups: usize) -> bool {
 /// The macro-kernel for channels last and the kernel `[o, c/groups, taps…]` as it reads it: `[taps, c]` of
 /// a depthwise convolution, else packed, per group the matrix `[taps · c/groups, o/groups]`.
 fn channels_last(l: &mut Lower, w: ValueId, groups: usize) -> Result<(&'static str, ValueId)> {
+    if l.t(w)?.shape().is_some_and(|s| depthwise(&s, groups)) {
+        return Ok(("conv.f32.last.depthwise", taps_first(l, w, groups)?));
+    }
+    Ok(("conv.f32.last", packed_kernel(l, w, groups, F32_PACKED)?))
+}
+
+/// The kernel of a depthwise convolution as `[taps, c]`.
+fn taps_first(l: &mut Lower, w: ValueId, groups: usize) -> Result<ValueId> {
     let (Some(expr), Some(shape)) = (l.weight_of(w), l.t(w)?.shape()) else {
         bail!(Internal, "channels last with a kernel that only the run knows")
     };
-    let (taps, name) = (shape[2..].iter().product::<usize>(), l.weight_name(w));
-    let reshape = |e: WeightExpr, to: &[usize]| WeightExpr::Reshape(Box::new(e), to.to_vec());
-    if depthwise(&shape, groups) {
-        let e = WeightExpr::Transpose(Box::new(reshape(expr, &[groups, taps])), vec![1, 0]);
-        let w = l.weight(&format!("{name}.taps"), e)?;
-        return Ok(("conv.f32.last.depthwise", w));
-    }
-    Ok(("conv.f32.last", packed_kernel(l, w, groups, F32_PACKED)?))
+    let taps = shape[2..].iter().product::<usize>();
+    let e = WeightExpr::Reshape(Box::new(expr), vec![groups, taps]);
+    let e = WeightExpr::Transpose(Box::new(e), vec![1, 0]);
+    l.weight(&format!("{}.taps", l.weight_name(w)), e)
 }
 
 /// A kernel `[o, c/groups, taps…]` as the packed matrix `[taps · c/groups, o/groups]` of each group.

@@ -7,6 +7,7 @@
 //! dims leave the leading ones at 1.
 
 pub mod depthwise;
+pub mod depthwise8;
 pub mod direct;
 pub mod float;
 pub mod int8;

@@ -19,6 +19,11 @@ pub trait Counts: Lanes {
     /// # Safety
     /// The machine has the level; `p` has room for sixteen bytes.
     unsafe fn low_bytes(self, add: i32, p: *mut u8);
+    /// Writes sixteen whole numbers of at most 24 bits.
+    ///
+    /// # Safety
+    /// The machine has the level; `p` has room for sixteen integers.
+    unsafe fn whole(self, p: *mut i32);
     /// `c − a · b`, contracted if the level contracts.
     ///
     /// # Safety
@@ -52,6 +57,13 @@ impl<const FMA: bool> Counts for Array<FMA> {
         for (i, v) in self.0.iter().enumerate() {
             // SAFETY: by the caller's contract.
             unsafe { *p.add(i) = (v.to_bits() as i32).wrapping_add(add) as u8 }
+        }
+    }
+    #[inline(always)]
+    unsafe fn whole(self, p: *mut i32) {
+        for (i, v) in self.0.iter().enumerate() {
+            // SAFETY: by the caller's contract.
+            unsafe { *p.add(i) = *v as i32 }
         }
     }
     #[inline(always)]
@@ -113,6 +125,15 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn whole(self, p: *mut i32) {
+            // SAFETY: see above.
+            unsafe {
+                for (i, v) in self.into_iter().enumerate() {
+                    _mm256_storeu_si256(p.add(8 * i) as *mut __m256i, _mm256_cvtps_epi32(v));
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn less(a: Self, b: Self, c: Self) -> Self {
             // SAFETY: see above.
             unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
@@ -157,6 +178,11 @@ mod x86 {
                 let v = _mm512_add_epi32(_mm512_castps_si512(self), _mm512_set1_epi32(add));
                 _mm_storeu_si128(p as *mut __m128i, _mm512_cvtepi32_epi8(v));
             }
+        }
+        #[inline(always)]
+        unsafe fn whole(self, p: *mut i32) {
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_si512(p as *mut __m512i, _mm512_cvtps_epi32(self)) }
         }
         #[inline(always)]
         unsafe fn less(a: Self, b: Self, c: Self) -> Self {
