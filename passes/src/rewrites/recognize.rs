@@ -176,10 +176,28 @@ fn norm_and(m: &Match, fits: fn(&Match, OpId) -> bool) -> Option<(OpId, ValueId)
     })
 }
 
-/// The root is the product of x, 1/2 and 1 + f(polynomial of x).
+/// The root is the product of x, 1/2 and 1 + f(polynomial of x). x may be a product itself, one of the root's factors.
 fn gelu(m: &Match, f: &str, want: [f64; 4], tanh: bool) -> Option<Patch> {
+    let root: [ValueId; 2] = m.parts(m.result()?, "arith.mul")?;
+    let inner = root.iter().filter_map(|v| m.parts::<2>(*v, "arith.mul")).flatten();
+    let wholes: Vec<ValueId> = root.into_iter().chain(inner).collect();
+    let x = std::iter::once(None)
+        .chain(wholes.into_iter().map(Some))
+        .find_map(|whole| gelu_of(m, f, &want, whole))?;
+    m.replace(move |p| {
+        let a = if tanh {
+            attrs! { tanh: true }
+        } else {
+            Attrs::new()
+        };
+        p.one(&arith::GELU, [x], a)
+    })
+}
+
+/// What [`gelu`] is of, if `whole` is not taken apart.
+fn gelu_of(m: &Match, f: &str, want: &[f64; 4], whole: Option<ValueId>) -> Option<ValueId> {
     let (mut factors, mut k, rel) = (Vec::new(), 1.0, rounded(m, m.result()?));
-    product(m, m.result()?, 4, &mut factors, &mut k);
+    product(m, m.result()?, 4, whole, &mut factors, &mut k);
     let [a, b] = factors.as_slice() else { return None };
     let x = [(*a, *b), (*b, *a)].into_iter().find_map(|(x, s)| {
         let [p, q] = m.parts(s, "arith.add")?;
@@ -187,31 +205,25 @@ fn gelu(m: &Match, f: &str, want: [f64; 4], tanh: bool) -> Option<Patch> {
         let [u] = m.parts(t, f)?;
         let c = polynomial(m, u, x, 8)?;
         let near = |(c, w): (&f64, &f64)| (c - w).abs() <= rel * w.abs();
-        c.iter().zip(&want).all(near).then_some(x)
+        c.iter().zip(want).all(near).then_some(x)
     })?;
-    (k == 0.5).then(|| {
-        m.replace(move |p| {
-            let a = if tanh {
-                attrs! { tanh: true }
-            } else {
-                Attrs::new()
-            };
-            p.one(&arith::GELU, [x], a)
-        })
-    })?
+    (k == 0.5).then_some(x)
 }
 
-/// Factors of a product: numbers multiplied into `k`, the rest listed. A factor that is a product is taken apart
-/// if it has no other use: x may be one, and has two.
-fn product(m: &Match, v: ValueId, depth: usize, out: &mut Vec<ValueId>, k: &mut f64) {
+/// Factors of a product: numbers multiplied into `k`, the rest listed; `whole` is not taken apart.
+fn product(
+    m: &Match,
+    v: ValueId,
+    depth: usize,
+    whole: Option<ValueId>,
+    out: &mut Vec<ValueId>,
+    k: &mut f64,
+) {
     if let Some(c) = m.float(v) {
         *k *= c;
-    } else if let Some([a, b]) = m.parts(v, "arith.mul")
-        && depth > 0
-        && (m.result() == Some(v) || m.single_use(v))
-    {
-        product(m, a, depth - 1, out, k);
-        product(m, b, depth - 1, out, k);
+    } else if let Some([a, b]) = m.parts(v, "arith.mul").filter(|_| depth > 0 && whole != Some(v)) {
+        product(m, a, depth - 1, whole, out, k);
+        product(m, b, depth - 1, whole, out, k);
     } else {
         out.push(v);
     }

@@ -4,7 +4,7 @@
 //! made in f32, where they are exact: a product is below 2¹⁶ in size, and there are at most [`TAPS`] of them.
 
 use super::int8::ConvI8;
-use super::lanes::{LANES, Lanes, with_lanes};
+use super::lanes::{LANES, with_lanes};
 use crate::abi::OK;
 use crate::gemm::counts::Counts;
 use crate::gemm::stage::{Features, Sink, Tile, per, widen};
