@@ -27,7 +27,7 @@ fn rows(s: &ConvI8) -> usize {
 fn tasks(s: &ConvI8) -> usize {
     let w = &s.window;
     let row = w.y[2].saturating_mul(w.taps()).saturating_mul(w.groups);
-    if row == 0 { 0 } else { rows(s).div_ceil((WORK / row).max(1)) }
+    WORK.checked_div(row).map_or(0, |each| rows(s).div_ceil(each.max(1)))
 }
 
 /// Bytes of scratch: the weights, the features, and the sums of some pixels.
