@@ -168,7 +168,7 @@ fn quantised_epilogues_follow_the_interpreter() {
     assert_eq!(count("conv.i8.last.depthwise"), 1, "{launched:?}");
     // Sums of branches are the end of a product, of one where both branches are products.
     for name in ["residual", "two_products", "residual_floats", "residual_bytes"] {
-        let f = compiled.module.funcs.iter().find(|f| f.name == name).unwrap();
+        let f = compiled.module.funcs.iter().find(|f| &*f.name == name).unwrap();
         let maps = f.walk().into_iter().filter(|op| f.op(*op).def.name == "kernel.map").count();
         assert_eq!(maps, 0, "@{name}");
     }
