@@ -170,7 +170,8 @@ def ggml():
         while several and several[len(types)]:
             types.append(several[len(types)])
     names = [call("ggml_backend_buft_name", t, result=ctypes.c_char_p) for t in types]
-    chosen = [t for t, name in zip(types, names) if b"REPACK" in name]
+    # Of the two it repacks 4 bits alone.
+    chosen = [t for t, name in zip(types, names) if bits == 4 and b"REPACK" in name]
     buffer_type = chosen[0] if chosen else call("ggml_backend_cpu_buffer_type")
     if not call("ggml_backend_alloc_ctx_tensors_from_buft", inside, buffer_type):
         raise RuntimeError("no memory for the weights")
