@@ -2,7 +2,7 @@
 
 use silure_ir::{Elem, Result, Tensor, Weight, WeightSource, bail};
 use silure_kernels_cpu::gemm::pack::{
-    pack_b_bytes, pack_b_f32, pack_b_i8, pack_b_u4, packed_b_f32_len, packed_b_i8_len,
+    pack_b_bytes, pack_b_i8, pack_b_u4, pack_b_words, packed_b_f32_len, packed_b_i8_len,
     packed_b_u4_len,
 };
 
@@ -54,17 +54,7 @@ impl WeightSource for Packed<'_> {
                 for b in 0..batch {
                     let from = &dense.bytes()[b * size * 4..][..size * 4];
                     let to = &mut out[b * len * 4..][..len * 4];
-                    // SAFETY: every pattern of bits is an f32; bytes are little-endian, as targets are.
-                    match unsafe { (from.align_to::<f32>(), to.align_to_mut::<f32>()) } {
-                        (([], from, []), ([], to, [])) => pack_b_f32(from, k, n, n, 1, to),
-                        // Bytes that lie between two floats are copied.
-                        _ => {
-                            let mut copy = vec![0f32; len];
-                            pack_b_f32(&floats(from), k, n, n, 1, &mut copy);
-                            let each = to.chunks_exact_mut(4).zip(copy);
-                            each.for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
-                        }
-                    }
+                    pack_b_words(from.as_chunks().0, k, n, to.as_chunks_mut().0);
                 }
                 Ok(out)
             }
@@ -102,8 +92,4 @@ impl WeightSource for Packed<'_> {
             _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),
         }
     }
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }

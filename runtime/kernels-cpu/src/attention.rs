@@ -150,13 +150,13 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
             for r in 0..rows {
                 (*top.add(r), *total.add(r)) = (f32::NEG_INFINITY, 0.0);
             }
-            let hidden = s.causal && (i0 + rows) as i64 + s.causal_offset <= 0;
+            let hidden = s.causal && s.causal_offset.saturating_add((i0 + rows) as i64) <= 0;
             if hidden || s.keys == 0 {
                 std::ptr::write_bytes(sums, 0, rows * vd);
             }
             for j0 in (0..s.keys).step_by(KEYS) {
                 let n = (s.keys - j0).min(KEYS);
-                if s.causal && j0 as i64 > (i0 + rows - 1) as i64 + s.causal_offset {
+                if s.causal && j0 as i64 > s.causal_offset.saturating_add((i0 + rows - 1) as i64) {
                     break;
                 }
                 let g = Block {
@@ -186,7 +186,8 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                         apply(s, mask, at as isize, std::slice::from_raw_parts_mut(line, n));
                     }
                     if s.causal {
-                        let visible = (i0 + r) as i64 + s.causal_offset + 1 - j0 as i64;
+                        let last = s.causal_offset.saturating_add((i0 + r) as i64);
+                        let visible = last.saturating_add(1).saturating_sub(j0 as i64);
                         for j in visible.clamp(0, n as i64) as usize..n {
                             *line.add(j) = f32::NEG_INFINITY;
                         }

@@ -3,7 +3,8 @@
 
 use crate::abi::{BAD_IMAGE, BAD_SIZES, IMAGE_FORM, IMAGE_LIMIT, OK};
 use crate::isa::{Call, Isa, kernel};
-use silure_images::{Error, Layout, decode, size};
+pub use silure_images::Layout;
+use silure_images::{Error, decode, size};
 
 sizes! {
     /// Sizes of the image kernels.

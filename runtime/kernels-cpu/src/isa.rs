@@ -2,7 +2,8 @@
 //!
 //! A kernel body is an `#[inline(always)]` function generic over [`Isa`]; the `kernel!` macro
 //! instantiates it inside a function with the level's target features, where the compiler vectorises
-//! it. Only the register tiles of the matrix product are written with intrinsics.
+//! it. Intrinsics are written where it does not: register tiles, transposed blocks, dot products of small
+//! integers, lanes of convolutions, floats to bytes.
 //!
 //! Invariant: a value of a level marker is only used on a machine that has the level
 //! ([`detect_isa`]); every body gives the same bits for any split of its tasks.

@@ -1,7 +1,7 @@
 //! Strings, finding elements by their bits, and encoded images.
 
-use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId};
-use silure_kernels_cpu::image::Image;
+use silure_ir::{Dim, Elem, Result, Tensor, TensorType, ValueId, bail};
+use silure_kernels_cpu::image::{Image, Layout};
 use silure_kernels_cpu::strings::convert::{Convert, Each};
 use silure_kernels_cpu::strings::lookup::{Lookup, NgramCounts};
 use silure_kernels_cpu::strings::split::Split;
@@ -157,7 +157,9 @@ static DECODE_IMAGE: Lowering = Lowering {
     lower: |l, op| {
         let (data, y) = (l.operand(op, 0)?, l.out(op, 0)?);
         let (n, name) = (l.t(data)?.count(), l.attrs(op).str("layout").to_string());
-        let layout = ["RGB", "BGR", "Grayscale"].iter().position(|l| *l == name).unwrap_or(0);
+        let Some(layout) = Layout::ALL.iter().position(|l| l.name() == name) else {
+            bail!(Internal, "no layout `{name}`")
+        };
         let sizes = |height: Dim, width: Dim| {
             Sizes::of(Image::FIELDS)
                 .set("n", n.clone())

@@ -69,11 +69,13 @@ fn infer(cx: &InferCx) -> Result<Vec<Type>> {
 
 fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
     let (a, q, s, z) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?, cx.maybe(3)?);
-    let block = usize::try_from(cx.attrs().int("block")).unwrap_or(0);
+    let Some(block) = usize::try_from(cx.attrs().int("block")).ok().filter(|b| *b > 0) else {
+        bail!(Eval, "`block` of 1 or more was needed")
+    };
     let (&[n, k], Some((_, lead))) = (q.shape(), a.shape().split_last()) else {
         bail!(Eval, "a matrix and rows were needed")
     };
-    let blocks = if block > 0 { k.div_ceil(block) } else { 0 };
+    let blocks = k.div_ceil(block);
     if a.shape().last() != Some(&k) || [s.len(), z.map_or(s.len(), Tensor::len)] != [n * blocks; 2]
     {
         bail!(Eval, "{:?}, {:?} and {:?} do not fit", a.shape(), q.shape(), s.shape());

@@ -1,6 +1,6 @@
 //! Matrix products: register tiles, packed layouts, the blocked driver, epilogues, kernels.
 //!
-//! * [`tile`], [`tile8`], [`tile16`]: register tiles (f32; bytes and i16 with i32 sums), with [`amx`] the only intrinsics.
+//! * [`tile`], [`tile8`], [`tile16`]: register tiles (f32; bytes and i16 with i32 sums), and [`amx`] for bytes; [`cross`]: transposed blocks.
 //! * [`pack`]: the ISA-neutral packed layouts and their functions, used by the compiler too.
 //! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
 //! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums; [`requant`]:

@@ -25,6 +25,25 @@ pub const fn packed_b_f32_len(k: usize, n: usize) -> usize {
     n.div_ceil(NR) * k * NR
 }
 
+/// Packs `src[i·row_stride + j·col_stride]`, `i < k`, `j < n`, into panels of 16 columns with KR=1.
+#[inline(always)]
+fn pack_b<T: Copy + Default>(
+    src: &[T],
+    (k, n): (usize, usize),
+    (row_stride, col_stride): (usize, usize),
+    dst: &mut [T],
+) {
+    assert_eq!(dst.len(), packed_b_f32_len(k, n));
+    for (p, panel) in dst.chunks_mut((k * NR).max(1)).enumerate() {
+        for (i, row) in panel.chunks_mut(NR).enumerate() {
+            for (j, v) in row.iter_mut().enumerate() {
+                let col = p * NR + j;
+                *v = if col < n { src[i * row_stride + col * col_stride] } else { T::default() };
+            }
+        }
+    }
+}
+
 /// Packs `src[i·row_stride + j·col_stride]`, `i < k`, `j < n`, into f32 NR=16 KR=1.
 ///
 /// # Panics
@@ -37,32 +56,24 @@ pub fn pack_b_f32(
     col_stride: usize,
     dst: &mut [f32],
 ) {
-    assert_eq!(dst.len(), packed_b_f32_len(k, n));
-    for (p, panel) in dst.chunks_mut((k * NR).max(1)).enumerate() {
-        for (i, row) in panel.chunks_mut(NR).enumerate() {
-            for (j, v) in row.iter_mut().enumerate() {
-                let col = p * NR + j;
-                *v = if col < n { src[i * row_stride + col * col_stride] } else { 0.0 };
-            }
-        }
-    }
+    pack_b(src, (k, n), (row_stride, col_stride), dst);
+}
+
+/// As [`pack_b_f32`] for the bytes of a dense `k × n` matrix.
+///
+/// # Panics
+/// If `src` is too short or `dst` is not [`packed_b_f32_len`] long.
+pub fn pack_b_words(src: &[[u8; 4]], k: usize, n: usize, dst: &mut [[u8; 4]]) {
+    pack_b(src, (k, n), (n, 1), dst);
 }
 
 /// Packs bytes `src[i·n + j]` of a `k × n` matrix into i8 NR=16 KR=1, which has as many elements as
 /// f32 NR=16 KR=1.
 ///
 /// # Panics
-/// If `src` is not `k × n` or `dst` not [`packed_b_f32_len`] long.
+/// If `src` is too short or `dst` is not [`packed_b_f32_len`] long.
 pub fn pack_b_bytes(src: &[u8], k: usize, n: usize, dst: &mut [u8]) {
-    assert_eq!((src.len(), dst.len()), (k * n, packed_b_f32_len(k, n)));
-    for (p, panel) in dst.chunks_mut((k * NR).max(1)).enumerate() {
-        let cols = (n - p * NR).min(NR);
-        for (i, row) in panel.chunks_mut(NR).enumerate() {
-            let from = i * n + p * NR;
-            row[..cols].copy_from_slice(&src[from..from + cols]);
-            row[cols..].fill(0);
-        }
-    }
+    pack_b(src, (k, n), (n, 1), dst);
 }
 
 /// Bytes of a packed `K × N` matrix of 4-bit integers.
