@@ -51,6 +51,8 @@ pub struct Compiled {
     /// What the user should know.
     pub notes: Vec<String>,
     hash: String,
+    assets: Vec<(String, Vec<u8>)>,
+    says: Vec<(String, String)>,
     options: Options,
 }
 
@@ -77,7 +79,7 @@ impl Compiler {
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Compiled> {
         let levels = self.levels(&options.targets)?;
-        let Loaded { mut module, mut notes, source, hash } = model;
+        let Loaded { mut module, mut notes, source, hash, assets, options: says } = model;
         let Lowered { passes, notes: more } =
             self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
         notes.extend(more);
@@ -100,6 +102,8 @@ impl Compiler {
             passes,
             notes,
             hash,
+            assets,
+            says,
             options: options.clone(),
         })
     }
@@ -177,6 +181,12 @@ impl Compiled {
         }
         if let Some(p) = &self.options.passes {
             w = w.option("passes", p);
+        }
+        for (name, value) in &self.says {
+            w = w.option(name, value);
+        }
+        for (name, bytes) in &self.assets {
+            w = w.asset(name, bytes.clone());
         }
         for (level, o) in &self.objects {
             let offsets: Vec<u32> = o.offsets.iter().map(|&x| x as u32).collect();

@@ -23,6 +23,17 @@ pub struct Loaded {
     pub source: Source,
     /// `sha256:` and the hash of the model file.
     pub hash: String,
+    /// Files that the engine carries for its host, by name.
+    pub assets: Vec<(String, Vec<u8>)>,
+    /// What the engine's manifest says besides the options of the compilation.
+    pub options: Vec<(String, String)>,
+}
+
+impl Loaded {
+    /// A model that is a module alone.
+    pub fn new(module: Module, source: Source, hash: String) -> Loaded {
+        Loaded { module, notes: vec![], source, hash, assets: vec![], options: vec![] }
+    }
 }
 
 /// Where the weights of a module are.
@@ -99,7 +110,8 @@ impl Compiler {
         silure_ir::verify::verify(&imported.module)?;
         let mut notes = model.notes().to_vec();
         notes.extend(imported.notes);
-        Ok(Loaded { module: imported.module, notes, source: Source::Onnx(imported.files), hash })
+        let source = Source::Onnx(imported.files);
+        Ok(Loaded { notes, ..Loaded::new(imported.module, source, hash) })
     }
 
     fn load_text(&self, path: &Path) -> Result<Loaded> {
@@ -113,7 +125,7 @@ impl Compiler {
         silure_ir::verify::verify(&module)?;
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let hash = digest(Sha256::new().chain_update(text.as_bytes()));
-        Ok(Loaded { module, notes: vec![], source: Source::Beside(folder), hash })
+        Ok(Loaded::new(module, Source::Beside(folder), hash))
     }
 }
 

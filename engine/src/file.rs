@@ -5,17 +5,17 @@
 //! 8   format version, u32      12  oldest reader, u32
 //! 16  manifest size, u64       24  reserved, u64 (0)
 //! 32  SHA-256 of the manifest
-//! 64  manifest (JSON), then sections at multiples of 64: plan, code objects, debug
+//! 64  manifest (JSON), then sections at multiples of 64: plan, code objects, debug, assets
 //!     weights last, at a multiple of 4096 (or beside, in NAME.weights); each tensor at one of 64
 //! ```
 //!
 //! All integers are little-endian. Reading checks every size against the bytes there are, overlaps
-//! and alignment, and the hashes of manifest, plan and code; those of debug and weights only in
+//! and alignment, and the hashes of manifest, plan, code and assets; those of debug and weights only in
 //! [`EngineFile::check_section`]. A code section begins with the number of functions (u32) and their offsets (u32
 //! each) relative to the code, which begins at the next multiple of 64.
 
 use crate::error::{FormatError, Result};
-use crate::manifest::{FORMAT_VERSION, Manifest, Section, SectionKind, hex, signatures};
+use crate::manifest::*;
 use crate::plan::Plan;
 use sha2::{Digest, Sha256};
 
@@ -124,6 +124,7 @@ impl<'a> EngineFile<'a> {
                     plan = Some(Plan::decode(at(s)).map_err(|e| e.within("plan"))?);
                 }
                 SectionKind::Code => check_hash(&format!("code '{}'", s.target), at(s), &s.sha256)?,
+                SectionKind::Asset => check_hash(&format!("asset '{}'", s.name), at(s), &s.sha256)?,
                 SectionKind::Debug | SectionKind::Weights => {}
             }
         }
@@ -210,6 +211,17 @@ impl<'a> EngineFile<'a> {
         self.section(s)
     }
 
+    /// The assets' names and bytes, in the file's order.
+    pub fn assets(&self) -> impl Iterator<Item = (&str, &'a [u8])> {
+        let sections = self.manifest.sections.iter().filter(|s| s.kind == SectionKind::Asset);
+        sections.filter_map(|s| Some((s.name.as_str(), self.section(s)?)))
+    }
+
+    /// The bytes of an asset; `None` if the engine has none of this name.
+    pub fn asset(&self, name: &str) -> Option<&'a [u8]> {
+        self.assets().find(|(n, _)| *n == name).map(|(_, bytes)| bytes)
+    }
+
     /// Where the weights are; `None` if there are none.
     pub fn weights(&self) -> Option<WeightsAt<'_>> {
         let s = self.manifest.sections.iter().find(|s| s.kind == SectionKind::Weights)?;
@@ -231,7 +243,37 @@ fn check_hash(field: &str, bytes: &[u8], needed: &str) -> Result<()> {
     Err(FormatError::field(format!("{field}: sha256"), needed, present))
 }
 
+/// Checks names, number and sizes of the assets, and that the format's version has any.
+pub(crate) fn check_assets(manifest: &Manifest) -> Result<()> {
+    let mut names = std::collections::HashSet::new();
+    for s in &manifest.sections {
+        let field = format!("asset '{}'", s.name);
+        let bad =
+            |needed: String, present: String| Err(FormatError::field(&field, needed, present));
+        if s.kind != SectionKind::Asset {
+            if !s.name.is_empty() {
+                return bad("a section of kind asset".into(), format!("{:?}", s.kind));
+            }
+            continue;
+        }
+        if manifest.min_reader < 3 {
+            return bad("format version 3".into(), manifest.min_reader.to_string());
+        }
+        if !is_plain_name(&s.name) || !names.insert(&s.name) {
+            return bad("a plain file name of its own".into(), format!("{:?}", s.name));
+        }
+        if names.len() > MOST_ASSETS {
+            return bad(format!("at most {MOST_ASSETS} assets"), names.len().to_string());
+        }
+        if s.bytes > MOST_ASSET_BYTES {
+            return bad(format!("at most {MOST_ASSET_BYTES} bytes"), s.bytes.to_string());
+        }
+    }
+    Ok(())
+}
+
 fn check_sections(manifest: &Manifest, start: u64, file_len: u64) -> Result<()> {
+    check_assets(manifest)?;
     let mut end = start;
     let (mut plans, mut debugs, mut weights) = (0, 0, 0);
     let mut targets = std::collections::HashSet::new();
@@ -249,6 +291,7 @@ fn check_sections(manifest: &Manifest, start: u64, file_len: u64) -> Result<()> 
                 }
                 &mut 0
             }
+            SectionKind::Asset => &mut 0,
         };
         *counted += 1;
         if *counted > 1 {

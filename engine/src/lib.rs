@@ -25,8 +25,8 @@ pub use builder::{DimSpec, EntryBuilder, Label, PlanBuilder};
 pub use error::{FormatError, Result};
 pub use file::{CodeObject, EngineFile, HEADER, MAGIC, PAGE, WeightsAt, is_plain_name};
 pub use manifest::{
-    FORMAT_VERSION, Manifest, PortInfo, Section, SectionKind, Signature, hex, signatures,
-    version_of,
+    FORMAT_VERSION, MOST_ASSET_BYTES, MOST_ASSETS, Manifest, PortInfo, Section, SectionKind,
+    Signature, hex, signatures, version_of,
 };
 pub use plan::Plan;
 pub use validate::MAX_RANK;

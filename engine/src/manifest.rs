@@ -8,12 +8,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Newest version of the file format that this crate reads and writes: 2 added sequences,
-/// optionals and strings. An engine is written in the oldest version that has all it uses.
-pub const FORMAT_VERSION: u32 = 2;
+/// optionals and strings, 3 assets. An engine is written in the oldest version that has all it uses.
+pub const FORMAT_VERSION: u32 = 3;
 
-/// The version an engine with this plan is written in, and the oldest reader that understands it.
-pub fn version_of(plan: &Plan) -> u32 {
-    if plan.has_lists() || plan.has_strings() { 2 } else { 1 }
+/// Most assets of an engine.
+pub const MOST_ASSETS: usize = 64;
+
+/// Most bytes of an asset.
+pub const MOST_ASSET_BYTES: u64 = 256 << 20;
+
+/// The version an engine with this plan, and with or without assets, is written in, and the oldest
+/// reader that understands it.
+pub fn version_of(plan: &Plan, assets: bool) -> u32 {
+    match (assets, plan.has_lists() || plan.has_strings()) {
+        (true, _) => 3,
+        (false, true) => 2,
+        (false, false) => 1,
+    }
 }
 
 /// What an engine file says of itself.
@@ -78,6 +89,8 @@ pub enum SectionKind {
     Code,
     /// The compiler's report, opaque to the runtime.
     Debug,
+    /// A named file for the host, opaque to the runtime: a tokenizer, a chat template.
+    Asset,
     /// The weights.
     Weights,
 }
@@ -91,6 +104,9 @@ pub struct Section {
     /// Of a code object: the ISA level or device, for example `x86-64-v3`; else empty.
     #[serde(default)]
     pub target: String,
+    /// Of an asset: its name; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Name of the file beside the engine that holds it; empty: the engine itself.
     #[serde(default)]
     pub file: String,

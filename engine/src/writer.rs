@@ -15,7 +15,7 @@
 //! ```
 
 use crate::error::{FormatError, Result};
-use crate::file::{HEADER, MAGIC, PAGE, is_plain_name};
+use crate::file::{HEADER, MAGIC, PAGE, check_assets, is_plain_name};
 use crate::manifest::*;
 use crate::plan::Plan;
 use sha2::{Digest, Sha256};
@@ -32,6 +32,7 @@ pub struct EngineWriter {
     manifest: Manifest,
     code: Vec<(String, Vec<u8>)>,
     debug: Option<Vec<u8>>,
+    assets: Vec<(String, Vec<u8>)>,
     beside: bool,
 }
 
@@ -100,8 +101,8 @@ impl EngineWriter {
     /// A writer of a plan's engine; `tool` is the version of the tool that writes.
     pub fn new(plan: Plan, tool: &str) -> EngineWriter {
         let manifest = Manifest {
-            format_version: version_of(&plan),
-            min_reader: version_of(&plan),
+            format_version: version_of(&plan, false),
+            min_reader: version_of(&plan, false),
             tool: tool.into(),
             targets: vec![],
             source: String::new(),
@@ -109,7 +110,7 @@ impl EngineWriter {
             entries: signatures(&plan),
             sections: vec![],
         };
-        EngineWriter { plan, manifest, code: vec![], debug: None, beside: false }
+        EngineWriter { plan, manifest, code: vec![], debug: None, assets: vec![], beside: false }
     }
 
     /// Adds a target's name to the manifest.
@@ -143,6 +144,15 @@ impl EngineWriter {
     /// Adds the compiler's report.
     pub fn debug(mut self, bytes: Vec<u8>) -> Self {
         self.debug = Some(bytes);
+        self
+    }
+
+    /// Adds a file for the host. Names are plain file names, each given once; what a reader would
+    /// refuse is refused when the engine is written.
+    pub fn asset(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        self.assets.push((name.into(), bytes));
+        let version = version_of(&self.plan, true);
+        (self.manifest.format_version, self.manifest.min_reader) = (version, version);
         self
     }
 
@@ -208,16 +218,20 @@ impl EngineWriter {
         let io = |e| FormatError::io(path, e);
         self.plan.validate()?;
         let plan = self.plan.encode();
-        let mut parts: Vec<(SectionKind, &str, &[u8])> = vec![(SectionKind::Plan, "", &plan)];
-        parts.extend(self.code.iter().map(|(t, b)| (SectionKind::Code, t.as_str(), b.as_slice())));
-        parts.extend(self.debug.iter().map(|b| (SectionKind::Debug, "", b.as_slice())));
+        // Kind, target, name, bytes.
+        let mut parts: Vec<(SectionKind, &str, &str, &[u8])> =
+            vec![(SectionKind::Plan, "", "", &plan)];
+        parts.extend(self.code.iter().map(|(t, b)| (SectionKind::Code, t.as_str(), "", &b[..])));
+        parts.extend(self.debug.iter().map(|b| (SectionKind::Debug, "", "", &b[..])));
+        parts.extend(self.assets.iter().map(|(n, b)| (SectionKind::Asset, "", n.as_str(), &b[..])));
         let mut manifest = self.manifest.clone();
         let blank = "0".repeat(64);
         manifest.sections = parts
             .iter()
-            .map(|(kind, target, bytes)| Section {
+            .map(|(kind, target, name, bytes)| Section {
                 kind: *kind,
                 target: target.to_string(),
+                name: name.to_string(),
                 file: String::new(),
                 offset: 0,
                 bytes: bytes.len() as u64,
@@ -228,12 +242,14 @@ impl EngineWriter {
             manifest.sections.push(Section {
                 kind: SectionKind::Weights,
                 target: String::new(),
+                name: String::new(),
                 file: beside.into(),
                 offset: 0,
                 bytes: self.plan.weight_bytes(),
                 sha256: blank,
             });
         }
+        check_assets(&manifest)?;
         let json = |m: &Manifest| {
             serde_json::to_vec(m).map_err(|e| FormatError::field("manifest", "JSON", e))
         };
@@ -258,7 +274,7 @@ impl EngineWriter {
         }
         pad(out, HEADER as u64 + size).map_err(io)?;
         let mut at = HEADER as u64 + size;
-        for ((_, _, bytes), s) in parts.iter().zip(&manifest.sections) {
+        for ((.., bytes), s) in parts.iter().zip(&manifest.sections) {
             pad(out, s.offset - at).map_err(io)?;
             out.write_all(bytes).map_err(io)?;
             at = s.offset + s.bytes;

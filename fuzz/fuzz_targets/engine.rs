@@ -14,6 +14,7 @@ fuzz_target!(|data: &[u8]| {
         0 => {
             if let Ok(file) = EngineFile::parse(data) {
                 file.code_objects();
+                file.assets().for_each(drop);
                 file.weights();
             }
             drop(Engine::from_bytes(data));

@@ -237,6 +237,14 @@ impl Engine {
         Ok(())
     }
 
+    /// A file that the engine carries for its host, for example `tokenizer.json`.
+    pub fn asset(&self, name: &str) -> Option<&[u8]> {
+        let mut sections = self.manifest.sections.iter();
+        let s = sections.find(|s| s.kind == SectionKind::Asset && s.name == name)?;
+        // In range and in this file: checked when the file was read.
+        Some(&self.file.bytes()[s.offset as usize..(s.offset + s.bytes) as usize])
+    }
+
     /// Bytes of the weights.
     pub fn weight_bytes(&self) -> u64 {
         self.plan.weight_bytes()

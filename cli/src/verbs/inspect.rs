@@ -145,6 +145,7 @@ fn engine_summary(e: &Engine, json: bool, all: &mut Map, report: &Report) -> Res
             SectionKind::Plan => "plan".into(),
             SectionKind::Code => format!("code {}", s.target),
             SectionKind::Debug => "report".into(),
+            SectionKind::Asset => format!("asset {}", s.name),
             SectionKind::Weights => "weights".to_string(),
         };
         let beside = if s.file.is_empty() { "" } else { " beside the engine" };

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use silure::{Compiler, Options};
-use silure_runtime::{Tensor, npy};
+use silure_runtime::{Engine, Tensor, npy};
 use silure_tests::child::{SECONDS, bounded, run, silure, silure_run};
 use silure_tests::{onnx, random};
 
 /// The classifier's engine and an input for it.
 fn engine(folder: &Path) -> (PathBuf, PathBuf) {
     let c = Compiler::new().unwrap();
-    let m = c.load_bytes("digits.onnx", super::digits(), &Default::default()).unwrap();
+    let mut m = c.load_bytes("digits.onnx", super::digits(), &Default::default()).unwrap();
+    m.assets.push(("note.txt".into(), b"one of the host's files".repeat(100)));
+    m.options.push(("note".into(), "1".into()));
     let path = folder.join("digits.silure");
     c.compile(m, &Options::default()).unwrap().write(&path).unwrap();
     let x = folder.join("x.npy");
@@ -35,6 +37,9 @@ fn damaged_engines() {
     let (engine, x) = engine(dir.path());
     assert_eq!(answer(&engine, &x), 0, "the whole engine runs");
     let whole = std::fs::read(&engine).unwrap();
+    let loaded = Engine::open(&engine).unwrap();
+    assert_eq!(loaded.asset("note.txt").unwrap(), b"one of the host's files".repeat(100));
+    assert_eq!((loaded.asset("note"), loaded.manifest().options["note"].as_str()), (None, "1"));
     let bad = dir.path().join("bad.silure");
     for (i, cut) in random::truncations(&whole).into_iter().enumerate() {
         std::fs::write(&bad, cut).unwrap();

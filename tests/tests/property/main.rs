@@ -42,7 +42,7 @@ fn run(compiler: &Compiler, r: &Recipe, seed: u64) -> Result<Vec<Tensor>, String
     silure::ir::verify::verify(&module).map_err(|e| format!("verify: {}", e[0]))?;
     let options =
         Options { passes: (seed % 4 == 3).then(|| ALL_PASSES.to_string()), ..Options::default() };
-    let model = Loaded { module, notes: vec![], source: Source::None, hash: "sha256:".into() };
+    let model = Loaded::new(module, Source::None, "sha256:".into());
     let bytes = compiler
         .compile(model, &options)
         .and_then(|c| c.to_bytes())
