@@ -3,6 +3,7 @@
 use crate::attr::AttrKind;
 use crate::bail;
 use crate::diag::Result;
+use crate::dim::Dim;
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
 use crate::op::*;
@@ -100,7 +101,8 @@ pub static STATE_READ: OpDef = OpDef {
 pub static STATE_WRITE: OpDef = OpDef {
     name: "core.state_write",
     doc: "Consumes a handle and gives the next: `x` replaces the contents from `position` on along `axis` \
-          (all of it without a position).",
+          (all of it without a position). With as many positions as `x` has slices along `axis`, each slice \
+          goes to its own, in order.",
     operands: &[one("s", Of::State), one("x", Of::Elem), optional("position", Of::Position)],
     results: &["next"],
     attrs: &[int("axis", 0)],
@@ -122,6 +124,11 @@ fn infer_state_write(cx: &InferCx) -> Result<Vec<Type>> {
             cx.same(&format!("sizes of axis {d}"), b, a)?;
         }
     }
+    if let Some(p) = cx.maybe_tensor(2)?
+        && !(p.count() == Dim::Const(1) || p.rank() == 1 && p.dims[0] == x.dims[along])
+    {
+        return Err(cx.wrong(2, &format!("one integer, or {} of them", x.dims[along]), cx.ty(2)?));
+    }
     Ok(vec![Type::State(s.clone())])
 }
 
@@ -129,14 +136,26 @@ fn eval_state_write(cx: &EvalCx) -> Result<Vec<Datum>> {
     let (s, x) = (cx.tensor(0)?, cx.tensor(1)?);
     let Some(p) = cx.maybe(2)? else { return Ok(vec![cx.datum(1)?.clone()]) };
     let axis = crate::infer::norm_axis(cx.attrs().int("axis"), s.shape().len())?;
-    let at = p.get(0).i();
-    if at < 0 || at as usize + x.shape()[axis] > s.shape()[axis] {
-        bail!(Eval, "position {at} of size {} is outside {}", x.shape()[axis], s.shape()[axis]);
+    let (most, n) = (s.shape()[axis], x.shape()[axis]);
+    let each = p.shape() == [n];
+    if !each && p.len() != 1 {
+        bail!(Eval, "{} positions for {n} slices", p.len());
     }
+    let place = |i: usize| -> Result<usize> {
+        let (first, width) = if each { (p.get(i).i(), 1) } else { (p.get(0).i(), n) };
+        match usize::try_from(first) {
+            Ok(at) if at.checked_add(width).is_some_and(|end| end <= most) => {
+                Ok(if each { at } else { at + i })
+            }
+            _ => bail!(Eval, "position {first} of size {width} is outside {most}"),
+        }
+    };
+    let places = (0..n).map(place).collect::<Result<Vec<_>>>()?;
     let (mut out, st) = (s.clone(), strides(s.shape()));
     crate::tensor::for_each_index(x.shape(), |i, ix| {
-        let to: usize = ix.iter().zip(&st).map(|(a, b)| a * b).sum();
-        out.set_bits(to + at as usize * st[axis], x.bits(i));
+        let at = |(d, i): (usize, usize)| if d == axis { places[i] } else { i };
+        let to: usize = ix.iter().copied().enumerate().map(at).zip(&st).map(|(a, b)| a * b).sum();
+        out.set_bits(to, x.bits(i));
     });
     Ok(vec![out.into()])
 }

@@ -326,4 +326,33 @@ for zero in [None, z]:
     w = (q - (0 if zero is None else wide(zero))) * wide(s)
     case("matmul_blocks {block = 2}", [rows, q, s] + ([] if zero is None else [zero]), [(rows.astype(np.float64) @ w.T).astype(np.float32)])
 
+
+def paged(q, k, v, lengths, pages, ends, page, scale=None, cap=0.0, window=0):
+    """Every token by itself: its keys gathered, a softmax in f64."""
+    out, first = np.zeros((*q.shape[:2], v.shape[2])), 0
+    for length, table, end in zip(lengths, pages, ends):
+        at = [table[t // page] * page + t % page for t in range(length)]
+        for token in range(first, end):
+            last = length - (end - token)
+            seen = at[max(0, last + 1 - window) if window else 0 : last + 1]
+            for h in range(q.shape[1]):
+                g = h // (q.shape[1] // k.shape[1])
+                s = k[seen, g].astype(np.float64) @ q[token, h] * (scale or q.shape[2] ** -0.5)
+                s = cap * np.tanh(s / cap) if cap else s
+                p = np.exp(s - s.max())
+                out[token, h] = p / p.sum() @ v[seen, g]
+        first = end
+    return out.astype(np.float32)
+
+
+q, k, v = f(5, 4, 3), f(12, 2, 3), f(12, 2, 2)
+lengths, pages, ends = I(5, 2), np.array([[5, 0, 2], [3, 1, 0]]), I(3, 5)
+case("paged_attention {page = 2}", [q, k, v, lengths, pages, ends], [paged(q, k, v, lengths, pages, ends, 2)])
+case("paged_attention {page = 2, scale = 0.5, softcap = 2.0, window = 3, values = 2}", [q, k, None, lengths, pages, ends], [paged(q, k, k[..., :2], lengths, pages, ends, 2, 0.5, 2.0, 3)])
+case("paged_attention {page = 4}", [q[:2], k, v, I(6, 1), np.array([[2, 1], [0, 0]]), None], [paged(q[:2], k, v, I(6, 1), np.array([[2, 1], [0, 0]]), I(1, 2), 4)])
+
+x, w, ids = f(3, 2, 4), f(5, 3, 4), np.array([[4, 0], [1, 1], [0, 3]])
+case("expert_matmul", [x, w, ids], [np.einsum("ntk,ntmk->ntm", x, w[ids]).astype(np.float32)])
+case("expert_matmul", [x[:, :1], w, ids], [np.einsum("nk,ntmk->ntm", x[:, 0], w[ids]).astype(np.float32)])
+
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))

@@ -105,6 +105,7 @@ pub static KERNELS: &[&Kernel] = &[
     &quant::DYNAMIC_QUANTIZE_U8,
     &cast::CAST,
     &attention::ATTENTION_F32,
+    &attention::paged::ATTENTION_PAGED_F32,
     &strings::convert::STRING_FORMAT,
     &strings::convert::STRING_PARSE,
     &strings::convert::STRING_CASE,

@@ -302,15 +302,20 @@ impl Encoder<'_, '_, '_> {
         Ok(())
     }
 
-    /// The state's own buffer if nothing reads the value after the state has changed, else a copy.
+    /// The state's own buffer if the state does not change behind it, else a copy. Making contents
+    /// permanent where they lie already changes nothing.
     fn state_read(&mut self, op: OpId) -> Result<()> {
         let o = self.f.op(op);
         let (Some(s), y) = (o.operand(0), o.result()) else { bail!(Internal, "no operand") };
         let state = self.buf(s)?;
-        let changes = self.f.uses(s).iter().any(|&u| {
-            let n = self.f.op(u).def.name;
-            n == core::STATE_WRITE.name || n == core::STATE_STORE.name
-        });
+        let mut changes = false;
+        for &u in self.f.uses(s) {
+            let o = self.f.op(u);
+            changes |= o.def.name == core::STATE_WRITE.name
+                || o.def.name == core::STATE_STORE.name
+                    && self.states.get(o.attrs.str("name")).map(|&id| self.e.state(id))
+                        != Some(state);
+        }
         if !changes {
             self.scope.bufs.insert(y, state);
             return Ok(());
@@ -338,38 +343,50 @@ impl Encoder<'_, '_, '_> {
         let axis = silure_ir::infer::norm_axis(o.attrs.int("axis"), st.rank())?;
         let pos = self.buf(p)?;
         let pe = self.tensor(p)?.elem;
-        let at = self.e.load(pos, 0, pe, LoadMode::Value);
         let (n, most) = (self.dim(&xt.dims[axis])?, self.dim(&st.dims[axis])?);
-        let end = self.e.add(at, n);
-        let fits = self.e.bin(BinOp::Le, end, most);
-        let positive = self.e.bin(BinOp::Le, 0, at);
-        let ok = self.e.bin(BinOp::And, fits, positive);
-        self.e.check(ok, "the position written is outside the state", end, most);
         let width = st.elem.cell_bytes() as i64;
         let inner = st.dims[axis + 1..].iter().cloned().fold(Dim::Const(width), |a, d| a * d);
         let outer = st.dims[..axis].iter().cloned().fold(Dim::Const(1), |a, d| a * d);
-        let inner = self.dim(&inner)?;
-        let (chunk, stride) = (self.e.mul(n, inner), self.e.mul(most, inner));
-        let start = self.e.mul(at, inner);
-        // One contiguous piece per index of the axes in front: a small loop of copies.
-        let outer = self.dim(&outer)?;
-        if outer == Val::Imm(1) {
-            self.e.copy(state, start, from, 0, chunk);
-            return Ok(());
+        let (inner, outer) = (self.dim(&inner)?, self.dim(&outer)?);
+        let (line, stride) = (self.e.mul(n, inner), self.e.mul(most, inner));
+        let pt = self.tensor(p)?;
+        let each = pt.rank() == 1 && pt.dims[0] == xt.dims[axis] && pt.dims[0] != Dim::Const(1);
+        // Slices that stay together: all of them, or one with a position of its own.
+        let (pieces, size) = if each { (n, Val::Imm(1)) } else { (Val::Imm(1), n) };
+        let chunk = self.e.mul(size, inner);
+        let last = self.e.bin(BinOp::Sub, most, size);
+        self.repeat(pieces, |e, j| {
+            let at = e.e.load(pos, j, pe, LoadMode::Value);
+            let fits = e.e.bin(BinOp::Le, at, last);
+            let positive = e.e.bin(BinOp::Le, 0, at);
+            let ok = e.e.bin(BinOp::And, fits, positive);
+            e.e.check(ok, "the position written is outside the state", last, at);
+            let (start, first) = (e.e.mul(at, inner), e.e.mul(j, chunk));
+            // One contiguous piece per index of the axes in front.
+            e.repeat(outer, |e, i| {
+                let (row, src) = (e.e.mul(i, stride), e.e.mul(i, line));
+                let (dst, src) = (e.e.add(row, start), e.e.add(src, first));
+                e.e.copy(state, dst, from, src, chunk);
+            });
+        });
+        Ok(())
+    }
+
+    /// `body` for each number below `n`; no loop for one.
+    fn repeat(&mut self, n: Val, body: impl FnOnce(&mut Self, Val)) {
+        if n == Val::Imm(1) {
+            return body(self, Val::Imm(0));
         }
         let i = self.e.var(0);
         let (top, done) = (self.e.label(), self.e.label());
         self.e.bind(top);
-        let more = self.e.bin(BinOp::Lt, i, outer);
+        let more = self.e.bin(BinOp::Lt, i, n);
         self.e.br_zero(more, done);
-        let (row, src) = (self.e.mul(i, stride), self.e.mul(i, chunk));
-        let dst = self.e.add(row, start);
-        self.e.copy(state, dst, from, src, chunk);
+        body(self, i.into());
         let next = self.e.add(i, 1);
         self.e.set(i, next);
         self.e.jump(top);
         self.e.bind(done);
-        Ok(())
     }
 
     fn state_store(&mut self, op: OpId) -> Result<()> {

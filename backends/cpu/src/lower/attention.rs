@@ -2,12 +2,13 @@
 
 use silure_ir::{Dim, Elem, Result, bail};
 use silure_kernels_cpu::attention::Attention;
+use silure_kernels_cpu::attention::paged::Paged;
 
 use super::matmul::{Strided, strided};
 use super::{Lowering, Sizes, elem_is, f32_bits, strides};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] = &[&ATTENTION];
+pub(super) static TABLE: &[&Lowering] = &[&ATTENTION, &PAGED];
 
 static ATTENTION: Lowering = Lowering {
     op: "graph.attention",
@@ -81,5 +82,64 @@ static ATTENTION: Lowering = Lowering {
             .done()?;
         let ins = [Some(q), Some(k), Some(v), slot];
         Ok(vec![l.launch1("attention.f32", &ins, y, sizes)?])
+    },
+};
+
+static PAGED: Lowering = Lowering {
+    op: "graph.paged_attention",
+    can: |cx| {
+        let [q, k] = [0, 1].map(|i| cx.tensor(i).map_err(|e| e.message));
+        let (q, k) = (q?, k?);
+        if q.elem != Elem::F32 || !matches!(k.elem, Elem::F32 | Elem::Bf16) {
+            return Err(format!("queries in {} and a cache in {}", q.elem, k.elem));
+        }
+        for i in 3..6 {
+            if cx.maybe_tensor(i).ok().flatten().is_some_and(|t| t.elem != Elem::I64) {
+                return Err("lengths, pages and ends that are not i64".into());
+            }
+        }
+        if cx.attrs().get("scale").is_none() && q.dims[2].as_const().is_none() {
+            return Err(format!("the size of the heads {} is not known", q.dims[2]));
+        }
+        Ok(())
+    },
+    lower: |l, op| {
+        let a = l.attrs(op);
+        let [q, k, lengths, pages] = [0, 1, 3, 4].map(|i| l.operand(op, i));
+        let (q, k, lengths, pages, y) = (q?, k?, lengths?, pages?, l.out(op, 0)?);
+        let [v, ends] = [2, 5].map(|i| l.b.func.op(op).operand(i));
+        let (tq, tk, table) = (l.t(q)?, l.t(k)?, l.t(pages)?);
+        // Features lie side by side; what lies otherwise is read from the tensor itself.
+        let mut s = strided(l, q)?;
+        if s.strides[2] != Dim::Const(1) {
+            s = Strided { value: q, strides: strides(&tq.dims) };
+        }
+        let wide = y.dims[2].clone();
+        let scale = match (a.get("scale"), tq.dims[2].as_const()) {
+            (None, Some(d)) => 1.0 / (d as f64).sqrt(),
+            _ => a.float("scale"),
+        };
+        let cache = |t: &[Dim]| strides(t)[..2].to_vec();
+        let tv = v.map_or(Ok(tk.clone()), |v| l.t(v))?;
+        let sizes = Sizes::of(Paged::FIELDS)
+            .set("tokens", tq.dims[0].clone())
+            .set("sequences", table.dims[0].clone())
+            .set("pages", table.dims[1].clone())
+            .set("page", Dim::Const(a.int("page")))
+            .set("rows", tk.dims[0].clone())
+            .set("heads", tq.dims[1].clone())
+            .set("kv_heads", tk.dims[1].clone())
+            .set("depth", tq.dims[2].clone())
+            .set("value_depth", wide)
+            .all("q", s.strides[..2].to_vec())
+            .all("k", cache(&tk.dims))
+            .all("v", cache(&tv.dims))
+            .set("scale", f32_bits(scale))
+            .set("softcap", f32_bits(a.float("softcap")))
+            .set("window", Dim::Const(a.int("window")))
+            .flag("half", tk.elem == Elem::Bf16)
+            .done()?;
+        let ins = [Some(s.value), Some(k), v, Some(lengths), Some(pages), ends];
+        Ok(vec![l.launch1("attention.paged.f32", &ins, y, sizes)?])
     },
 };

@@ -13,11 +13,13 @@ mod create;
 mod decode;
 mod detect;
 mod einsum;
+mod experts;
 mod gather;
 mod image;
 mod linalg;
 mod norm;
 mod order;
+mod paged;
 mod parts;
 mod pool;
 mod quant;
@@ -39,11 +41,13 @@ pub use create::*;
 pub use decode::*;
 pub use detect::*;
 pub use einsum::*;
+pub use experts::*;
 pub use gather::*;
 pub use image::*;
 pub use linalg::*;
 pub use norm::*;
 pub use order::*;
+pub use paged::*;
 pub use pool::*;
 pub use quant::*;
 pub use reduce::*;
@@ -66,7 +70,7 @@ pub static OPS: &[&OpDef] = &[
     &RANGE, &FULL, &EYE_LIKE, &TRILU, &ONE_HOT,
     &NONZERO, &COMPRESS, &UNIQUE, &TOP_K,
     &CUMSUM, &REVERSE_SEQUENCE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH,
-    &MATMUL, &MATMUL_INTEGER, &MATMUL_BLOCKS, &EINSUM, &DET, &ATTENTION,
+    &MATMUL, &MATMUL_INTEGER, &MATMUL_BLOCKS, &EINSUM, &DET, &ATTENTION, &PAGED_ATTENTION, &EXPERT_MATMUL,
     &CONV, &CONV_INTEGER, &CONV_TRANSPOSE, &MAX_POOL, &AVERAGE_POOL, &LP_POOL,
     &REDUCE, &ARGMAX, &ARGMIN, &SOFTMAX, &LOG_SOFTMAX,
     &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &BATCH_NORM,

@@ -5,6 +5,8 @@
 //! does not depend on the split. Query heads share key heads in groups (`heads / kv_heads`). The weights
 //! of a query that sees no key are NaN.
 
+pub mod paged;
+
 use crate::abi::OK;
 use crate::gemm::MR;
 use crate::gemm::core::{self, Block, Strided};
@@ -114,6 +116,39 @@ unsafe fn apply(s: &Attention, mask: *const u8, at: isize, line: &mut [f32]) {
     }
 }
 
+/// Turns `n` scores of one query into weights relative to the greatest score seen so far, `top`; `total`
+/// and the query's `vd` sums are brought to the new one. The `first` scores meet no sums.
+///
+/// # Safety
+/// `line` holds `n` floats, `sums` `vd`.
+#[inline(always)]
+unsafe fn absorb<I: Isa>(
+    line: *mut f32,
+    n: usize,
+    top: &mut f32,
+    total: &mut f32,
+    sums: *mut f32,
+    vd: usize,
+    first: bool,
+) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let m = strip::max_nan(*top, strip::max(line, n));
+        // Nothing seen yet: weights are zero, not exp(−∞ − −∞).
+        let shift = if m == f32::NEG_INFINITY { 0.0 } else { m };
+        let before = std::mem::replace(top, m);
+        strip::map_in_place(line, n, |v: f32| math::exp_neg::<I>(v - shift));
+        let sum = strip::fold(line, n, 0f32, |a, v: f32| a + v, |a, b| a + b);
+        if first {
+            *total = sum;
+        } else {
+            let keep = math::exp_neg::<I>(before - shift);
+            *total = *total * keep + sum;
+            strip::map_in_place(sums, vd, |v: f32| v * keep);
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
     let vd = s.value_depth;
@@ -192,19 +227,8 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                             *line.add(j) = f32::NEG_INFINITY;
                         }
                     }
-                    let m = strip::max_nan(*top.add(r), strip::max(line, n));
-                    // Nothing seen yet: weights are zero, not exp(−∞ − −∞).
-                    let shift = if m == f32::NEG_INFINITY { 0.0 } else { m };
-                    let before = std::mem::replace(&mut *top.add(r), m);
-                    strip::map_in_place(line, n, |v: f32| math::exp_neg::<I>(v - shift));
-                    let sum = strip::fold(line, n, 0f32, |a, v: f32| a + v, |a, b| a + b);
-                    if j0 == 0 {
-                        *total.add(r) = sum;
-                    } else {
-                        let keep = math::exp_neg::<I>(before - shift);
-                        *total.add(r) = *total.add(r) * keep + sum;
-                        strip::map_in_place(sums.add(r * vd), vd, |v: f32| v * keep);
-                    }
+                    let (top, total) = (&mut *top.add(r), &mut *total.add(r));
+                    absorb::<I>(line, n, top, total, sums.add(r * vd), vd, j0 == 0);
                 }
                 let g = Block {
                     a: scores,
