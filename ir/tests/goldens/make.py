@@ -355,4 +355,14 @@ x, w, ids = f(3, 2, 4), f(5, 3, 4), np.array([[4, 0], [1, 1], [0, 3]])
 case("expert_matmul", [x, w, ids], [np.einsum("ntk,ntmk->ntm", x, w[ids]).astype(np.float32)])
 case("expert_matmul", [x[:, :1], w, ids], [np.einsum("nk,ntmk->ntm", x[:, 0], w[ids]).astype(np.float32)])
 
+# Rotary positions as products of complex numbers.
+x, angle = f(3, 2, 7), rng.uniform(-4, 4, (3, 3))
+cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+for interleaved in [False, True]:
+    p, q = (slice(0, 6, 2), slice(1, 6, 2)) if interleaved else (slice(0, 3), slice(3, 6))
+    z = (x[..., p] + 1j * x[..., q]).astype(np.complex128) * (cos + 1j * sin)[:, None, :]
+    y = x.copy()
+    y[..., p], y[..., q] = z.real, z.imag
+    case("rotary" + (" {interleaved = true}" if interleaved else ""), [x, cos, sin], [y])
+
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))

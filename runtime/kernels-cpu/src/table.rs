@@ -106,6 +106,7 @@ pub static KERNELS: &[&Kernel] = &[
     &cast::CAST,
     &attention::ATTENTION_F32,
     &attention::paged::ATTENTION_PAGED_F32,
+    &rows::rotary::ROTARY_F32,
     &strings::convert::STRING_FORMAT,
     &strings::convert::STRING_PARSE,
     &strings::convert::STRING_CASE,

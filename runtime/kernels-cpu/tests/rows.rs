@@ -7,6 +7,7 @@ use silure_kernels_cpu::rnn::{Rnn, function};
 use silure_kernels_cpu::rows::arg::Arg;
 use silure_kernels_cpu::rows::norm::{GroupNorm, Norm};
 use silure_kernels_cpu::rows::reduce::{Reduce, op};
+use silure_kernels_cpu::rows::rotary::Rotary;
 use silure_kernels_cpu::rows::scan::Scan;
 use silure_kernels_cpu::rows::softmax::Softmax;
 use silure_kernels_cpu::{detect_isa, levels};
@@ -448,6 +449,38 @@ fn recurrent_layers_match() {
             run(name, &s.to_vec(), &bufs, |o| {
                 close(&read(&o[at]), &y, 60.0, name);
                 close(&read(&o[at + 1]), &last, 60.0, name);
+            });
+        }
+    }
+}
+
+#[test]
+fn rotary_turns_pairs() {
+    let mut rng = Rng(36);
+    for (tokens, heads, d, h) in [(1, 1, 2, 1), (5, 3, 7, 3), (130, 4, 64, 24), (2, 2, 3, 0)] {
+        let x = rng.floats(tokens * heads * d);
+        let angles = rng.floats(tokens * h);
+        let cos: Vec<f32> = angles.iter().map(|a| (3.0 * a).cos()).collect();
+        let sin: Vec<f32> = angles.iter().map(|a| (3.0 * a).sin()).collect();
+        for interleaved in [false, true] {
+            let s = Rotary { tokens, heads, features: d, pairs: h, interleaved }.to_vec();
+            let bufs = [buf(&x), buf(&cos), buf(&sin), out::<f32>(x.len())];
+            run("rotary.f32", &s, &bufs, |r| {
+                let want: Vec<_> = (0..x.len())
+                    .map(|at| {
+                        let (row, f) = (at / d, at % d);
+                        let (i, second, other) = match (f < 2 * h, interleaved) {
+                            (false, _) => return (x[at] as f64, 0.0),
+                            (_, true) => (f / 2, f % 2 == 1, row * d + (f ^ 1)),
+                            (_, false) => (f % h, f >= h, if f >= h { at - h } else { at + h }),
+                        };
+                        let k = row / heads * h + i;
+                        let (c, s) = (cos[k] as f64, sin[k] as f64);
+                        let s = if second { s } else { -s };
+                        (x[at] as f64 * c + x[other] as f64 * s, 1.0)
+                    })
+                    .collect();
+                close(&read(&r[3]), &want, 2.0, "rotary");
             });
         }
     }

@@ -81,6 +81,7 @@ const WIDER: &[Wider] = &[
             "graph.group_norm",
             "graph.instance_norm",
             "graph.attention",
+            "graph.rotary",
             "graph.lstm",
             "graph.gru",
             "graph.rnn",

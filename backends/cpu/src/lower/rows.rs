@@ -5,6 +5,7 @@ use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId, bail};
 use silure_kernels_cpu::rows::arg::Arg;
 use silure_kernels_cpu::rows::norm::{GroupNorm, Norm};
 use silure_kernels_cpu::rows::reduce::Reduce;
+use silure_kernels_cpu::rows::rotary::Rotary;
 use silure_kernels_cpu::rows::scan::Scan;
 use silure_kernels_cpu::rows::softmax::Softmax;
 
@@ -18,6 +19,7 @@ pub(super) static TABLE: &[&Lowering] = &[
     &LOG_SOFTMAX,
     &LAYER_NORM,
     &RMS_NORM,
+    &ROTARY,
     &GROUP_NORM,
     &INSTANCE_NORM,
     &REDUCE,
@@ -120,6 +122,23 @@ static RMS_NORM: Lowering = Lowering {
         let (x, s) = (o.operand(0), o.operand(1));
         let (sizes, y) = (norm_sizes(l, op)?, l.out(op, 0)?);
         Ok(vec![l.launch1("rms_norm.f32", &[x, s], y, sizes)?])
+    },
+};
+
+static ROTARY: Lowering = Lowering {
+    op: "graph.rotary",
+    can: f32_only,
+    lower: |l, op| {
+        let ins = [0, 1, 2].map(|i| l.b.func.op(op).operand(i));
+        let (x, cos) = (l.t(l.operand(op, 0)?)?, l.t(l.operand(op, 1)?)?);
+        let sizes = Sizes::of(Rotary::FIELDS)
+            .set("tokens", x.dims[0].clone())
+            .set("heads", x.dims[1].clone())
+            .set("features", x.dims[2].clone())
+            .set("pairs", cos.dims[1].clone())
+            .flag("interleaved", l.attrs(op).bool("interleaved"))
+            .done()?;
+        Ok(vec![l.launch1("rotary.f32", &ins, x, sizes)?])
     },
 };
 

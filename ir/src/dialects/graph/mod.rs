@@ -25,6 +25,7 @@ mod pool;
 mod quant;
 mod reduce;
 mod rnn;
+mod rotary;
 mod scan;
 mod select;
 mod sequence;
@@ -52,6 +53,7 @@ pub use pool::*;
 pub use quant::*;
 pub use reduce::*;
 pub use rnn::*;
+pub use rotary::*;
 pub use scan::*;
 pub use select::*;
 pub use sequence::*;
@@ -71,6 +73,7 @@ pub static OPS: &[&OpDef] = &[
     &NONZERO, &COMPRESS, &UNIQUE, &TOP_K,
     &CUMSUM, &REVERSE_SEQUENCE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH,
     &MATMUL, &MATMUL_INTEGER, &MATMUL_BLOCKS, &EINSUM, &DET, &ATTENTION, &PAGED_ATTENTION, &EXPERT_MATMUL,
+    &ROTARY,
     &CONV, &CONV_INTEGER, &CONV_TRANSPOSE, &MAX_POOL, &AVERAGE_POOL, &LP_POOL,
     &REDUCE, &ARGMAX, &ARGMIN, &SOFTMAX, &LOG_SOFTMAX,
     &LAYER_NORM, &RMS_NORM, &GROUP_NORM, &INSTANCE_NORM, &BATCH_NORM,

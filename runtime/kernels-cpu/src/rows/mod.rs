@@ -1,9 +1,10 @@
-//! Kernels along rows: softmax, norms, reductions, argmax, scans.
+//! Kernels along rows: softmax, norms, reductions, argmax, scans, rotary positions.
 //!
 //! Invariant: a reduction's order is fixed by its shape: lanes, then blocks (see [`crate::strip`]).
 
 pub mod arg;
 pub mod norm;
 pub mod reduce;
+pub mod rotary;
 pub mod scan;
 pub mod softmax;
