@@ -4,6 +4,7 @@
 //! offsets are cached per binding, the arena and freed heap blocks are kept.
 
 mod profile;
+mod states;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -367,61 +368,6 @@ impl Session {
             all.all(|s| s.as_ref() == Some(&first)).then_some(first)
         };
         Ok((0..entry.outputs.len()).map(shape).collect())
-    }
-
-    /// Sets all states to zero.
-    pub fn reset(&mut self) {
-        self.states.iter_mut().for_each(|s| s.bytes_mut().fill(0));
-        self.states_known = true;
-    }
-
-    fn state_index(&self, name: &str) -> Result<usize> {
-        let plan = &self.engine.plan;
-        plan.states.iter().position(|s| plan.str(s.name) == name).ok_or_else(|| {
-            let names: Vec<_> = plan.states.iter().map(|s| plan.str(s.name)).collect();
-            Error::UnknownState {
-                needed: name.into(),
-                present: if names.is_empty() { "none".into() } else { names.join(", ") },
-            }
-        })
-    }
-
-    /// The bytes of a state.
-    pub fn state(&self, name: &str) -> Result<&[u8]> {
-        let i = self.state_index(name)?;
-        if self.states_known { Ok(self.states[i].bytes()) } else { Err(Error::StatesUnknown) }
-    }
-
-    /// Replaces the bytes of a state.
-    pub fn set_state(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let i = self.state_index(name)?;
-        check_bytes("state", name, self.states[i].len() as u64, bytes.len())?;
-        if !self.states_known {
-            return Err(Error::StatesUnknown);
-        }
-        self.states[i].bytes_mut().copy_from_slice(bytes);
-        Ok(())
-    }
-
-    /// All states one after the other, for [`Session::import_states`].
-    pub fn export_states(&self) -> Result<Vec<u8>> {
-        if !self.states_known {
-            return Err(Error::StatesUnknown);
-        }
-        Ok(self.states.iter().flat_map(|s| s.bytes()).copied().collect())
-    }
-
-    /// Sets all states from an export of the same engine.
-    pub fn import_states(&mut self, mut bytes: &[u8]) -> Result<()> {
-        let total: u64 = self.states.iter().map(|s| s.len() as u64).sum();
-        check_bytes("state", "all", total, bytes.len())?;
-        for s in &mut self.states {
-            let (head, rest) = bytes.split_at(s.len());
-            s.bytes_mut().copy_from_slice(head);
-            bytes = rest;
-        }
-        self.states_known = true;
-        Ok(())
     }
 }
 

@@ -30,6 +30,7 @@ ARROWS = {
     "silure-kernels-cpu": {"silure-types", "silure-images"},
     "silure-runtime": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu"},
     "silure-capi": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
+    "silure-generate": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
     "silure-passes": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-onnx": {"silure-types", "silure-images", "silure-ir"},
     "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx"},
