@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use silure::onnx::{ImportOptions, Size};
 use silure::passes::Config;
-use silure::{Compiled, Compiler, Loaded, Options, Phase};
+use silure::{Compiled, Compiler, Loaded, Options, Phase, Precision};
 use silure_runtime::{Device, Engine, Host};
 
 use crate::failure::{Failure, Result};
@@ -31,6 +31,12 @@ pub struct CompileArgs {
     /// Seed of operators that draw random numbers and state none
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Keep the weights of matrix products in this type; without it as the model has them
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub precision: Option<Width>,
+    /// Weights that share a scale, for int8 (128 if absent) and int4 (32)
+    #[arg(long, value_name = "N", requires = "precision", value_parser = group)]
+    pub group: Option<usize>,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
@@ -42,6 +48,27 @@ pub struct CompileArgs {
     pub stop_after: Option<u64>,
 }
 
+/// A type that weights are kept in.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    /// As they are
+    F32,
+    /// 16 bits, the exponent of f32
+    Bf16,
+    /// Integers of 8 bits, scaled by groups
+    Int8,
+    /// Integers of 4 bits, scaled by groups
+    Int4,
+}
+
+/// A number of weights that share a scale.
+fn group(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if (8..=4096).contains(&n) && n % 8 == 0 => Ok(n),
+        _ => Err(format!("needed a multiple of 8 up to 4096, present `{text}`")),
+    }
+}
+
 impl CompileArgs {
     /// Whether nothing was asked for.
     fn is_default(&self) -> bool {
@@ -49,6 +76,7 @@ impl CompileArgs {
             && self.dims.is_empty()
             && self.shapes.is_empty()
             && self.seed.is_none()
+            && self.precision.is_none()
             && self.passes.is_none()
             && !self.verify_each
             && self.stop_after.is_none()
@@ -70,23 +98,43 @@ impl CompileArgs {
         Ok(o)
     }
 
+    /// The precision that was asked for.
+    fn precision(&self) -> Result<Option<Precision>> {
+        let grouped = |default: usize| self.group.unwrap_or(default);
+        if self.precision.is_some() && self.passes.is_some() {
+            let m = "--precision and --passes exclude each other: name the pass `precision` in the pipeline";
+            return Err(Failure::usage(m));
+        }
+        Ok(match self.precision {
+            None => None,
+            Some(Width::F32 | Width::Bf16) if self.group.is_some() => {
+                return Err(Failure::usage("--group applies to --precision int8 and int4"));
+            }
+            Some(Width::F32) => None,
+            Some(Width::Bf16) => Some(Precision::Bf16),
+            Some(Width::Int8) => Some(Precision::Int8(grouped(128))),
+            Some(Width::Int4) => Some(Precision::Int4(grouped(32))),
+        })
+    }
+
     /// The compiler's options.
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> Result<Options> {
         let driver = Config {
             verify_each: self.verify_each,
             stop_after: self.stop_after,
             ..Config::default()
         };
-        let mut o = Options { passes: self.passes.clone(), driver, ..Options::default() };
+        let (passes, precision) = (self.passes.clone(), self.precision()?);
+        let mut o = Options { passes, precision, driver, ..Options::default() };
         if !self.targets.is_empty() {
             o.targets = self.targets.clone();
         }
-        o
+        Ok(o)
     }
 
     /// The same for code that runs at once in this process: the best this machine runs.
-    pub fn options_here(&self, report: &Report) -> Options {
-        let mut o = self.options();
+    pub fn options_here(&self, report: &Report) -> Result<Options> {
+        let mut o = self.options()?;
         if self.targets.is_empty() {
             let host = Host::detect();
             if let Some(level) = host.code_targets().first() {
@@ -94,7 +142,7 @@ impl CompileArgs {
             }
             report.detail(&format!("compiled in memory for {}", o.targets.join(", ")));
         }
-        o
+        Ok(o)
     }
 }
 
@@ -154,7 +202,7 @@ pub fn engine(path: &Path, args: &CompileArgs, report: &mut Report) -> Result<Ar
     report.step("read");
     let engine = match open(&c, path, args, report)? {
         Input::Engine(e) => e,
-        Input::Model(m) => load_engine(&c, *m, &args.options_here(report), report)?,
+        Input::Model(m) => load_engine(&c, *m, &args.options_here(report)?, report)?,
     };
     report.finish();
     Ok(engine)

@@ -12,11 +12,45 @@ use silure_passes::{Config, Driver, PassRun};
 
 use crate::{Compiler, Error, Loaded, Phase, Result, Source, VERSION};
 
+/// In what type the weights of matrix products are kept; the arithmetic stays f32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// bf16.
+    Bf16,
+    /// Integers of 8 bits with a scale for each group of so many.
+    Int8(usize),
+    /// Integers of 4 bits with a scale for each group of so many.
+    Int4(usize),
+}
+
+impl Precision {
+    /// The pass with its options.
+    fn pass(self) -> String {
+        match self {
+            Precision::Bf16 => "precision{weights=bf16}".into(),
+            Precision::Int8(n) => format!("precision{{weights=int8,block={n}}}"),
+            Precision::Int4(n) => format!("precision{{weights=int4,block={n}}}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Precision::Bf16 => write!(f, "bf16"),
+            Precision::Int8(n) => write!(f, "int8 by {n}"),
+            Precision::Int4(n) => write!(f, "int4 by {n}"),
+        }
+    }
+}
+
 /// What the user decides about a compilation.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Target, for example `cpu:x86-64-v3`; several give one engine for all of them.
     pub targets: Vec<String>,
+    /// How narrow weights are kept; `None`: as the model has them.
+    pub precision: Option<Precision>,
     /// Passes instead of those of [`Phase::pipeline`] up to the kernel phase.
     pub passes: Option<String>,
     /// How the driver works: verification, printing, stopping.
@@ -29,6 +63,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             targets: vec!["cpu:x86-64-v3".into()],
+            precision: None,
             passes: None,
             driver: Config::default(),
             weights_beside: false,
@@ -121,6 +156,13 @@ impl Compiler {
         watch(Phase::Import, module);
         let mut driver =
             Driver::new(&self.registry, &self.context, options.driver.clone()).with_source(source);
+        if let Some(p) = options.precision
+            && until >= Phase::Graph
+        {
+            let run = driver.run(&p.pass(), module)?;
+            report.notes.push(format!("precision {p}: the weights of {} products", run.changes));
+            report.passes.extend(run.passes);
+        }
         for phase in [Phase::Graph, Phase::Kernel] {
             if until < phase {
                 return Ok(report);
@@ -131,7 +173,7 @@ impl Compiler {
                 (None, p) => p.pipeline(),
             };
             if phase == Phase::Kernel && options.passes.is_none() {
-                report.notes = silure_cpu::lower::legalise(module, &self.lowerings)?;
+                report.notes.extend(silure_cpu::lower::legalise(module, &self.lowerings)?);
             }
             if !pipeline.is_empty() {
                 report.passes.extend(driver.run(pipeline, module)?.passes);
@@ -181,6 +223,9 @@ impl Compiled {
         }
         if let Some(p) = &self.options.passes {
             w = w.option("passes", p);
+        }
+        if let Some(p) = &self.options.precision {
+            w = w.option("precision", &p.to_string());
         }
         for (name, value) in &self.says {
             w = w.option(name, value);

@@ -17,7 +17,7 @@ mod error;
 mod load;
 mod phase;
 
-pub use compile::{Compiled, Lowered, Options};
+pub use compile::{Compiled, Lowered, Options, Precision};
 pub use error::{Error, Exit, Result};
 pub use load::{Loaded, Source};
 pub use phase::Phase;

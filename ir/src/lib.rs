@@ -19,6 +19,7 @@
 //! ```
 
 pub mod attr;
+pub mod blocks;
 pub mod builder;
 pub mod bulk;
 pub mod context;

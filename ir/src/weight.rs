@@ -10,6 +10,7 @@ use std::sync::Arc;
 use silure_types::Elem;
 
 use crate::bail;
+use crate::blocks;
 use crate::bulk;
 use crate::diag::{Result, quote};
 use crate::func::{Func, ValueId};
@@ -60,6 +61,11 @@ pub enum WeightExpr {
     /// The product of two weights, the second repeated to the first's shape by the rules of numpy;
     /// one rounding to the first's element type. Dequantised and scaled weights are this.
     Mul(Box<WeightExpr>, Box<WeightExpr>),
+    /// The integers of an f32 matrix that is quantised by blocks of a row ([`crate::blocks`]): their type
+    /// and the elements of a block.
+    Codes(Box<WeightExpr>, Elem, usize),
+    /// The scales of the same.
+    Scales(Box<WeightExpr>, Elem, usize),
     /// Rearranged into a physical layout by the target: the layout's name.
     Pack(Box<WeightExpr>, Arc<str>),
 }
@@ -168,6 +174,14 @@ impl WeightExpr {
                 }
                 t
             }
+            WeightExpr::Codes(e, elem, block) => {
+                let [codes, _] = blocks::types(&e.ty()?, *elem, *block)?;
+                codes
+            }
+            WeightExpr::Scales(e, elem, block) => {
+                let [_, scales] = blocks::types(&e.ty()?, *elem, *block)?;
+                scales
+            }
             WeightExpr::Pack(e, layout) => TensorType { encoding: Some(layout.clone()), ..e.ty()? },
         })
     }
@@ -200,6 +214,12 @@ impl WeightExpr {
             }
             WeightExpr::Cast(e, elem) => bulk::converted(&e.eval(src)?, *elem),
             WeightExpr::Mul(a, b) => bulk::multiplied(a.eval(src)?, &b.eval(src)?),
+            WeightExpr::Codes(e, elem, block) => {
+                Ok(blocks::quantize(&e.eval(src)?, *elem, *block)?.codes)
+            }
+            WeightExpr::Scales(e, elem, block) => {
+                Ok(blocks::quantize(&e.eval(src)?, *elem, *block)?.scales)
+            }
             WeightExpr::Pack(_, layout) => {
                 bail!(Internal, "a weight in layout `{layout}` has no dense value")
             }
@@ -323,6 +343,8 @@ impl fmt::Display for WeightExpr {
             }
             WeightExpr::Cast(e, t) => write!(f, "cast({e}, {t})"),
             WeightExpr::Mul(a, b) => write!(f, "mul({a}, {b})"),
+            WeightExpr::Codes(e, t, n) => write!(f, "codes({e}, {t}, {n})"),
+            WeightExpr::Scales(e, t, n) => write!(f, "scales({e}, {t}, {n})"),
             WeightExpr::Pack(e, l) => write!(f, "pack({e}, {l})"),
         }
     }

@@ -17,6 +17,7 @@ mod layout;
 pub mod ledger;
 pub mod options;
 pub mod pass;
+mod precision;
 pub mod rewrite;
 pub mod rewrites;
 mod shapes;
@@ -86,6 +87,7 @@ pub static PASSES: &[&PassDef] = &[
     &fusion::PASS,
     &layout::PASS,
     &weights::PASS,
+    &precision::PASS,
     &RECOGNIZE,
     &QUANTISED,
     &EXPAND,

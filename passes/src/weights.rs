@@ -4,13 +4,16 @@
 //!   becomes one weight, computed while the engine is written.
 //! * A lookup in a table that is computed from weights becomes the same computation on what was
 //!   looked up.
+//! * A lookup in a table that was widened to f32 is made in the narrow one.
 //! * A per-channel factor behind a convolution moves into its weight.
 
 use silure_ir::diag::{Loc, Result};
-use silure_ir::dialects::{core, graph};
+use silure_ir::dialects::{arith, core, graph};
 use silure_ir::op::Traits;
 use silure_ir::weight::{expression, unrepeated};
-use silure_ir::{Attr, Attrs, Builder, Dim, Func, Module, OpId, Type, ValueId, Weight, WeightExpr};
+use silure_ir::{
+    Attr, Attrs, Builder, Class, Dim, Elem, Func, Module, OpId, Type, ValueId, Weight, WeightExpr,
+};
 
 use crate::pass::{Changed, PassCx, PassDef, Preserves};
 use crate::rewrite::Exactness;
@@ -48,6 +51,9 @@ fn sweep(cx: &mut PassCx) -> Result<Changed> {
             let (name, act): (_, fn(&mut Module, usize, OpId) -> Result<bool>) =
                 match f.op(op).def.name {
                     "graph.gather" if sinks(f, op) => ("lookup_first", lookup_first),
+                    "graph.gather" if widened(cx.module, f, op).is_some() => {
+                        ("narrow_lookup", narrow_lookup)
+                    }
                     "graph.matmul" | "graph.conv" if foldable(cx.module, f, op) => {
                         ("weight_product", product)
                     }
@@ -193,6 +199,45 @@ fn lookup_first(m: &mut Module, i: usize, op: OpId) -> Result<bool> {
     f.erase(op);
     // The table was used by nothing else; its operands must not count it as a user.
     f.erase(d);
+    Ok(true)
+}
+
+/// The table of a lookup as it was before it was widened to f32.
+fn widened(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
+    let d = f.op(f.def_op(f.op(op).operand(0)?)?);
+    if d.def.name != core::WEIGHT.name {
+        return None;
+    }
+    match &m.weight(d.attrs.str("name"))?.expr {
+        WeightExpr::Cast(e, Elem::F32) => {
+            let t = e.ty().ok()?;
+            (t.elem.class() == Class::Float && t.elem.bits() < 32).then(|| (**e).clone())
+        }
+        _ => None,
+    }
+}
+
+fn narrow_lookup(m: &mut Module, i: usize, op: OpId) -> Result<bool> {
+    let Some(e) = widened(m, &m.funcs[i], op) else { return Ok(false) };
+    // The other functions' lookups have made it already, perhaps.
+    let known = m.weights.iter().find(|w| w.expr == e).map(|w| (w.name.clone(), w.ty.clone()));
+    let o = m.funcs[i].op(op).clone();
+    let table = match known {
+        Some((name, ty)) => {
+            let mut b = Builder::before(&mut m.funcs[i], op);
+            let attrs = Attrs::new().with("name", Attr::Symbol(name));
+            b.typed(&core::WEIGHT, [], attrs, Type::Tensor(ty))?
+        }
+        None => add(m, i, op, e, &o.loc)?,
+    };
+    let f = &mut m.funcs[i];
+    let mut b = Builder::before(f, op);
+    b.loc = o.loc.clone();
+    let operands: Vec<ValueId> = [table].into_iter().chain(o.operands().skip(1)).collect();
+    let rows = b.one(&graph::GATHER, operands, o.attrs.clone())?;
+    let y = b.one(&arith::CAST, [rows], Attrs::new().with("to", Elem::F32))?;
+    f.replace_uses(o.result(), y);
+    f.erase(op);
     Ok(true)
 }
 

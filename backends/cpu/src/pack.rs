@@ -2,11 +2,13 @@
 
 use silure_ir::{Elem, Result, Tensor, Weight, WeightSource, bail};
 use silure_kernels_cpu::gemm::pack::{
-    pack_b_bytes, pack_b_i8, pack_b_u4, pack_b_words, packed_b_f32_len, packed_b_i8_len,
-    packed_b_u4_len,
+    pack_b_bytes, pack_b_halves, pack_b_i8, pack_b_u4, pack_b_words, packed_b_f32_len,
+    packed_b_i8_len, packed_b_u4_len,
 };
 
-use crate::lower::{BYTES_PACKED, F32_PACKED, I8_PACKED, U4_PACKED, packed_bytes};
+use crate::lower::{
+    BF16_PACKED, BYTES_PACKED, E4M3_PACKED, F32_PACKED, I8_PACKED, U4_PACKED, packed_bytes,
+};
 
 /// Bytes that a weight takes in an engine.
 pub fn weight_bytes(w: &Weight) -> Result<u64> {
@@ -65,6 +67,21 @@ impl WeightSource for Packed<'_> {
                     let from = &dense.bytes()[b * k * n..(b + 1) * k * n];
                     pack_b_i8(from, signed, (k, n), (n, 1), &mut out[b * len..(b + 1) * len]);
                 }
+                Ok(out)
+            }
+            BF16_PACKED if dense.elem() == Elem::Bf16 => {
+                let (size, len) = (k * n, packed_b_f32_len(k, n));
+                let mut out = vec![0u8; batch * len * 2];
+                for b in 0..batch {
+                    let from = &dense.bytes()[b * size * 2..][..size * 2];
+                    let to = &mut out[b * len * 2..][..len * 2];
+                    pack_b_halves(from.as_chunks().0, k, n, to.as_chunks_mut().0);
+                }
+                Ok(out)
+            }
+            E4M3_PACKED if dense.elem() == Elem::E4m3fn && batch == 1 => {
+                let mut out = vec![0u8; packed_b_f32_len(k, n)];
+                pack_b_bytes(dense.bytes(), k, n, &mut out);
                 Ok(out)
             }
             BYTES_PACKED if dense.elem().bits() == 8 && batch == 1 => {

@@ -36,7 +36,7 @@ struct Line {
 /// See the module documentation.
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let compiler = Compiler::new()?;
-    let options = a.compile.options();
+    let options = a.compile.options()?;
     if !a.json
         && let Some(text) = operators(&a.model)?
     {

@@ -59,7 +59,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
     let loaded = model::load(&compiler, &a.model, &a.compile, report)?;
-    let mut options = a.compile.options();
+    let mut options = a.compile.options()?;
     options.weights_beside = a.weights_beside;
     let mut phases = vec![];
     let compiled = model::compile(&compiler, loaded, &options, report, &mut |phase, m| {

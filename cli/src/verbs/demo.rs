@@ -47,7 +47,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let compiler = Compiler::new()?;
     let begin = Instant::now();
     let loaded = compiler.load_bytes("digits.onnx", MODEL.to_vec(), &Default::default())?;
-    let options = CompileArgs::default().options_here(report);
+    let options = CompileArgs::default().options_here(report)?;
     let compiled = model::compile(&compiler, loaded, &options, report, &mut |_, _| Ok(()))?;
     let file = compiled.to_bytes()?;
     let compile = begin.elapsed().as_secs_f64();

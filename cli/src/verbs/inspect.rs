@@ -87,7 +87,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             if a.fusion {
                 *m = model::load(&c, &a.file, &a.compile, report)?;
             }
-            c.compile(*m, &a.compile.options())?.encoded.plan
+            c.compile(*m, &a.compile.options()?)?.encoded.plan
         }
     };
     if a.layers {
@@ -111,7 +111,7 @@ fn done(a: &Args, all: serde_json::Map<String, Value>, report: &Report) -> Resul
 
 fn print_phase(c: &Compiler, m: Loaded, p: Phase, a: &Args, report: &Report) -> Result<()> {
     let Loaded { mut module, source, .. } = m;
-    c.lower_to(&mut module, &source, &a.compile.options(), p, &mut |_, _| {})?;
+    c.lower_to(&mut module, &source, &a.compile.options()?, p, &mut |_, _| {})?;
     report.out(&match a.generic {
         true => text::print_generic(&module),
         false => text::print(&module),
@@ -200,7 +200,7 @@ pub fn signature(f: &Func) -> String {
 
 /// Kernel ops with what is inside them.
 fn fusion(c: &Compiler, m: &mut Loaded, a: &Args, all: &mut Map, report: &Report) -> Result<()> {
-    let options = a.compile.options();
+    let options = a.compile.options()?;
     c.lower_to(&mut m.module, &m.source, &options, Phase::Kernel, &mut |_, _| {})?;
     let mut lines = vec![row!["kernel", "fused ops", "nodes"]];
     let mut list = vec![];

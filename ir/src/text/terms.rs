@@ -482,6 +482,11 @@ pub(super) fn loc_term(c: &mut Cursor) -> Result<Loc> {
     })
 }
 
+fn elem_type(c: &mut Cursor) -> Result<Elem> {
+    let e = c.ident()?;
+    Elem::parse(e).ok_or_else(|| c.error(format!("unknown element type `{e}`")))
+}
+
 pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
     if c.at("dense<") {
         return Ok(WeightExpr::Data(Arc::new(parse_dense(c)?)));
@@ -522,11 +527,15 @@ pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
                         c.need(",")?;
                         WeightExpr::Slice(inner, start, sizes(c)?)
                     }
-                    "cast" => {
-                        let e = c.ident()?;
-                        let elem = Elem::parse(e)
-                            .ok_or_else(|| c.error(format!("unknown element type `{e}`")))?;
-                        WeightExpr::Cast(inner, elem)
+                    "cast" => WeightExpr::Cast(inner, elem_type(c)?),
+                    "codes" | "scales" => {
+                        let elem = elem_type(c)?;
+                        c.need(",")?;
+                        let block = c.unsigned()? as usize;
+                        match word {
+                            "codes" => WeightExpr::Codes(inner, elem, block),
+                            _ => WeightExpr::Scales(inner, elem, block),
+                        }
                     }
                     "mul" => WeightExpr::Mul(inner, Box::new(weight_expr(c)?)),
                     "pack" => WeightExpr::Pack(inner, c.ident()?.into()),

@@ -59,14 +59,14 @@ pub trait Isa: Copy + 'static {
     /// As [`crate::gemm::tile8::portable`]; the machine has the level.
     unsafe fn tile8<const MR: usize>(t: &tile8::Tile8);
 
-    /// Dot products of `R` rows with a panel of integers of `BITS` bits, see [`crate::gemm::dot`].
+    /// Dot products of `R` rows with a panel of elements stored as `STORE`, see [`crate::gemm::dot`].
     ///
     /// # Safety
     /// As [`dot::portable`]; the machine has the level.
     #[inline(always)]
-    unsafe fn dot<const R: usize, const BITS: usize>(d: &dot::Dot) {
+    unsafe fn dot<const R: usize, const STORE: usize>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { dot::portable::<Self, R, BITS>(d) }
+        unsafe { dot::portable::<Self, R, STORE>(d) }
     }
 
     /// Transposes a block of 16 × 16 floats.
@@ -210,9 +210,9 @@ level!(
         unsafe { cross::avx512(src, stride, dst) }
     }
     #[inline(always)]
-    unsafe fn dot<const R: usize, const BITS: usize>(d: &dot::Dot) {
+    unsafe fn dot<const R: usize, const STORE: usize>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { dot::avx512::<R, BITS>(d) }
+        unsafe { dot::avx512::<R, STORE>(d) }
     }
 });
 

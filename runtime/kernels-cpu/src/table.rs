@@ -10,6 +10,8 @@ pub static KERNELS: &[&Kernel] = &[
     &gemm::matmul::MATMUL_F32_SCALED,
     &gemm::blocks::MATMUL_F32_U4,
     &gemm::blocks::MATMUL_F32_I8,
+    &gemm::blocks::MATMUL_F32_BF16,
+    &gemm::blocks::MATMUL_F32_E4M3,
     &gemm::int8::MATMUL_I8,
     &gemm::int8::MATMUL_I8_PACKED,
     &gemm::double::MATMUL_F64,

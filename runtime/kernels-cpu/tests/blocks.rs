@@ -3,6 +3,7 @@
 mod common;
 use common::*;
 use silure_kernels_cpu::gemm::blocks::Blocks;
+use silure_kernels_cpu::gemm::dot;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 use silure_kernels_cpu::gemm::pack::*;
 
@@ -32,24 +33,47 @@ fn products_by_blocks_match() {
         (7, 0, 16, 16),
     ];
     for (m, n, k, block) in cases {
-        for bits in [4, 8] {
+        for store in [dot::U4, dot::I8, dot::BF16, dot::E4M3] {
             for (offsets, close_to) in [(false, false), (true, false), (false, true)] {
-                let blocks = k.div_ceil(block);
+                // bf16 has neither scales nor offsets here, e4m3fn no offsets.
+                if offsets && store >= dot::BF16 {
+                    continue;
+                }
+                let (plain, blocks) = (store == dot::BF16, k.div_ceil(block));
                 let a = rng.floats(m * k);
-                let q: Vec<u8> =
-                    rng.bytes(k * n).iter().map(|v| if bits == 4 { v & 15 } else { *v }).collect();
-                let scale: Vec<f32> = rng.floats(blocks * n).iter().map(|v| v * 0.1).collect();
+                let words: Vec<u16> =
+                    rng.floats(k * n).iter().map(|v| (v.to_bits() >> 16) as u16).collect();
+                let mask = if store == dot::U4 { 15 } else { 255 };
+                let q: Vec<u8> = rng.bytes(k * n).iter().map(|v| v & mask).collect();
+                // Every code of e4m3fn but NaN, which would hide the others.
+                let q: Vec<u8> = match store {
+                    dot::E4M3 => {
+                        q.iter().map(|v| if v & 127 == 127 { v ^ 1 } else { *v }).collect()
+                    }
+                    _ => q,
+                };
+                let scale: Vec<f32> = match plain {
+                    true => vec![1.0; blocks * n],
+                    false => rng.floats(blocks * n).iter().map(|v| v * 0.1).collect(),
+                };
                 let offset: Vec<f32> = if offsets { rng.floats(blocks * n) } else { vec![] };
                 let (b, r) = (rng.floats(n), rng.floats(m * n));
-                let center = if bits == 4 { 8.0f32 } else { -3.0 };
+                let center = match store {
+                    dot::U4 => 8.0f32,
+                    dot::I8 => -3.0,
+                    _ => 0.0,
+                };
                 let mut want = vec![(0f64, 0f64); m * n];
                 for (at, w) in want.iter_mut().enumerate() {
                     let (row, col) = (at / n, at % n);
                     for i in 0..k {
                         let g = i / block * n + col;
-                        let v = match bits {
-                            4 => q[i * n + col] as f64,
-                            _ => q[i * n + col] as i8 as f64,
+                        let code = q[i * n + col];
+                        let v = match store {
+                            dot::U4 => code as f64,
+                            dot::I8 => code as i8 as f64,
+                            dot::BF16 => f32::from_bits((words[i * n + col] as u32) << 16) as f64,
+                            _ => silure_types::Elem::E4m3fn.decode(code as u64),
                         };
                         let s = scale[g] as f64;
                         let o = if offsets { offset[g] as f64 } else { 0.0 };
@@ -73,17 +97,26 @@ fn products_by_blocks_match() {
                 };
                 let s =
                     Blocks { m, n, k, a_row: k as i64, c_row: n, block, center, offsets, epilogue };
-                let (packed, name) = if bits == 4 {
-                    let mut p = vec![0; packed_b_u4_len(k, n)];
-                    pack_b_u4(&q, k, n, &mut p);
-                    (p, "matmul.f32.u4")
-                } else {
-                    let mut p = vec![0; packed_b_f32_len(k, n)];
-                    pack_b_bytes(&q, k, n, &mut p);
-                    (p, "matmul.f32.i8")
+                let mut packed = vec![0u8; packed_b_f32_len(k, n)];
+                let name = match store {
+                    dot::U4 => {
+                        packed.resize(packed_b_u4_len(k, n), 0);
+                        pack_b_u4(&q, k, n, &mut packed);
+                        "matmul.f32.u4"
+                    }
+                    dot::BF16 => {
+                        packed.resize(2 * packed_b_f32_len(k, n), 0);
+                        let from: Vec<[u8; 2]> = words.iter().map(|w| w.to_le_bytes()).collect();
+                        pack_b_halves(&from, k, n, packed.as_chunks_mut().0);
+                        "matmul.f32.bf16"
+                    }
+                    _ => {
+                        pack_b_bytes(&q, k, n, &mut packed);
+                        if store == dot::I8 { "matmul.f32.i8" } else { "matmul.f32.e4m3" }
+                    }
                 };
                 let o = if offsets { buf(&panels(&offset, blocks, n)) } else { None };
-                let scales = buf(&panels(&scale, blocks, n));
+                let scales = if plain { None } else { buf(&panels(&scale, blocks, n)) };
                 let bufs =
                     [buf(&a), buf(&packed), buf(&b), buf(&r), None, scales, o, out::<f32>(m * n)];
                 run(name, &s.to_vec(), &bufs, |got| close(&read(&got[7]), &want, 8.0, name));

@@ -8,7 +8,7 @@ use silure_ir::{Attrs, Dim, Elem, Func, Result, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::blocks::Blocks;
 use silure_passes::rewrite::splat_of;
 
-use super::matmul::{BYTES_PACKED, F32_PACKED, Tail, strided};
+use super::matmul::{BYTES_PACKED, F32_PACKED, Strided, Tail, matrices, strided};
 use super::{Lower, Lowering, Sizes, f32_bits, product};
 
 /// Lowerings of this file.
@@ -16,6 +16,11 @@ pub(super) static TABLE: &[&Lowering] = &[&MATMUL_BLOCKS];
 
 /// Layout of a 4-bit weight: panels of 16 columns, eight rows to a word.
 pub const U4_PACKED: &str = "u4.nr16kr8";
+
+/// Layout of a bf16 weight: panels of 16 columns.
+pub const BF16_PACKED: &str = "bf16.nr16";
+/// Layout of a weight of 8-bit floats: panels of 16 columns.
+pub const E4M3_PACKED: &str = "e4m3fn.nr16";
 
 static MATMUL_BLOCKS: Lowering = Lowering {
     op: "graph.matmul_blocks",
@@ -46,12 +51,14 @@ pub(super) fn can(f: &Func, o: &Op, operands: &[ValueId]) -> Result<(), String> 
     let t = f.ty(*q).as_tensor().and_then(|t| Some((t.elem, t.shape()?)));
     let block = o.attrs.int("block");
     match t {
-        Some((Elem::U8 | Elem::I8, _)) => Ok(()),
+        Some((Elem::U8 | Elem::I8 | Elem::E4m3fn, _)) => Ok(()),
         Some((Elem::U4 | Elem::I4, s)) if block % 8 == 0 || block >= s[1] as i64 => Ok(()),
         Some((Elem::U4 | Elem::I4, _)) => {
             Err(format!("blocks of {block} elements of 4 bits; multiples of 8 are supported"))
         }
-        _ => Err(format!("integers {}; 4 and 8 bits are supported", f.ty(*q))),
+        _ => {
+            Err(format!("elements {}; integers of 4 and 8 bits and e4m3fn are supported", f.ty(*q)))
+        }
     }
 }
 
@@ -75,6 +82,7 @@ pub(super) fn matmul_blocks(
         Elem::U4 => ("matmul.f32.u4", U4_PACKED, 0.0),
         Elem::I4 => ("matmul.f32.u4", U4_PACKED, 8.0),
         Elem::I8 => ("matmul.f32.i8", BYTES_PACKED, 0.0),
+        Elem::E4m3fn => ("matmul.f32.e4m3", E4M3_PACKED, 0.0),
         _ => ("matmul.f32.i8", BYTES_PACKED, -128.0),
     };
     let turned = |e: WeightExpr| Box::new(WeightExpr::Transpose(Box::new(e), vec![1, 0]));
@@ -123,6 +131,53 @@ pub(super) fn matmul_blocks(
         .done()?;
     let ins = [Some(a), Some(packed), tail.bias, tail.residual, None, Some(scales), offsets];
     l.launch1(kernel, &ins, tail.out.clone(), sizes)
+}
+
+/// The expression of the bf16 numbers that a weight in f32 is, if it was widened from them.
+fn narrow(e: &WeightExpr) -> Option<WeightExpr> {
+    let inner = |e: &WeightExpr| narrow(e).map(Box::new);
+    Some(match e {
+        WeightExpr::Cast(e, Elem::F32) if e.ty().is_ok_and(|t| t.elem == Elem::Bf16) => {
+            (**e).clone()
+        }
+        WeightExpr::Transpose(e, perm) => WeightExpr::Transpose(inner(e)?, perm.clone()),
+        WeightExpr::Reshape(e, shape) => WeightExpr::Reshape(inner(e)?, shape.clone()),
+        WeightExpr::Slice(e, at, size) => WeightExpr::Slice(inner(e)?, at.clone(), size.clone()),
+        WeightExpr::Concat(all, axis) => {
+            WeightExpr::Concat(all.iter().map(narrow).collect::<Option<_>>()?, *axis)
+        }
+        _ => return None,
+    })
+}
+
+/// The product of dense rows (`m`, and elements from one to the next) with B, which stays bf16 in memory, if
+/// it is a weight that was widened from bf16: the same numbers by half the bytes.
+pub(super) fn bf16(
+    l: &mut Lower,
+    (a, (m, a_row)): (ValueId, (Dim, Dim)),
+    b: &Strided,
+    tail: &Tail,
+) -> Result<Option<ValueId>> {
+    let Some(expr) = matrices(l, b)?.as_ref().and_then(narrow) else { return Ok(None) };
+    let ty = expr.ty()?;
+    let Some([k, n]) = ty.shape().and_then(|s| <[usize; 2]>::try_from(s).ok()) else {
+        return Ok(None);
+    };
+    let name = format!("{}.packed", l.weight_name(b.value));
+    let packed = l.weight(&name, WeightExpr::Pack(Box::new(expr), BF16_PACKED.into()))?;
+    let sizes = Sizes::of(Blocks::FIELDS)
+        .set("m", m)
+        .set("n", n)
+        .set("k", k)
+        .set("a_row", a_row)
+        .set("c_row", n)
+        .set("block", k.max(1))
+        .set("center", f32_bits(0.0))
+        .flag("offsets", false)
+        .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
+        .done()?;
+    let ins = [Some(a), Some(packed), tail.bias, tail.residual, None, None, None];
+    l.launch1("matmul.f32.bf16", &ins, tail.out.clone(), sizes).map(Some)
 }
 
 /// Whether an op is a product whose columns are its last axis.

@@ -9,7 +9,7 @@ use silure_kernels_cpu::gemm::matmul::Matmul;
 use silure_kernels_cpu::gemm::pack::{packed_b_f32_len, packed_b_i8_len, packed_b_u4_len};
 use silure_kernels_cpu::gemm::stage::{Stage, per};
 
-use super::blocks::U4_PACKED;
+use super::blocks::{BF16_PACKED, E4M3_PACKED, U4_PACKED, bf16};
 use super::{Lower, Lowering, Sizes, elem_is, product, strides};
 
 /// Lowerings of this file.
@@ -159,6 +159,12 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         m = product(&batch) * m;
         (batch, a_batch, b_batch, a_row) = (vec![], vec![], vec![], k.clone());
     }
+    if batch.is_empty() && ta.elem == Elem::F32 && sa.strides[r - 1] == Dim::Const(1) {
+        let rows = (m.clone(), a_row.clone());
+        if let Some(y) = bf16(l, (sa.value, rows), &sb, tail)? {
+            return Ok(y);
+        }
+    }
     let bytes = if batch.is_empty() && ta.elem == Elem::F32 { scaled(l, &sb)? } else { None };
     let packed = match bytes {
         None if ta.elem == Elem::F32 => pack(l, &sb, &tb)?,
@@ -259,33 +265,35 @@ fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
     Ok(Some((q, s)))
 }
 
-/// The packed form of B if it is a weight, whole matrices in the order of its dims.
-fn pack(l: &mut Lower, b: &Strided, tb: &TensorType) -> Result<Option<ValueId>> {
+/// B's expression with its matrices row by row, if it is a weight.
+pub(super) fn matrices(l: &Lower, b: &Strided) -> Result<Option<WeightExpr>> {
     let Some(expr) = l.weight_of(b.value) else { return Ok(None) };
     let ty = expr.ty()?;
-    let (Some(shape), Some(_)) =
-        (ty.shape(), tb.dims[tb.rank() - 2..].iter().map(Dim::as_size).collect::<Option<Vec<_>>>())
-    else {
+    let Some(r) = ty.shape().map(|s| s.len()).filter(|r| *r >= 2 && ty.encoding.is_none()) else {
         return Ok(None);
     };
-    let r = shape.len();
-    if r < 2 || ty.encoding.is_some() {
-        return Ok(None);
-    }
     // The last two axes in memory are (K, N), or (N, K) read crosswise.
     let (row, col) = (&b.strides[b.strides.len() - 2], &b.strides[b.strides.len() - 1]);
     let own: Vec<Dim> = strides(&ty.dims);
     let straight = *row == own[r - 2] && *col == own[r - 1];
     let crossed = *row == own[r - 1] && *col == own[r - 2];
-    let expr = if straight {
-        expr
-    } else if crossed {
-        let mut perm: Vec<usize> = (0..r).collect();
-        perm.swap(r - 2, r - 1);
-        WeightExpr::Transpose(Box::new(expr), perm)
-    } else {
+    if straight {
+        return Ok(Some(expr));
+    }
+    if !crossed {
         return Ok(None);
-    };
+    }
+    let mut perm: Vec<usize> = (0..r).collect();
+    perm.swap(r - 2, r - 1);
+    Ok(Some(WeightExpr::Transpose(Box::new(expr), perm)))
+}
+
+/// The packed form of B if it is a weight, whole matrices in the order of its dims.
+fn pack(l: &mut Lower, b: &Strided, tb: &TensorType) -> Result<Option<ValueId>> {
+    if tb.dims[tb.rank() - 2..].iter().any(|d| d.as_size().is_none()) {
+        return Ok(None);
+    }
+    let Some(expr) = matrices(l, b)? else { return Ok(None) };
     let name = format!("{}.packed", l.weight_name(b.value));
     l.weight(&name, WeightExpr::Pack(Box::new(expr), F32_PACKED.into())).map(Some)
 }
@@ -349,7 +357,8 @@ pub fn packed_bytes(layout: &str, shape: &[usize]) -> Option<u64> {
         F32_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 4) as u64),
         I8_PACKED => Some((batch * packed_b_i8_len(*k, *n)) as u64),
         U4_PACKED => Some((batch * packed_b_u4_len(*k, *n)) as u64),
-        BYTES_PACKED => Some((batch * packed_b_f32_len(*k, *n)) as u64),
+        BF16_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 2) as u64),
+        BYTES_PACKED | E4M3_PACKED => Some((batch * packed_b_f32_len(*k, *n)) as u64),
         _ => None,
     }
 }

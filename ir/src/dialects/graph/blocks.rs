@@ -16,10 +16,10 @@ use crate::op::*;
 use crate::tensor::{Datum, Tensor};
 use crate::types::{TensorType, Type};
 
-/// A product with a transposed matrix of integers that have a scale for each block of a row.
+/// A product with a transposed matrix that has a scale for each block of a row.
 pub static MATMUL_BLOCKS: OpDef = OpDef {
     name: "graph.matmul_blocks",
-    doc: "a · wᵀ with w = (q − zero) · scale: a [..., k], q [n, k] integers, scale and zero [n, ⌈k / block⌉], one for each \
+    doc: "a · wᵀ with w = (q − zero) · scale: a [..., k], q [n, k] integers or (without zero) floats, scale and zero [n, ⌈k / block⌉], one for each \
           `block` elements of a row of q; the result is [..., n] in a's element type.",
     operands: &[
         one("a", Of::Float),
@@ -50,8 +50,8 @@ fn infer(cx: &InferCx) -> Result<Vec<Type>> {
     let Some((last, lead)) = a.dims.split_last() else {
         return Err(cx.wrong(0, "rank 1 or more", cx.ty(0)?));
     };
-    if !q.elem.is_int() {
-        return Err(cx.wrong(1, "integers", cx.ty(1)?));
+    if !q.elem.is_int() && cx.operand(3).is_some() {
+        return Err(cx.wrong(1, "integers, as there are zero points", cx.ty(1)?));
     }
     cx.same("the contracted sizes", last, k)?;
     let want = vec![n.clone(), k.ceildiv(&Dim::Const(block))];

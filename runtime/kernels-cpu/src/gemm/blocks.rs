@@ -1,9 +1,9 @@
-//! `matmul.f32.u4` and `matmul.f32.i8`: products with a matrix of small integers that are scaled by
+//! `matmul.f32.u4`, `.i8`, `.bf16`, `.e4m3`: products with a matrix in a narrow type, which may be scaled by
 //! blocks along the depth.
 //!
-//! Element `(i, j)` of B is `(q[i, j] − center) · s[i / block, j] − o[i / block, j]`. Buffers: `a`, `q` (u4 NR=16 KR=8, or i8 NR=16 KR=1),
-//! `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row a block; offsets may be
-//! missing), `c`. A few rows stream the integers once; more share panels widened to f32.
+//! Element `(i, j)` of B is `(q[i, j] − center) · s[i / block, j] − o[i / block, j]`. Buffers: `a`, `q` (in its
+//! packed layout), `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row a block;
+//! either may be missing), `c`. A few rows stream B once; more share panels widened to f32.
 
 use super::NR;
 use super::core::{self, Block, Grid, Panels};
@@ -45,24 +45,24 @@ sizes! {
 }
 
 impl Blocks {
-    fn valid(&self, bits: usize) -> bool {
-        let whole = bits == 8 || self.block.is_multiple_of(8) || self.block >= self.k;
+    fn valid(&self, store: usize) -> bool {
+        let whole = store != dot::U4 || self.block.is_multiple_of(8) || self.block >= self.k;
         self.block > 0 && whole && self.c_row >= self.n && self.epilogue.valid()
     }
 
     /// Panels of one task of few rows.
-    fn panels(&self, bits: usize) -> usize {
-        (STREAM / (self.k * NR * bits / 8).max(1)).max(1)
+    fn panels(&self, store: usize) -> usize {
+        (STREAM / (self.k * NR * dot::bits(store) / 8).max(1)).max(1)
     }
 
     fn grid(&self) -> Grid {
         Grid::new(self.m, self.n, self.k, MAX_ROWS)
     }
 
-    fn tasks(&self, bits: usize) -> usize {
+    fn tasks(&self, store: usize) -> usize {
         match self.m {
             0 => 0,
-            1..=FEW => self.n.div_ceil(NR).div_ceil(self.panels(bits)),
+            1..=FEW => self.n.div_ceil(NR).div_ceil(self.panels(store)),
             _ => self.grid().tasks(),
         }
     }
@@ -78,7 +78,7 @@ impl Blocks {
 
 /// B as a source of panels.
 #[derive(Clone, Copy)]
-struct Source<const BITS: usize> {
+struct Source<const STORE: usize> {
     q: *const u8,
     scale: *const f32,
     offset: *const f32,
@@ -87,24 +87,25 @@ struct Source<const BITS: usize> {
     center: f32,
 }
 
-impl<const BITS: usize> Source<BITS> {
+impl<const STORE: usize> Source<STORE> {
     /// The panel of columns `n0..n0 + 16`: integers, scales, offsets.
     ///
     /// # Safety
     /// `n0` is a multiple of 16 inside the matrix.
     #[inline(always)]
     unsafe fn at(&self, n0: usize) -> (*const u8, *const f32, *const f32) {
-        let rows = if BITS == 4 { self.k.div_ceil(8) * 4 } else { self.k };
+        let bytes =
+            if STORE == dot::U4 { self.k.div_ceil(8) * 4 } else { self.k * dot::bits(STORE) / 8 };
         let blocks = n0 * self.k.div_ceil(self.block);
         // SAFETY: by the caller's contract; a missing buffer is not moved from.
         unsafe {
-            let offset = if self.offset.is_null() { self.offset } else { self.offset.add(blocks) };
-            (self.q.add(n0 * rows), self.scale.add(blocks), offset)
+            let at = |p: *const f32| if p.is_null() { p } else { p.add(blocks) };
+            (self.q.add(n0 * bytes), at(self.scale), at(self.offset))
         }
     }
 }
 
-impl<const BITS: usize> Panels for Source<BITS> {
+impl<const STORE: usize> Panels for Source<STORE> {
     #[inline(always)]
     unsafe fn panel<I: Isa>(
         &self,
@@ -122,27 +123,18 @@ impl<const BITS: usize> Panels for Source<BITS> {
             while i < k0 + kc {
                 let g = i / self.block;
                 let end = ((g + 1) * self.block).min(k0 + kc);
-                let s = *(scale.add(g * NR) as *const [f32; NR]);
-                // value = (q − center) · s − rest
-                let rest = match offset.is_null() {
-                    true => [0f32; NR],
-                    false => *(offset.add(g * NR) as *const [f32; NR]),
+                let of = |p: *const f32, missing: f32| match p.is_null() {
+                    true => [missing; NR],
+                    false => *(p.add(g * NR) as *const [f32; NR]),
                 };
+                // value = (q − center) · s − rest
+                let (s, rest) = (of(scale, 1.0), of(offset, 0.0));
                 for i in i..end {
-                    let mut v = [0f32; NR];
-                    if BITS == 4 {
-                        let w = *(q.add(i / 8 * 4 * NR) as *const [u32; NR]);
+                    let mut v = dot::line::<STORE>(q, i);
+                    if STORE != dot::BF16 {
                         for j in 0..NR {
-                            v[j] = (w[j] >> (i % 8 * 4) & 15) as f32;
+                            v[j] = I::fma(v[j] - self.center, s[j], -rest[j]);
                         }
-                    } else {
-                        let w = *(q.add(i * NR) as *const [i8; NR]);
-                        for j in 0..NR {
-                            v[j] = w[j] as f32;
-                        }
-                    }
-                    for j in 0..NR {
-                        v[j] = I::fma(v[j] - self.center, s[j], -rest[j]);
                     }
                     *(buf.add((i - k0) * NR) as *mut [f32; NR]) = v;
                 }
@@ -154,12 +146,12 @@ impl<const BITS: usize> Panels for Source<BITS> {
 }
 
 #[inline(always)]
-unsafe fn body<I: Isa, const BITS: usize>(s: &Blocks, call: &Call) -> i32 {
+unsafe fn body<I: Isa, const STORE: usize>(s: &Blocks, call: &Call) -> i32 {
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (a, c) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(7));
         let offset = if s.offsets { call.bufs.get::<f32>(6) } else { std::ptr::null_mut() };
-        let b = Source::<BITS> {
+        let b = Source::<STORE> {
             q: call.bufs.get(1),
             scale: call.bufs.get(5),
             offset,
@@ -202,7 +194,7 @@ unsafe fn body<I: Isa, const BITS: usize>(s: &Blocks, call: &Call) -> i32 {
         }
         let all = s.n.div_ceil(NR);
         for t in call.begin..call.end {
-            let (p0, p1) = part(all, s.tasks(BITS), t);
+            let (p0, p1) = part(all, s.tasks(STORE), t);
             for p in p0..p1 {
                 let (q, scale, offset) = b.at(p * NR);
                 let cols = (s.n - p * NR).min(NR);
@@ -225,10 +217,10 @@ unsafe fn body<I: Isa, const BITS: usize>(s: &Blocks, call: &Call) -> i32 {
                         ldo,
                     };
                     match s.m - r {
-                        1 => I::dot::<1, BITS>(&d),
-                        2 => I::dot::<2, BITS>(&d),
-                        3 => I::dot::<3, BITS>(&d),
-                        _ => I::dot::<4, BITS>(&d),
+                        1 => I::dot::<1, STORE>(&d),
+                        2 => I::dot::<2, STORE>(&d),
+                        3 => I::dot::<3, STORE>(&d),
+                        _ => I::dot::<4, STORE>(&d),
                     }
                 }
                 if cols < NR {
@@ -247,10 +239,20 @@ unsafe fn body<I: Isa, const BITS: usize>(s: &Blocks, call: &Call) -> i32 {
 
 kernel!(MATMUL_F32_U4 = "matmul.f32.u4", Blocks, bufs 8,
     "f32 product with B as integers of 4 bits in layout u4 NR=16 KR=8, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
-    check |s| s.valid(4), tasks |s| s.tasks(4), scratch |s| s.scratch(),
-    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<4>);
+    check |s| s.valid(dot::U4), tasks |s| s.tasks(dot::U4), scratch |s| s.scratch(),
+    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::U4 }>);
 
 kernel!(MATMUL_F32_I8 = "matmul.f32.i8", Blocks, bufs 8,
     "f32 product with B as signed bytes in layout i8 NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
-    check |s| s.valid(8), tasks |s| s.tasks(8), scratch |s| s.scratch(),
-    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<8>);
+    check |s| s.valid(dot::I8), tasks |s| s.tasks(dot::I8), scratch |s| s.scratch(),
+    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::I8 }>);
+
+kernel!(MATMUL_F32_BF16 = "matmul.f32.bf16", Blocks, bufs 8,
+    "f32 product with B as bf16 in layout bf16 NR=16 KR=1, without scales. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
+    check |s| s.valid(dot::BF16), tasks |s| s.tasks(dot::BF16), scratch |s| s.scratch(),
+    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::BF16 }>);
+
+kernel!(MATMUL_F32_E4M3 = "matmul.f32.e4m3", Blocks, bufs 8,
+    "f32 product with B as 8-bit floats in layout e4m3fn NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
+    check |s| s.valid(dot::E4M3), tasks |s| s.tasks(dot::E4M3), scratch |s| s.scratch(),
+    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::E4M3 }>);

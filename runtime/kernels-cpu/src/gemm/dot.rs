@@ -1,4 +1,4 @@
-//! Dot products of a few rows with one panel of block-quantised columns, each weight read once.
+//! Dot products of a few rows with one panel of columns in a narrow type, each weight read once.
 //!
 //! `out[r][j] = Σ_g s[g][j] · Σ_{i in g} x[r][i] · (q[i][j] − center) − Σ_g o[g][j] · Σ_{i in g} x[r][i]`, the
 //! last sum only where there are offsets `o`. Sums of a block go by four chains.
@@ -6,6 +6,77 @@
 use super::NR;
 use super::core::prefetch_lines;
 use crate::isa::Isa;
+
+/// Stored as integers of 4 bits: u4 NR=16 KR=8.
+pub const U4: usize = 0;
+/// Stored as signed bytes: i8 NR=16 KR=1.
+pub const I8: usize = 1;
+/// Stored as bf16: bf16 NR=16 KR=1.
+pub const BF16: usize = 2;
+/// Stored as floats of 8 bits, four of them exponent: e4m3fn NR=16 KR=1.
+pub const E4M3: usize = 3;
+
+/// Bits of a stored element.
+pub const fn bits(store: usize) -> usize {
+    [4, 8, 16, 8][store]
+}
+
+/// The values of all e4m3fn codes (OCP 8-bit floating point, E4M3): no infinities, NaN at ±127.
+pub static E4M3_VALUES: [f32; 256] = {
+    let mut all = [0f32; 256];
+    let mut i = 0;
+    while i < 256 {
+        let (exp, man) = ((i >> 3 & 15) as i32, (i & 7) as f32);
+        let (mut v, mut e) = if exp == 0 { (man, -9) } else { (man + 8.0, exp - 10) };
+        while e != 0 {
+            v *= if e > 0 { 2.0 } else { 0.5 };
+            e -= if e > 0 { 1 } else { -1 };
+        }
+        v = if i & 127 == 127 { f32::NAN } else { v };
+        all[i] = if i >= 128 { -v } else { v };
+        i += 1;
+    }
+    all
+};
+
+/// The 16 values at depth `i` of a panel, as they are stored.
+///
+/// # Safety
+/// The panel has that depth.
+#[inline(always)]
+pub unsafe fn line<const STORE: usize>(q: *const u8, i: usize) -> [f32; NR] {
+    let mut v = [0f32; NR];
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match STORE {
+            U4 => {
+                let w = *(q.add(i / 8 * 4 * NR) as *const [u32; NR]);
+                for j in 0..NR {
+                    v[j] = (w[j] >> (i % 8 * 4) & 15) as f32;
+                }
+            }
+            I8 => {
+                let w = *(q.add(i * NR) as *const [i8; NR]);
+                for j in 0..NR {
+                    v[j] = w[j] as f32;
+                }
+            }
+            BF16 => {
+                let w = (q.add(i * NR * 2) as *const [u16; NR]).read_unaligned();
+                for j in 0..NR {
+                    v[j] = f32::from_bits((w[j] as u32) << 16);
+                }
+            }
+            _ => {
+                let w = *(q.add(i * NR) as *const [u8; NR]);
+                for j in 0..NR {
+                    v[j] = E4M3_VALUES[w[j] as usize];
+                }
+            }
+        }
+    }
+    v
+}
 
 /// Rows that share one reading of the panel.
 pub const ROWS: usize = 4;
@@ -18,7 +89,7 @@ const AHEAD: usize = 2048;
 /// One panel and the rows that meet it.
 #[derive(Clone, Copy)]
 pub struct Dot {
-    /// The panel: u4 NR=16 KR=8 or i8 NR=16 KR=1.
+    /// The panel.
     pub q: *const u8,
     /// Depth of the sum.
     pub k: usize,
@@ -30,7 +101,7 @@ pub struct Dot {
     pub x: *const f32,
     /// Elements from row to row.
     pub row: i64,
-    /// Scales of the panel, 16 a block.
+    /// Scales of the panel, 16 a block, or null: they are 1.
     pub scale: *const f32,
     /// Offsets of the panel, 16 a block, or null.
     pub offset: *const f32,
@@ -50,12 +121,12 @@ impl Dot {
     }
 }
 
-/// Without intrinsics; `BITS` is 4 or 8.
+/// Without intrinsics.
 ///
 /// # Safety
 /// The pointers cover `R` rows and the panel.
 #[inline(always)]
-pub unsafe fn portable<I: Isa, const R: usize, const BITS: usize>(d: &Dot) {
+pub unsafe fn portable<I: Isa, const R: usize, const STORE: usize>(d: &Dot) {
     let mut acc = [[0f32; NR]; R];
     // SAFETY: by the caller's contract.
     unsafe {
@@ -63,18 +134,8 @@ pub unsafe fn portable<I: Isa, const R: usize, const BITS: usize>(d: &Dot) {
             let (k0, k1) = (g * d.block, ((g + 1) * d.block).min(d.k));
             let mut part = [[[0f32; NR]; 4]; R];
             for i in k0..k1 {
-                let mut v = [0f32; NR];
-                if BITS == 4 {
-                    let w = *(d.q.add(i / 8 * 4 * NR) as *const [u32; NR]);
-                    for j in 0..NR {
-                        v[j] = (w[j] >> (i % 8 * 4) & 15) as f32 - d.center;
-                    }
-                } else {
-                    let w = *(d.q.add(i * NR) as *const [i8; NR]);
-                    for j in 0..NR {
-                        v[j] = w[j] as f32 - d.center;
-                    }
-                }
+                let mut v = line::<STORE>(d.q, i);
+                v.iter_mut().for_each(|v| *v -= d.center);
                 for (r, part) in part.iter_mut().enumerate() {
                     let x = *d.x.offset(r as isize * d.row as isize + i as isize);
                     let chain = &mut part[i % 4];
@@ -83,7 +144,10 @@ pub unsafe fn portable<I: Isa, const R: usize, const BITS: usize>(d: &Dot) {
                     }
                 }
             }
-            let s = *(d.scale.add(g * NR) as *const [f32; NR]);
+            let s = match d.scale.is_null() {
+                true => [1f32; NR],
+                false => *(d.scale.add(g * NR) as *const [f32; NR]),
+            };
             for (r, acc) in acc.iter_mut().enumerate() {
                 let p = &part[r];
                 for j in 0..NR {
@@ -104,13 +168,30 @@ pub unsafe fn portable<I: Isa, const R: usize, const BITS: usize>(d: &Dot) {
     }
 }
 
+/// 16 floats of 8 bits. As f16 their exponents are 8 too small, which a product mends.
+///
+/// # Safety
+/// The machine has AVX-512 F and BW.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn e4m3(w: std::arch::x86_64::__m128i) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    let low = _mm_set1_epi8(127);
+    let magnitude = _mm_and_si128(w, low);
+    let nan = _mm_cmpeq_epi8_mask(magnitude, low);
+    let sign = _mm256_slli_epi16::<8>(_mm256_cvtepu8_epi16(_mm_andnot_si128(low, w)));
+    let half = _mm256_or_si256(_mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(magnitude)), sign);
+    let v = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0));
+    _mm512_mask_mov_ps(v, nan, _mm512_set1_ps(f32::NAN))
+}
+
 /// In AVX-512: a table turns four bits into a float.
 ///
 /// # Safety
-/// As [`portable`]; the machine has AVX-512 F.
+/// As [`portable`]; the machine has AVX-512 F, BW and VL.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-pub unsafe fn avx512<const R: usize, const BITS: usize>(d: &Dot) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn avx512<const R: usize, const STORE: usize>(d: &Dot) {
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
@@ -128,7 +209,7 @@ pub unsafe fn avx512<const R: usize, const BITS: usize>(d: &Dot) {
                     part[chain] = _mm512_fmadd_ps(_mm512_set1_ps(x), v, part[chain]);
                 }
             };
-            if BITS == 4 {
+            if STORE == U4 {
                 let mut i = k0;
                 while i + 8 <= k1 {
                     let line = d.q.add(i * NR / 2);
@@ -151,13 +232,26 @@ pub unsafe fn avx512<const R: usize, const BITS: usize>(d: &Dot) {
                     }
                 }
             } else {
+                let width = NR * bits(STORE) / 8;
                 let value = |i: usize| {
-                    let w = _mm_loadu_si128(d.q.add(i * NR) as *const __m128i);
-                    _mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(w)), center)
+                    let at = d.q.add(i * width);
+                    let v = match STORE {
+                        I8 => {
+                            let w = _mm_loadu_si128(at as *const __m128i);
+                            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(w))
+                        }
+                        BF16 => {
+                            let w = _mm256_loadu_si256(at as *const __m256i);
+                            let w = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(w));
+                            return _mm512_castsi512_ps(w);
+                        }
+                        _ => return e4m3(_mm_loadu_si128(at as *const __m128i)),
+                    };
+                    _mm512_sub_ps(v, center)
                 };
                 let mut i = k0;
                 while i + 4 <= k1 {
-                    prefetch_lines(d.q.wrapping_add(i * NR + AHEAD), (0, 1));
+                    prefetch_lines(d.q.wrapping_add(i * width + AHEAD), (0, width / NR));
                     for j in 0..4 {
                         meet(value(i + j), i + j, j);
                     }
@@ -167,7 +261,10 @@ pub unsafe fn avx512<const R: usize, const BITS: usize>(d: &Dot) {
                     meet(value(i + j), i + j, j);
                 }
             }
-            let s = _mm512_loadu_ps(d.scale.add(g * NR));
+            let s = match d.scale.is_null() {
+                true => _mm512_set1_ps(1.0),
+                false => _mm512_loadu_ps(d.scale.add(g * NR)),
+            };
             for (r, acc) in acc.iter_mut().enumerate() {
                 let p = &part[r];
                 let all = _mm512_add_ps(_mm512_add_ps(p[0], p[1]), _mm512_add_ps(p[2], p[3]));

@@ -1,6 +1,7 @@
 //! Packed weight layouts: ISA-neutral, made once by the compiler, read by the kernels.
 //!
 //! * **f32 NR=16 KR=1**: panels `[ceil(N/16)][K][16]`; columns past N are zero.
+//! * **bf16 NR=16 KR=1**, **e4m3fn NR=16 KR=1**: the same with elements of 16 and 8 bits.
 //! * **i8 NR=16 KR=1**: bytes in panels `[ceil(N/16)][K][16]`; columns past N are zero.
 //! * **u4 NR=16 KR=8**: panels `[ceil(N/16)][ceil(K/8)][16]` of 32-bit words, the lowest four bits first;
 //!   rows past K and columns past N are zero.
@@ -64,6 +65,14 @@ pub fn pack_b_f32(
 /// # Panics
 /// If `src` is too short or `dst` is not [`packed_b_f32_len`] long.
 pub fn pack_b_words(src: &[[u8; 4]], k: usize, n: usize, dst: &mut [[u8; 4]]) {
+    pack_b(src, (k, n), (n, 1), dst);
+}
+
+/// Packs elements of 16 bits `src[i·n + j]` of a `k × n` matrix into panels of 16 columns with KR=1.
+///
+/// # Panics
+/// If `src` is too short or `dst` is not [`packed_b_f32_len`] long.
+pub fn pack_b_halves(src: &[[u8; 2]], k: usize, n: usize, dst: &mut [[u8; 2]]) {
     pack_b(src, (k, n), (n, 1), dst);
 }
 

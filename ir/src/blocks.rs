@@ -1,0 +1,146 @@
+//! Matrices as small integers with one scale for each block of a row.
+
+use silure_types::Elem;
+
+use crate::bail;
+use crate::diag::Result;
+use crate::tensor::Tensor;
+use crate::types::TensorType;
+
+/// A matrix by blocks: the integers, `[n, k]` in the element type asked for, and the scales, f32
+/// `[n, ⌈k / block⌉]`. The matrix is about integer times scale.
+pub struct Blocks {
+    /// The integers.
+    pub codes: Tensor,
+    /// The scales.
+    pub scales: Tensor,
+}
+
+/// The types that [`quantize`] gives, or why there are none.
+pub fn types(t: &TensorType, elem: Elem, block: usize) -> Result<[TensorType; 2]> {
+    let Some(&[n, k]) = t.shape().as_deref() else { bail!(Invalid, "{t} is no matrix") };
+    if t.elem != Elem::F32 || !matches!(elem, Elem::I8 | Elem::I4) || block == 0 {
+        bail!(Invalid, "{t} by blocks of {block} {elem}: f32 by one or more i8 or i4 are needed");
+    }
+    Ok([TensorType::fixed(elem, &[n, k]), TensorType::fixed(Elem::F32, &[n, k.div_ceil(block)])])
+}
+
+/// Rounds a matrix to the nearest integers, by blocks.
+///
+/// Of 8 bits the scale is the greatest magnitude / 127. Of 4 bits the greatest magnitude becomes −8 (as in
+/// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps.
+/// What is not finite is taken as 0.
+pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
+    let [codes, scales] = types(&t.ty(), elem, block)?;
+    let (n, k) = (t.shape()[0], t.shape()[1]);
+    let x: Vec<f32> = t
+        .bytes()
+        .as_chunks()
+        .0
+        .iter()
+        .map(|b| Some(f32::from_le_bytes(*b)).filter(|x| x.is_finite()).unwrap_or(0.0))
+        .collect();
+    let mut q = vec![0i8; n * k];
+    let mut s = Vec::with_capacity(n * k.div_ceil(block) * 4);
+    for (x, q) in x.chunks(k.max(1)).zip(q.chunks_mut(k.max(1))) {
+        for (x, q) in x.chunks(block).zip(q.chunks_mut(block)) {
+            let scale = if elem == Elem::I8 { eight(x, q) } else { four(x, q) };
+            s.extend(scale.to_le_bytes());
+        }
+    }
+    let cells: Vec<u8> = q.into_iter().map(|v| v as u8).collect();
+    let shape = |t: &TensorType| t.shape().unwrap_or_default();
+    Ok(Blocks {
+        codes: Tensor::new(elem, &shape(&codes), elem.from_cells(&cells))?,
+        scales: Tensor::new(Elem::F32, &shape(&scales), s)?,
+    })
+}
+
+/// The integers between `lo` and `hi` next to x / scale.
+fn nearest(x: &[f32], scale: f32, (lo, hi): (f32, f32), q: &mut [i8]) {
+    let inv = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    for (x, q) in x.iter().zip(q) {
+        *q = (x * inv).round_ties_even().clamp(lo, hi) as i8;
+    }
+}
+
+fn eight(x: &[f32], q: &mut [i8]) -> f32 {
+    let scale = x.iter().fold(0f32, |m, x| m.max(x.abs())) / 127.0;
+    nearest(x, scale, (-127.0, 127.0), q);
+    scale
+}
+
+fn four(x: &[f32], q: &mut [i8]) -> f32 {
+    let largest = x.iter().fold(0f32, |m, x| if x.abs() > m.abs() { *x } else { m });
+    let mut scale = largest / -8.0;
+    nearest(x, scale, (-8.0, 7.0), q);
+    let error = |q: &[i8], s: f32| -> f32 {
+        x.iter().zip(q).map(|(x, q)| (x - *q as f32 * s).powi(2)).sum()
+    };
+    let mut best = error(q, scale);
+    let mut next = vec![0; q.len()];
+    for _ in 0..8 {
+        let (xq, qq) = x
+            .iter()
+            .zip(&*q)
+            .fold((0f32, 0f32), |(xq, qq), (x, q)| (xq + x * *q as f32, qq + (*q as f32).powi(2)));
+        if qq == 0.0 {
+            break;
+        }
+        let fitted = xq / qq;
+        nearest(x, fitted, (-8.0, 7.0), &mut next);
+        let e = error(&next, fitted);
+        if e >= best {
+            break;
+        }
+        (best, scale) = (e, fitted);
+        q.copy_from_slice(&next);
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(n: usize, k: usize) -> Tensor {
+        let x: Vec<f64> =
+            (0..n * k).map(|i| ((i * 7919 + 13) % 1009) as f64 / 504.5 - 1.0).collect();
+        let cubed: Vec<f64> = x.iter().map(|x| x * x * x).collect();
+        Tensor::from_f64s(Elem::F32, &[n, k], &cubed).unwrap()
+    }
+
+    /// Root of the mean square error beside that of the matrix.
+    fn error(t: &Tensor, elem: Elem, block: usize) -> f64 {
+        let b = quantize(t, elem, block).unwrap();
+        let (k, per) = (t.shape()[1], t.shape()[1].div_ceil(block));
+        let (mut e, mut all) = (0.0, 0.0);
+        for i in 0..t.len() {
+            let s = b.scales.get(i / k * per + i % k / block).f();
+            e += (t.get(i).f() - b.codes.get(i).f() * s).powi(2);
+            all += t.get(i).f().powi(2);
+        }
+        (e / all).sqrt()
+    }
+
+    #[test]
+    fn errors_are_those_of_the_width() {
+        let t = matrix(6, 100);
+        assert!(error(&t, Elem::I8, 32) < 0.008, "{}", error(&t, Elem::I8, 32));
+        let (fine, coarse) = (error(&t, Elem::I4, 32), error(&t, Elem::I4, 100));
+        assert!(fine < coarse && fine < 0.09, "{fine} and {coarse}");
+    }
+
+    #[test]
+    fn zeros_infinities_and_empty_matrices_are_taken() {
+        let t =
+            Tensor::from_f64s(Elem::F32, &[1, 4], &[0.0, f64::INFINITY, f64::NAN, -0.0]).unwrap();
+        for elem in [Elem::I8, Elem::I4] {
+            let b = quantize(&t, elem, 3).unwrap();
+            assert_eq!((b.codes.to_f64s(), b.scales.to_f64s()), (vec![0.0; 4], vec![0.0; 2]));
+            let none = Tensor::zeros(Elem::F32, &[0, 4]).unwrap();
+            assert_eq!(quantize(&none, elem, 3).unwrap().scales.shape(), [0, 2]);
+        }
+        assert!(quantize(&t, Elem::U4, 3).is_err() && quantize(&t, Elem::I8, 0).is_err());
+    }
+}

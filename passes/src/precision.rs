@@ -1,0 +1,168 @@
+//! `precision`: in what type the weights of matrix products are kept.
+//!
+//! The arithmetic stays f32. A product with a weight becomes one with the weight rounded to bf16, or
+//! [`MATMUL_BLOCKS`](silure_ir::dialects::graph::MATMUL_BLOCKS) with integers and a scale for each block of a
+//! column. Products that share a weight share its new form.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use silure_ir::attrs;
+use silure_ir::bail;
+use silure_ir::diag::Result;
+use silure_ir::dialects::{core, graph};
+use silure_ir::weight::expression;
+use silure_ir::{
+    Attr, Attrs, Builder, Elem, Func, Module, OpId, Type, ValueId, Weight, WeightExpr,
+};
+
+use crate::options::{OptDef, OptDefault};
+use crate::pass::{Changed, PassCx, PassDef, Preserves};
+use crate::rewrite::Exactness;
+
+/// Weights with fewer elements stay as they are: they cost little and often decide much (routers, heads
+/// of classifiers).
+const LEAST: usize = 16 * 1024;
+
+/// `precision`.
+pub(crate) static PASS: PassDef = PassDef {
+    name: "precision",
+    doc: "Keeps the weights of matrix products in a narrower type; the arithmetic stays f32.",
+    options: &[
+        OptDef {
+            name: "weights",
+            doc: "f32 (as they are), bf16, int8 or int4.",
+            default: OptDefault::Word("f32"),
+        },
+        OptDef {
+            name: "block",
+            doc: "Elements of a column that share a scale, for int8 and int4.",
+            default: OptDefault::Int(32),
+        },
+    ],
+    preserves: Preserves { results: Exactness::Approximates, weights: false, functions: true },
+    run,
+};
+
+/// The narrower type.
+#[derive(Clone, Copy)]
+enum Form {
+    Bf16,
+    Blocks(Elem, usize),
+}
+
+fn run(cx: &mut PassCx) -> Result<Changed> {
+    let block = cx.options.int("block");
+    let blocks = |elem| match usize::try_from(block) {
+        Ok(n) if n >= 8 && n % 8 == 0 => Ok(Form::Blocks(elem, n)),
+        _ => bail!(Invalid, "`block` is {block}: a multiple of 8 is needed"),
+    };
+    let form = match cx.options.word("weights") {
+        "f32" => return Ok(Changed::No),
+        "bf16" => Form::Bf16,
+        "int8" => blocks(Elem::I8)?,
+        "int4" => blocks(Elem::I4)?,
+        other => bail!(Invalid, "`weights` is `{other}`: f32, bf16, int8 or int4 is needed"),
+    };
+    let mut made = HashMap::new();
+    let mut changed = Changed::No;
+    for i in 0..cx.module.funcs.len() {
+        for op in cx.module.funcs[i].walk() {
+            let Some(e) = weight(cx.module, &cx.module.funcs[i], op) else { continue };
+            if !cx.step("weight_precision") {
+                return Ok(changed);
+            }
+            narrow(cx.module, i, op, e, form, &mut made)?;
+            changed = Changed::Yes;
+        }
+    }
+    Ok(changed)
+}
+
+/// The right operand of a product of f32, if it is one matrix of weights and large enough.
+fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
+    let o = f.op(op);
+    if o.def.name != graph::MATMUL.name {
+        return None;
+    }
+    let w = o.operand(1)?;
+    let t = f.ty(w).as_tensor()?;
+    let shape = t.shape().filter(|s| s.len() == 2 && t.elem == Elem::F32)?;
+    let rows = f.ty(o.operand(0)?).as_tensor()?.rank();
+    if rows != 2 || shape.iter().product::<usize>() < LEAST {
+        return None;
+    }
+    expression(f, w, &|name, _| {
+        m.weight(name).filter(|w| w.ty.encoding.is_none()).map(|w| w.expr.clone())
+    })
+}
+
+/// The name that a weight is reported by: that of its first part.
+fn name(f: &Func, v: ValueId) -> Arc<str> {
+    let Some(op) = f.def_op(v) else { return "weight".into() };
+    match f.op(op).def.name {
+        "core.weight" => f.op(op).attrs.str("name").into(),
+        _ => f.op(op).operands().next().map_or("weight".into(), |v| name(f, v)),
+    }
+}
+
+/// Weights that were made, by the text of what they are made of.
+type Made = HashMap<String, Arc<str>>;
+
+fn narrow(
+    m: &mut Module,
+    i: usize,
+    op: OpId,
+    e: WeightExpr,
+    form: Form,
+    made: &mut Made,
+) -> Result<()> {
+    let o = m.funcs[i].op(op);
+    let (Some(a), Some(w), y) = (o.operand(0), o.operand(1), o.result()) else {
+        bail!(Internal, "a product has two operands")
+    };
+    let name = name(&m.funcs[i], w);
+    let mut value = |m: &mut Module, e: WeightExpr, suffix: &str| -> Result<ValueId> {
+        let key = e.to_string();
+        let ty = e.ty()?;
+        let name = match made.get(&key) {
+            Some(name) => name.clone(),
+            None => {
+                let name = format!("{name}.{suffix}").into();
+                let name = m.add_weight(Weight { name, ty: ty.clone(), expr: e });
+                made.insert(key, name.clone());
+                name
+            }
+        };
+        let mut b = Builder::before(&mut m.funcs[i], op);
+        let attrs = Attrs::new().with("name", Attr::Symbol(name));
+        b.typed(&core::WEIGHT, [], attrs, Type::Tensor(ty))
+    };
+    match form {
+        Form::Bf16 => {
+            let e = WeightExpr::Cast(Box::new(e), Elem::Bf16);
+            let w = value(m, WeightExpr::Cast(Box::new(e), Elem::F32), "bf16")?;
+            m.funcs[i].set_operand(op, 1, Some(w));
+        }
+        Form::Blocks(elem, block) => {
+            let rows = Box::new(turned(e));
+            let q = value(m, WeightExpr::Codes(rows.clone(), elem, block), elem.name())?;
+            let s = value(m, WeightExpr::Scales(rows, elem, block), "scales")?;
+            let f = &mut m.funcs[i];
+            let mut b = Builder::before(f, op);
+            b.loc = b.func.op(op).loc.clone();
+            let new = b.one(&graph::MATMUL_BLOCKS, [a, q, s], attrs! { block: block as i64 })?;
+            f.replace_uses(y, new);
+            f.erase(op);
+        }
+    }
+    Ok(())
+}
+
+/// The transposed matrix.
+fn turned(e: WeightExpr) -> WeightExpr {
+    match e {
+        WeightExpr::Transpose(inner, perm) if perm == [1, 0] => *inner,
+        e => WeightExpr::Transpose(Box::new(e), vec![1, 0]),
+    }
+}
