@@ -199,6 +199,8 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("f32[n, 8, 64], f32[640, 2, 64], f32[640, 2, 64], i64[b], i64[b, s]", "paged_attention %a0, %a1, %a2, %a3, %a4", "f32[n, 8, 64]", "tokens and sequences"),
     ("f32[n, 8, 64], f32[630, 2, 64], i64[n], i64[n, s]", "paged_attention %a0, %a1, _, %a2, %a3 {values = 4}", "f32[n, 8, 4]", "no whole pages"),
     ("f32[n, 8, 64], f32[640, 2, 64], i64[n], i64[n, s]", "paged_attention %a0, %a1, _, %a2, %a3 {values = 65}", "f32[n, 8, 65]", "64 features"),
+    ("f32[n, 1, 64], i8[16, 24, 64], i64[n, 2]", "expert_matmul %a0, %a1, %a2", "f32[n, 2, 24]", "elements in f32"),
+    ("f32[n, 1, 64], i8[16, 24, 64], i64[n, 2], f32[16, 24, 3]", "expert_matmul %a0, %a1, %a2, %a3 {block = 32}", "f32[n, 2, 24]", "[16, 24, 2]"),
     ("f32[n, 3, 64], f32[16, 24, 64], i64[n, 2]", "expert_matmul %a0, %a1, %a2", "f32[n, 2, 24]", "rows of a token"),
     ("f32[1, 3, 4, 8], f32[1, 2, 4, 8], f32[1, 2, 4, 8]", "attention %a0, %a1, %a2", "f32[1, 3, 4, 8]", "not a multiple"),
     ("f32[1, 3, 4], f32[2, 2, 3]", "conv %a0, %a1", "f32[1, 2, 2]", "channels"),

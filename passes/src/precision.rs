@@ -2,7 +2,7 @@
 //!
 //! The arithmetic stays f32. A product with a weight becomes one with the weight rounded to bf16, or
 //! [`MATMUL_BLOCKS`](silure_ir::dialects::graph::MATMUL_BLOCKS) with integers and a scale for each block of a
-//! column. Products that share a weight share its new form.
+//! column; the weights of experts likewise. Products that share a weight share its new form.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,17 +79,19 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
     Ok(changed)
 }
 
-/// The right operand of a product of f32, if it is one matrix of weights and large enough.
+/// The right operand of a product of f32, if it is one matrix of weights, or one for each expert, and large
+/// enough.
 fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
     let o = f.op(op);
-    if o.def.name != graph::MATMUL.name {
-        return None;
-    }
     let w = o.operand(1)?;
     let t = f.ty(w).as_tensor()?;
-    let shape = t.shape().filter(|s| s.len() == 2 && t.elem == Elem::F32)?;
-    let rows = f.ty(o.operand(0)?).as_tensor()?.rank();
-    if rows != 2 || shape.iter().product::<usize>() < LEAST {
+    let shape = t.shape().filter(|_| t.elem == Elem::F32)?;
+    let fits = match o.def.name {
+        "graph.matmul" => shape.len() == 2 && f.ty(o.operand(0)?).as_tensor()?.rank() == 2,
+        "graph.expert_matmul" => true,
+        _ => false,
+    };
+    if !fits || shape.iter().product::<usize>() < LEAST {
         return None;
     }
     expression(f, w, &|name, _| {
@@ -118,7 +120,7 @@ fn narrow(
     made: &mut Made,
 ) -> Result<()> {
     let o = m.funcs[i].op(op);
-    let (Some(a), Some(w), y) = (o.operand(0), o.operand(1), o.result()) else {
+    let (Some(a), Some(w), ids, y) = (o.operand(0), o.operand(1), o.operand(2), o.result()) else {
         bail!(Internal, "a product has two operands")
     };
     let name = name(&m.funcs[i], w);
@@ -145,13 +147,34 @@ fn narrow(
             m.funcs[i].set_operand(op, 1, Some(w));
         }
         Form::Blocks(elem, block) => {
-            let rows = Box::new(turned(e));
-            let q = value(m, WeightExpr::Codes(rows.clone(), elem, block), elem.name())?;
-            let s = value(m, WeightExpr::Scales(rows, elem, block), "scales")?;
+            let shape = e.ty()?.shape().unwrap_or_default();
+            let (codes, scales) = match shape[..] {
+                [experts, n, k] => {
+                    let rows = Box::new(WeightExpr::Reshape(Box::new(e), vec![experts * n, k]));
+                    let codes = WeightExpr::Codes(rows.clone(), elem, block);
+                    let scales = WeightExpr::Scales(rows, elem, block);
+                    let per = vec![experts, n, k.div_ceil(block)];
+                    (
+                        WeightExpr::Reshape(Box::new(codes), shape),
+                        WeightExpr::Reshape(Box::new(scales), per),
+                    )
+                }
+                _ => {
+                    let rows = Box::new(turned(e));
+                    let codes = WeightExpr::Codes(rows.clone(), elem, block);
+                    (codes, WeightExpr::Scales(rows, elem, block))
+                }
+            };
+            let q = value(m, codes, elem.name())?;
+            let s = value(m, scales, "scales")?;
             let f = &mut m.funcs[i];
             let mut b = Builder::before(f, op);
             b.loc = b.func.op(op).loc.clone();
-            let new = b.one(&graph::MATMUL_BLOCKS, [a, q, s], attrs! { block: block as i64 })?;
+            let block = attrs! { block: block as i64 };
+            let new = match ids {
+                Some(ids) => b.one(&graph::EXPERT_MATMUL, [a, q, ids, s], block)?,
+                None => b.one(&graph::MATMUL_BLOCKS, [a, q, s], block)?,
+            };
             f.replace_uses(y, new);
             f.erase(op);
         }

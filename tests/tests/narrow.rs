@@ -156,3 +156,118 @@ fn entries_share_a_narrow_weight() {
     let made: Vec<&str> = r.module.weights.iter().map(|w| &*w.name).collect();
     assert_eq!(made, ["table", "codes", "scale", "table.i4", "table.scales"]);
 }
+
+/// Tokens of up to three experts of nine, one row for all or each its own; expert 4 has most of the rows.
+fn experts(weights: &str, scale: &str, block: usize) -> String {
+    format!(
+        "module @experts {{
+{weights}
+  entry @main<n: 0..64>(%x: f32[n, 1, 40], %ids: i64[n, 3]) -> (z: f32[n, 3, 40]) {{
+    %w = weight {{name = @w}} : {{w}}
+{scale}    %y = graph.expert_matmul %x, %w, %ids{} {{block = {block}}} : f32[n, 3, 40]
+    %z = graph.expert_matmul %y, %w, %ids{} {{block = {block}}} : f32[n, 3, 40]
+    return %z
+  }}
+}}
+",
+        if scale.is_empty() { "" } else { ", %s" },
+        if scale.is_empty() { "" } else { ", %s" },
+    )
+}
+
+#[test]
+fn rows_meet_the_weights_of_their_experts() {
+    let (count, all) = (9, 9 * 40 * 40);
+    let file = |elem: &str, at: usize, bytes: usize, dims: &str| {
+        format!("file(\"w.bin\", {at}, {bytes}, {elem}[9, 40, {dims}])")
+    };
+    let scales = |per: usize| {
+        let e =
+            format!("file(\"w.bin\", {}, {}, f32[9, 40, {per}])", 4 * all, count * 40 * per * 4);
+        format!("  weight @s : f32[9, 40, {per}] = {e}\n")
+    };
+    let scale = |per: usize| format!("    %s = weight {{name = @s}} : f32[9, 40, {per}]\n");
+    let forms = [
+        ("f32", file("f32", 0, 4 * all, "40"), 0, None, ""),
+        ("f32", format!("cast({}, f32)", file("bf16", 0, 2 * all, "40")), 0, None, ".bf16"),
+        ("i8", file("i8", 0, all, "40"), 2, None, ".i8"),
+        ("i4", file("i4", 0, all / 2, "40"), 5, None, ".u4"),
+        ("e4m3fn", file("e4m3fn", 0, all, "40"), 2, None, ".e4m3"),
+        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int8(16)), ".i8"),
+        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int4(8)), ".u4"),
+        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Bf16), ".bf16"),
+    ];
+    let mut s = 5u64;
+    let mut next = || {
+        s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (s >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    for (elem, expr, per, precision, kernel) in forms {
+        let compiler = Compiler::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = match (elem, kernel) {
+            ("f32", ".bf16") if precision.is_none() => {
+                (0..2 * all).flat_map(|_| ((next().to_bits() >> 16) as u16).to_le_bytes()).collect()
+            }
+            ("f32", _) => (0..all).flat_map(|_| next().to_le_bytes()).collect(),
+            _ => (0..4 * all).map(|i| (i * 29 % 251) as u8 & 0x77).collect(),
+        };
+        let scales_bytes: Vec<u8> =
+            (0..count * 40 * 5).flat_map(|_| (next() * 0.02).to_le_bytes()).collect();
+        std::fs::write(folder.path().join("w.bin"), [bytes, scales_bytes].concat()).unwrap();
+        let mut weights = format!("  weight @w : {elem}[9, 40, 40] = {expr}\n");
+        let mut read = String::new();
+        if per > 0 {
+            weights += &scales(per);
+            read = scale(per);
+        }
+        let block = if per > 0 { 40usize.div_ceil(per) } else { 1 };
+        let text = experts(&weights, &read, block).replace("{w}", &format!("{elem}[9, 40, 40]"));
+        let path = folder.path().join("experts.sir");
+        std::fs::write(&path, text).unwrap();
+        let load = || compiler.load(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
+        let options = Options { precision, ..Default::default() };
+        let compiled = compiler.compile(load(), &options).unwrap_or_else(|e| panic!("{e}"));
+        let printed = silure::ir::text::print(&compiled.module);
+        assert!(
+            printed.contains(&format!("\"matmul.f32.experts{kernel}\"")),
+            "{kernel}:\n{printed}"
+        );
+        let engine = Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap();
+        let mut model = load();
+        if let Some(p) = precision {
+            let pass = match p {
+                Precision::Bf16 => "precision{weights=bf16}".to_string(),
+                Precision::Int8(n) => format!("precision{{weights=int8,block={n}}}"),
+                Precision::Int4(n) => format!("precision{{weights=int4,block={n}}}"),
+            };
+            let (registry, context) = (&compiler.registry, &compiler.context);
+            let driver = silure::passes::Driver::new(registry, context, Default::default());
+            driver.with_source(&model.source).run(&pass, &mut model.module).unwrap();
+        }
+        for n in [0usize, 1, 2, 50] {
+            let x: Vec<f64> = (0..n * 40).map(|_| next() as f64).collect();
+            let x = Tensor::from_f64s(Elem::F32, &[n, 1, 40], &x).unwrap();
+            let ids = (0..3 * n).map(|i| if i % 3 < 2 { (i * 5 % 9) as i64 } else { 4 });
+            let ids: Vec<u8> = ids.flat_map(|i| i.to_le_bytes()).collect();
+            let ids = Tensor::new(Elem::I64, &[n, 3], ids).unwrap();
+            let oracle = Interp::new(&model.module, &model.source, Limits::default());
+            let want = oracle.run("main", vec![Datum::from(x.clone()), Datum::from(ids.clone())]);
+            let want = want.unwrap_or_else(|e| panic!("{e}"))[0].tensor().unwrap().to_f64s();
+            let held = [to_runtime(&x), to_runtime(&ids)];
+            let views = [held[0].view(), held[1].view()];
+            let got = Session::new(&engine).unwrap().run(0, &views).unwrap();
+            let got = to_oracle(&got[0]).to_f64s();
+            let size = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+            for (i, (a, b)) in got.iter().zip(&want).enumerate() {
+                assert!((a - b).abs() <= 2e-6 * size, "{kernel}, {n} tokens, {i}: {a} and {b}");
+            }
+        }
+        let x = Tensor::zeros(Elem::F32, &[1, 1, 40]).unwrap();
+        let ids: Vec<u8> = [0i64, 9, 1].iter().flat_map(|i| i.to_le_bytes()).collect();
+        let held = [to_runtime(&x), to_runtime(&Tensor::new(Elem::I64, &[1, 3], ids).unwrap())];
+        let e = Session::new(&engine).unwrap().run(0, &[held[0].view(), held[1].view()]);
+        let e = e.unwrap_err().to_string();
+        assert!(e.contains("index"), "expert 9 of 9: {e}");
+    }
+}

@@ -79,13 +79,12 @@ impl WeightSource for Packed<'_> {
                 }
                 Ok(out)
             }
-            E4M3_PACKED if dense.elem() == Elem::E4m3fn && batch == 1 => {
-                let mut out = vec![0u8; packed_b_f32_len(k, n)];
-                pack_b_bytes(dense.bytes(), k, n, &mut out);
-                Ok(out)
-            }
-            BYTES_PACKED if dense.elem().bits() == 8 && batch == 1 => {
-                let mut out = vec![0u8; packed_b_f32_len(k, n)];
+            E4M3_PACKED | BYTES_PACKED
+                if dense.elem().bits() == 8
+                    && (layout == E4M3_PACKED) == (dense.elem() == Elem::E4m3fn) =>
+            {
+                let (size, len) = (k * n, packed_b_f32_len(k, n));
+                let mut out = vec![0u8; batch * len];
                 let moved: Vec<u8>;
                 let bytes = match dense.elem() {
                     Elem::U8 => {
@@ -94,16 +93,21 @@ impl WeightSource for Packed<'_> {
                     }
                     _ => dense.bytes(),
                 };
-                pack_b_bytes(bytes, k, n, &mut out);
+                for b in 0..batch {
+                    pack_b_bytes(&bytes[b * size..][..size], k, n, &mut out[b * len..][..len]);
+                }
                 Ok(out)
             }
-            U4_PACKED if dense.elem().bits() == 4 && batch == 1 => {
-                let mut cells = dense.elem().to_cells(dense.bytes(), k * n);
+            U4_PACKED if dense.elem().bits() == 4 => {
+                let (size, len) = (k * n, packed_b_u4_len(k, n));
+                let mut cells = dense.elem().to_cells(dense.bytes(), batch * size);
                 if dense.elem() == Elem::I4 {
                     cells.iter_mut().for_each(|v| *v = (*v & 15) ^ 8);
                 }
-                let mut out = vec![0u8; packed_b_u4_len(k, n)];
-                pack_b_u4(&cells, k, n, &mut out);
+                let mut out = vec![0u8; batch * len];
+                for b in 0..batch {
+                    pack_b_u4(&cells[b * size..][..size], k, n, &mut out[b * len..][..len]);
+                }
                 Ok(out)
             }
             _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),

@@ -62,6 +62,18 @@ pub(super) fn can(f: &Func, o: &Op, operands: &[ValueId]) -> Result<(), String> 
     }
 }
 
+/// How a matrix that is scaled by blocks is stored: the kernels' suffix, the layout, and what is to be taken
+/// off each element: signed ones of 4 bits are moved by 8, unsigned bytes by −128.
+pub(super) fn stored(elem: Elem) -> (&'static str, &'static str, f64) {
+    match elem {
+        Elem::U4 => (".u4", U4_PACKED, 0.0),
+        Elem::I4 => (".u4", U4_PACKED, 8.0),
+        Elem::I8 => (".i8", BYTES_PACKED, 0.0),
+        Elem::E4m3fn => (".e4m3", E4M3_PACKED, 0.0),
+        _ => (".i8", BYTES_PACKED, -128.0),
+    }
+}
+
 /// Lowers the product of the operands a, q, scale and zero with what follows it.
 pub(super) fn matmul_blocks(
     l: &mut Lower,
@@ -77,14 +89,7 @@ pub(super) fn matmul_blocks(
         bail!(Internal, "a weight has unknown dims")
     };
     let name = l.weight_name(*q);
-    // Stored: 4 bits as they are, signed ones moved by 8; bytes signed, others moved by −128.
-    let (kernel, layout, moved) = match tq.elem {
-        Elem::U4 => ("matmul.f32.u4", U4_PACKED, 0.0),
-        Elem::I4 => ("matmul.f32.u4", U4_PACKED, 8.0),
-        Elem::I8 => ("matmul.f32.i8", BYTES_PACKED, 0.0),
-        Elem::E4m3fn => ("matmul.f32.e4m3", E4M3_PACKED, 0.0),
-        _ => ("matmul.f32.i8", BYTES_PACKED, -128.0),
-    };
+    let (suffix, layout, moved) = stored(tq.elem);
     let turned = |e: WeightExpr| Box::new(WeightExpr::Transpose(Box::new(e), vec![1, 0]));
     let packed =
         l.weight(&format!("{name}.packed"), WeightExpr::Pack(turned(expr), layout.into()))?;
@@ -130,11 +135,11 @@ pub(super) fn matmul_blocks(
         .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
         .done()?;
     let ins = [Some(a), Some(packed), tail.bias, tail.residual, None, Some(scales), offsets];
-    l.launch1(kernel, &ins, tail.out.clone(), sizes)
+    l.launch1(&format!("matmul.f32{suffix}"), &ins, tail.out.clone(), sizes)
 }
 
 /// The expression of the bf16 numbers that a weight in f32 is, if it was widened from them.
-fn narrow(e: &WeightExpr) -> Option<WeightExpr> {
+pub(super) fn narrow(e: &WeightExpr) -> Option<WeightExpr> {
     let inner = |e: &WeightExpr| narrow(e).map(Box::new);
     Some(match e {
         WeightExpr::Cast(e, Elem::F32) if e.ty().is_ok_and(|t| t.elem == Elem::Bf16) => {

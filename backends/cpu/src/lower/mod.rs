@@ -11,6 +11,7 @@ mod attention;
 mod blocks;
 mod create;
 mod detect;
+mod experts;
 mod index;
 mod integer;
 mod legal;
@@ -70,6 +71,7 @@ impl Default for Lowerings {
             anchor::TABLE,
             attention::TABLE,
             blocks::TABLE,
+            experts::TABLE,
             create::TABLE,
             detect::TABLE,
             index::TABLE,

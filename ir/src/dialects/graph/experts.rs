@@ -1,27 +1,35 @@
-//! Products of rows with the weights of their own expert: `expert_matmul(x, w, ids)`.
+//! Products of rows with the weights of their own expert: `expert_matmul(x, w, ids, scale?) {block}`.
 
 use super::linalg::multiply;
 use super::shape::RESHAPE;
-use super::{BROADCAST, GATHER, MATMUL, util};
+use super::{BROADCAST, DEQUANTIZE, GATHER, MATMUL, util};
 use crate::attrs;
 use crate::bail;
 use crate::builder::Builder;
 use crate::diag::Result;
+use crate::dialects::arith;
 use crate::dim::Dim;
 use crate::eval::EvalCx;
 use crate::func::{OpId, ValueId};
 use crate::infer::InferCx;
 use crate::op::*;
 use crate::tensor::{Datum, Tensor};
-use crate::types::Type;
+use crate::types::{TensorType, Type};
 
 /// Rows times the matrices that their ids name.
 pub static EXPERT_MATMUL: OpDef = OpDef {
     name: "graph.expert_matmul",
     doc: "Row j of token i times the transposed matrix of its own expert: x [n, t, k] or [n, 1, k] (one row for all \
-          experts of a token), w [experts, m, k], ids [n, t]; the result is [n, t, m] with x[i, j] · w[ids[i, j]]ᵀ.",
-    operands: &[one("x", Of::Float), one("w", Of::Float), one("ids", Of::Position)],
+          experts of a token), w [experts, m, k], ids [n, t]; the result is [n, t, m] with x[i, j] · w[ids[i, j]]ᵀ. With \
+          a scale [experts, m, ⌈k / block⌉] the matrices are w · scale, one for each `block` elements of a row.",
+    operands: &[
+        one("x", Of::Float),
+        one("w", Of::Num),
+        one("ids", Of::Position),
+        optional("scale", Of::Float),
+    ],
     results: &["y"],
+    attrs: &[int("block", 1)],
     infer: Some(infer),
     eval: Some(eval),
     decompose: Some(decompose),
@@ -45,8 +53,22 @@ fn infer(cx: &InferCx) -> Result<Vec<Type>> {
     if x.dims[1] != Dim::Const(1) {
         cx.same("rows of a token and its experts", &x.dims[1], &ids.dims[1])?;
     }
-    if w.elem != x.elem {
-        return Err(cx.wrong(1, &format!("elements in {}", x.elem), cx.ty(1)?));
+    let block = cx.attrs().int("block");
+    if block < 1 {
+        bail!(Type, "`block` is {block}: 1 or more is needed");
+    }
+    match cx.maybe_tensor(3)? {
+        None if w.elem != x.elem => {
+            return Err(cx.wrong(1, &format!("elements in {}", x.elem), cx.ty(1)?));
+        }
+        Some(s) => {
+            let blocks = w.dims[2].ceildiv(&Dim::Const(block));
+            let want = vec![w.dims[0].clone(), w.dims[1].clone(), blocks];
+            if s.dims != want {
+                return Err(cx.wrong(3, &TensorType::new(s.elem, want).to_string(), cx.ty(3)?));
+            }
+        }
+        None => {}
     }
     Ok(vec![Type::tensor(
         x.elem,
@@ -59,7 +81,17 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
     let (&[n, rows, k], &[experts, m, _], &[_, t]) = (x.shape(), w.shape(), ids.shape()) else {
         bail!(Eval, "ranks 3, 3 and 2 were needed")
     };
-    let (fx, fw) = (x.to_f64s(), w.to_f64s());
+    let (fx, mut fw) = (x.to_f64s(), w.to_f64s());
+    if let Some(s) = cx.maybe(3)? {
+        let block = cx.attrs().int("block").max(1) as usize;
+        let per = k.div_ceil(block);
+        if s.len() != experts * m * per {
+            bail!(Eval, "{} scales for {experts} matrices of {m} × {k}", s.len());
+        }
+        for (i, v) in fw.iter_mut().enumerate() {
+            *v *= s.get(i / k * per + i % k / block).f();
+        }
+    }
     let mut y = Vec::with_capacity(n * t * m);
     for (i, id) in ids.to_i64s().into_iter().enumerate() {
         let Some(e) = usize::try_from(id).ok().filter(|e| *e < experts) else {
@@ -72,15 +104,29 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
     Ok(vec![Tensor::from_f64s(x.elem(), &[n, t, m], &y)?.into()])
 }
 
-/// gather, matmul: each row beside a copy of its matrix.
+/// gather, dequantize, matmul: each row beside a copy of its matrix.
 fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let o = b.func.op(op);
+    let (y, scale, block) = (o.result(), o.operand(3), o.attrs.int("block"));
     let (Some(x), Some(w), Some(ids)) = (o.operand(0), o.operand(1), o.operand(2)) else {
         bail!(Internal, "three operands are needed")
     };
-    let y = b.tensor(o.result())?.dims;
-    let k = b.tensor(x)?.dims[2].clone();
-    let own = b.one(&GATHER, [w, ids], attrs! { axis: 0 })?;
+    let (tx, tw, y) = (b.tensor(x)?, b.tensor(w)?, b.tensor(y)?.dims);
+    let mut own = b.one(&GATHER, [w, ids], attrs! { axis: 0 })?;
+    if let Some(scale) = scale {
+        // One row of blocks for each row of a matrix.
+        let rows = y[0].clone() * y[1].clone() * y[2].clone();
+        let scales = b.one(&GATHER, [scale, ids], attrs! { axis: 0 })?;
+        let per = tw.dims[2].ceildiv(&Dim::Const(block));
+        let flat = vec![rows.clone(), tw.dims[2].clone()];
+        own = b.one(&RESHAPE, [own], attrs! { shape: flat })?;
+        let scales = b.one(&RESHAPE, [scales], attrs! { shape: vec![rows, per] })?;
+        own = b.one(&DEQUANTIZE, [own, scales], attrs! { axis: 1, block: block })?;
+        own = b.one(&arith::CAST, [own], attrs! { to: tx.elem })?;
+        let whole = [&y[..], &tw.dims[2..]].concat();
+        own = b.one(&RESHAPE, [own], attrs! { shape: whole })?;
+    }
+    let k = tx.dims[2].clone();
     let x =
         b.one(&BROADCAST, [x], attrs! { shape: vec![y[0].clone(), y[1].clone(), k.clone()] })?;
     let column = vec![y[0].clone(), y[1].clone(), k, Dim::Const(1)];

@@ -14,9 +14,9 @@ use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel, part};
 
 /// The most rows that stream the weights rather than widen them.
-const FEW: usize = 2 * dot::ROWS;
+pub(super) const FEW: usize = 2 * dot::ROWS;
 /// Bytes of weights of one task of few rows, about.
-const STREAM: usize = 64 << 10;
+pub(super) const STREAM: usize = 64 << 10;
 /// Most rows of a block of many.
 const MAX_ROWS: usize = 192;
 
@@ -76,15 +76,20 @@ impl Blocks {
     }
 }
 
+/// Bytes of a panel of depth `k`.
+pub(super) const fn panel_bytes(store: usize, k: usize) -> usize {
+    NR * if store == dot::U4 { k.div_ceil(8) * 4 } else { k * dot::bits(store) / 8 }
+}
+
 /// B as a source of panels.
 #[derive(Clone, Copy)]
-struct Source<const STORE: usize> {
-    q: *const u8,
-    scale: *const f32,
-    offset: *const f32,
-    k: usize,
-    block: usize,
-    center: f32,
+pub(super) struct Source<const STORE: usize> {
+    pub q: *const u8,
+    pub scale: *const f32,
+    pub offset: *const f32,
+    pub k: usize,
+    pub block: usize,
+    pub center: f32,
 }
 
 impl<const STORE: usize> Source<STORE> {
@@ -101,6 +106,65 @@ impl<const STORE: usize> Source<STORE> {
         unsafe {
             let at = |p: *const f32| if p.is_null() { p } else { p.add(blocks) };
             (self.q.add(n0 * bytes), at(self.scale), at(self.offset))
+        }
+    }
+}
+
+impl<const STORE: usize> Source<STORE> {
+    /// Products of up to [`FEW`] rows with panels `p0..p1` of a matrix of `n` columns, each read once;
+    /// `sums` are those of the rows by blocks where there are offsets, `last` has [`FEW`] · 16 floats.
+    ///
+    /// # Safety
+    /// The rows (first, elements from one to the next, how many), the panels and C (the same, columns
+    /// from 0 on) are there.
+    #[inline(always)]
+    pub(super) unsafe fn stream<I: Isa>(
+        &self,
+        (a, a_row, m): (*const f32, i64, usize),
+        (p0, p1): (usize, usize),
+        n: usize,
+        (c, c_row): (*mut f32, usize),
+        sums: *const f32,
+        last: *mut f32,
+    ) {
+        let blocks = self.k.div_ceil(self.block);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            for p in p0..p1 {
+                let (q, scale, offset) = self.at(p * NR);
+                let cols = (n - p * NR).min(NR);
+                let (out, ldo) = match cols {
+                    NR => (c.add(p * NR), c_row),
+                    _ => (last, NR),
+                };
+                for r in (0..m).step_by(dot::ROWS) {
+                    let d = Dot {
+                        q,
+                        k: self.k,
+                        block: self.block,
+                        center: self.center,
+                        x: a.offset(r as isize * a_row as isize),
+                        row: a_row,
+                        scale,
+                        offset,
+                        sums: sums.wrapping_add(r * blocks),
+                        out: out.add(r * ldo),
+                        ldo,
+                    };
+                    match m - r {
+                        1 => I::dot::<1, STORE>(&d),
+                        2 => I::dot::<2, STORE>(&d),
+                        3 => I::dot::<3, STORE>(&d),
+                        _ => I::dot::<4, STORE>(&d),
+                    }
+                }
+                if cols < NR {
+                    for r in 0..m {
+                        let to = c.add(r * c_row + p * NR);
+                        std::ptr::copy_nonoverlapping(last.add(r * NR), to, cols);
+                    }
+                }
+            }
         }
     }
 }
@@ -195,41 +259,7 @@ unsafe fn body<I: Isa, const STORE: usize>(s: &Blocks, call: &Call) -> i32 {
         let all = s.n.div_ceil(NR);
         for t in call.begin..call.end {
             let (p0, p1) = part(all, s.tasks(STORE), t);
-            for p in p0..p1 {
-                let (q, scale, offset) = b.at(p * NR);
-                let cols = (s.n - p * NR).min(NR);
-                let (out, ldo) = match cols {
-                    NR => (c.add(p * NR), s.c_row),
-                    _ => (last, NR),
-                };
-                for r in (0..s.m).step_by(dot::ROWS) {
-                    let d = Dot {
-                        q,
-                        k: s.k,
-                        block: s.block,
-                        center: s.center,
-                        x: a.offset(r as isize * s.a_row as isize),
-                        row: s.a_row,
-                        scale,
-                        offset,
-                        sums: sums.add(r * blocks),
-                        out: out.add(r * ldo),
-                        ldo,
-                    };
-                    match s.m - r {
-                        1 => I::dot::<1, STORE>(&d),
-                        2 => I::dot::<2, STORE>(&d),
-                        3 => I::dot::<3, STORE>(&d),
-                        _ => I::dot::<4, STORE>(&d),
-                    }
-                }
-                if cols < NR {
-                    for r in 0..s.m {
-                        let to = c.add(r * s.c_row + p * NR);
-                        std::ptr::copy_nonoverlapping(last.add(r * NR), to, cols);
-                    }
-                }
-            }
+            b.stream::<I>((a, s.a_row, s.m), (p0, p1), s.n, (c, s.c_row), sums, last);
             let (n0, n1) = (p0 * NR, (p1 * NR).min(s.n));
             epi.finish::<I>(c.add(n0), s.c_row, 0, n0, s.m, n1 - n0);
         }

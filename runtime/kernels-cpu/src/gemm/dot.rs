@@ -16,9 +16,12 @@ pub const BF16: usize = 2;
 /// Stored as floats of 8 bits, four of them exponent: e4m3fn NR=16 KR=1.
 pub const E4M3: usize = 3;
 
+/// Stored as f32: f32 NR=16 KR=1. It is read by the register tiles, not here.
+pub const F32: usize = 4;
+
 /// Bits of a stored element.
 pub const fn bits(store: usize) -> usize {
-    [4, 8, 16, 8][store]
+    [4, 8, 16, 8, 32][store]
 }
 
 /// The values of all e4m3fn codes (OCP 8-bit floating point, E4M3): no infinities, NaN at ±127.

@@ -19,6 +19,7 @@ pub mod det;
 pub mod dot;
 pub mod double;
 pub mod epilogue;
+pub mod experts;
 pub mod int8;
 pub mod matmul;
 pub mod pack;

@@ -1,0 +1,86 @@
+//! Products with the weights of experts.
+
+use silure_ir::infer::InferCx;
+use silure_ir::weight::is_weight;
+use silure_ir::{Elem, Result, ValueId, WeightExpr, bail};
+use silure_kernels_cpu::gemm::experts::Experts;
+
+use super::blocks::{narrow, stored};
+use super::matmul::F32_PACKED;
+use super::{Lowering, Sizes, f32_bits, product};
+use crate::lower::BF16_PACKED;
+
+/// Lowerings of this file.
+pub(super) static TABLE: &[&Lowering] = &[&EXPERT_MATMUL];
+
+static EXPERT_MATMUL: Lowering = Lowering {
+    op: "graph.expert_matmul",
+    can,
+    lower: |l, op| {
+        let (x, w, ids) = (l.operand(op, 0)?, l.operand(op, 1)?, l.operand(op, 2)?);
+        let scale = l.b.func.op(op).operand(3);
+        let (tx, tw, y) = (l.t(x)?, l.t(w)?, l.out(op, 0)?);
+        let (Some(&[experts, n, k]), Some(expr)) = (tw.shape().as_deref(), l.weight_of(w)) else {
+            bail!(Internal, "the weights of experts have unknown dims")
+        };
+        let name = l.weight_name(w);
+        let turned = |e: WeightExpr| Box::new(WeightExpr::Transpose(Box::new(e), vec![0, 2, 1]));
+        let (suffix, layout, center, expr) = match scale {
+            Some(_) => {
+                let (suffix, layout, center) = stored(tw.elem);
+                (suffix, layout, center, expr)
+            }
+            None => match narrow(&expr) {
+                Some(e) => (".bf16", BF16_PACKED, 0.0, e),
+                None => ("", F32_PACKED, 0.0, expr),
+            },
+        };
+        let packed = WeightExpr::Pack(turned(expr), layout.into());
+        let packed = l.weight(&format!("{name}.packed"), packed)?;
+        let scales = |s: ValueId| -> Result<ValueId> {
+            let Some(s) = l.weight_of(s) else { bail!(Internal, "the scales are not a weight") };
+            let s = match s.ty()?.elem {
+                Elem::F32 => s,
+                _ => WeightExpr::Cast(Box::new(s), Elem::F32),
+            };
+            let s = WeightExpr::Pack(turned(s), F32_PACKED.into());
+            l.weight(&format!("{name}.scales"), s)
+        };
+        let scales = scale.map(scales).transpose()?;
+        let block = l.attrs(op).int("block").clamp(1, (k as i64).max(1));
+        let sizes = Sizes::of(Experts::FIELDS)
+            .set("m", product(&y.dims[..2]))
+            .set("per", y.dims[1].clone())
+            .flag("shared", tx.dims[1] != y.dims[1])
+            .set("experts", experts)
+            .set("n", n)
+            .set("k", k)
+            .set("block", if scale.is_some() { block } else { (k as i64).max(1) })
+            .set("center", f32_bits(center))
+            .done()?;
+        let ins = [Some(x), Some(packed), Some(ids), scales];
+        Ok(vec![l.launch1(&format!("matmul.f32.experts{suffix}"), &ins, y, sizes)?])
+    },
+};
+
+fn can(cx: &InferCx) -> Result<(), String> {
+    let [x, w, ids] = [0, 1, 2].map(|i| cx.tensor(i).map_err(|e| e.message));
+    let (x, w, ids) = (x?, w?, ids?);
+    if x.elem != Elem::F32 || ids.elem != Elem::I64 {
+        return Err(format!(
+            "rows of {} and experts as {}; f32 and i64 are supported",
+            x.elem, ids.elem
+        ));
+    }
+    let known = |i: usize| cx.operand(i).is_none_or(|v| is_weight(cx.func, v));
+    if !known(1) || !known(3) {
+        return Err("matrices of experts that only the run knows".into());
+    }
+    let block = cx.attrs().int("block");
+    let whole = || w.dims[2].as_const().is_some_and(|k| block % 8 == 0 || block >= k);
+    match (w.elem, cx.operand(3).is_some()) {
+        (Elem::F32, false) | (Elem::I8 | Elem::E4m3fn, true) => Ok(()),
+        (Elem::I4 | Elem::U4, true) if whole() => Ok(()),
+        (e, _) => Err(format!("matrices of experts in {e} by blocks of {block}")),
+    }
+}
