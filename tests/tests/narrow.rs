@@ -157,7 +157,7 @@ fn entries_share_a_narrow_weight() {
     assert_eq!(made, ["table", "codes", "scale", "table.i4", "table.scales"]);
 }
 
-/// Tokens of up to three experts of nine, one row for all or each its own; expert 4 has most of the rows.
+/// Tokens of up to three experts of twelve, one row for all or each its own; expert 4 has most of the rows.
 fn experts(weights: &str, scale: &str, block: usize) -> String {
     format!(
         "module @experts {{
@@ -177,16 +177,16 @@ fn experts(weights: &str, scale: &str, block: usize) -> String {
 
 #[test]
 fn rows_meet_the_weights_of_their_experts() {
-    let (count, all) = (9, 9 * 40 * 40);
+    let (count, all) = (12, 12 * 40 * 40);
     let file = |elem: &str, at: usize, bytes: usize, dims: &str| {
-        format!("file(\"w.bin\", {at}, {bytes}, {elem}[9, 40, {dims}])")
+        format!("file(\"w.bin\", {at}, {bytes}, {elem}[12, 40, {dims}])")
     };
     let scales = |per: usize| {
         let e =
-            format!("file(\"w.bin\", {}, {}, f32[9, 40, {per}])", 4 * all, count * 40 * per * 4);
-        format!("  weight @s : f32[9, 40, {per}] = {e}\n")
+            format!("file(\"w.bin\", {}, {}, f32[12, 40, {per}])", 4 * all, count * 40 * per * 4);
+        format!("  weight @s : f32[12, 40, {per}] = {e}\n")
     };
-    let scale = |per: usize| format!("    %s = weight {{name = @s}} : f32[9, 40, {per}]\n");
+    let scale = |per: usize| format!("    %s = weight {{name = @s}} : f32[12, 40, {per}]\n");
     let forms = [
         ("f32", file("f32", 0, 4 * all, "40"), 0, None, ""),
         ("f32", format!("cast({}, f32)", file("bf16", 0, 2 * all, "40")), 0, None, ".bf16"),
@@ -215,14 +215,14 @@ fn rows_meet_the_weights_of_their_experts() {
         let scales_bytes: Vec<u8> =
             (0..count * 40 * 5).flat_map(|_| (next() * 0.02).to_le_bytes()).collect();
         std::fs::write(folder.path().join("w.bin"), [bytes, scales_bytes].concat()).unwrap();
-        let mut weights = format!("  weight @w : {elem}[9, 40, 40] = {expr}\n");
+        let mut weights = format!("  weight @w : {elem}[12, 40, 40] = {expr}\n");
         let mut read = String::new();
         if per > 0 {
             weights += &scales(per);
             read = scale(per);
         }
         let block = if per > 0 { 40usize.div_ceil(per) } else { 1 };
-        let text = experts(&weights, &read, block).replace("{w}", &format!("{elem}[9, 40, 40]"));
+        let text = experts(&weights, &read, block).replace("{w}", &format!("{elem}[12, 40, 40]"));
         let path = folder.path().join("experts.sir");
         std::fs::write(&path, text).unwrap();
         let load = || compiler.load(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
@@ -264,10 +264,10 @@ fn rows_meet_the_weights_of_their_experts() {
             }
         }
         let x = Tensor::zeros(Elem::F32, &[1, 1, 40]).unwrap();
-        let ids: Vec<u8> = [0i64, 9, 1].iter().flat_map(|i| i.to_le_bytes()).collect();
+        let ids: Vec<u8> = [0i64, 12, 1].iter().flat_map(|i| i.to_le_bytes()).collect();
         let held = [to_runtime(&x), to_runtime(&Tensor::new(Elem::I64, &[1, 3], ids).unwrap())];
         let e = Session::new(&engine).unwrap().run(0, &[held[0].view(), held[1].view()]);
         let e = e.unwrap_err().to_string();
-        assert!(e.contains("index"), "expert 9 of 9: {e}");
+        assert!(e.contains("index"), "expert 12 of 12: {e}");
     }
 }
