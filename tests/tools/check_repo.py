@@ -40,6 +40,7 @@ ARROWS = {
     "silure": COMPILER,
     "silure-cli": None,
     "silure-tests": None,
+    "silure-tutorial": None,
 }
 FORBIDDEN = re.compile(
     r"^(llvm.*|mlir.*|inkwell|melior|cuda.*|cudarc|cust|nvml.*|cmake|cc|bindgen|clang-sys|pkg-config"
