@@ -37,6 +37,15 @@ pub struct CompileArgs {
     /// Weights that share a scale, for int8 (128 if absent) and int4 (32)
     #[arg(long, value_name = "N", requires = "precision", value_parser = group)]
     pub group: Option<usize>,
+    /// Longest sequence of a language model, in tokens (directories only)
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+    /// Pages of a language model's cache (directories only)
+    #[arg(long, value_name = "N")]
+    pub pages: Option<usize>,
+    /// Rows of a page (directories only)
+    #[arg(long, value_name = "ROWS")]
+    pub page_size: Option<usize>,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
@@ -77,6 +86,7 @@ impl CompileArgs {
             && self.shapes.is_empty()
             && self.seed.is_none()
             && self.precision.is_none()
+            && self.directory() == Default::default()
             && self.passes.is_none()
             && !self.verify_each
             && self.stop_after.is_none()
@@ -115,6 +125,16 @@ impl CompileArgs {
             Some(Width::Int8) => Some(Precision::Int8(grouped(128))),
             Some(Width::Int4) => Some(Precision::Int4(grouped(32))),
         })
+    }
+
+    /// The options of the importer of directories.
+    pub fn directory(&self) -> silure::hf::ImportOptions {
+        silure::hf::ImportOptions {
+            context: self.context,
+            pages: self.pages,
+            page: self.page_size,
+            ..Default::default()
+        }
     }
 
     /// The compiler's options.
@@ -156,6 +176,9 @@ pub enum Input {
 
 /// Whether a file begins like an engine.
 pub fn is_engine(path: &Path) -> Result<bool> {
+    if path.is_dir() {
+        return Ok(false);
+    }
     let mut head = [0; 8];
     let mut file = File::open(path).map_err(|e| Failure::io(path, e))?;
     match file.read_exact(&mut head) {
@@ -172,11 +195,23 @@ pub fn is_text(path: &Path) -> bool {
 
 /// Reads a model or text IR, and says its notes.
 pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> Result<Loaded> {
-    if is_text(path) && !(args.dims.is_empty() && args.shapes.is_empty() && args.seed.is_none()) {
+    let shaped = !(args.dims.is_empty() && args.shapes.is_empty() && args.seed.is_none());
+    if is_text(path) && shaped {
         let m = "--dim, --shape and --seed apply to imported models; text IR states its own dims";
         return Err(Failure::usage(format!("{}: {m}", path.display())));
     }
-    let mut loaded = c.load(path, &args.import()?)?;
+    let mut loaded = if path.is_dir() {
+        if shaped {
+            let m = "--dim, --shape and --seed do not apply to directories: see --context, --pages";
+            return Err(Failure::usage(format!("{}: {m}", path.display())));
+        }
+        c.load_directory(path, &args.directory())?
+    } else if args.directory() != Default::default() {
+        let m = "--context, --pages and --page-size apply to directories of language models";
+        return Err(Failure::usage(format!("{}: {m}", path.display())));
+    } else {
+        c.load(path, &args.import()?)?
+    };
     for n in std::mem::take(&mut loaded.notes) {
         report.warn(&n);
     }

@@ -12,6 +12,9 @@ pub enum Error {
     /// The ONNX model cannot be read.
     #[error("{0}")]
     Onnx(#[from] silure_onnx::Error),
+    /// The directory cannot be read.
+    #[error("{0}")]
+    Directory(#[from] silure_hf::Error),
     /// Problems with the module, all that were found at once.
     #[error("{}", list(.0))]
     Module(Vec<Diagnostic>),
@@ -66,6 +69,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Onnx(e) if e.code() == silure_onnx::Code::Unsupported => Exit::Unsupported,
+            Error::Directory(e) if e.code() == silure_hf::Code::Unsupported => Exit::Unsupported,
             Error::Module(all) if all.iter().any(|d| d.code == Code::Unsupported) => {
                 Exit::Unsupported
             }

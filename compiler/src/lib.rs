@@ -23,6 +23,7 @@ pub use load::{Loaded, Source};
 pub use phase::Phase;
 
 pub use silure_cpu as cpu;
+pub use silure_hf as hf;
 pub use silure_ir as ir;
 pub use silure_onnx as onnx;
 pub use silure_passes as passes;

@@ -1,4 +1,4 @@
-//! Reading models: ONNX files and text IR.
+//! Reading models: ONNX files, directories of Hugging Face, and text IR.
 
 use std::fs::File;
 use std::io::Read;
@@ -40,6 +40,8 @@ impl Loaded {
 pub enum Source {
     /// Ranges of an ONNX model's files.
     Onnx(Files),
+    /// Ranges of a directory's weight files.
+    Directory(silure_hf::Files),
     /// Ranges of files beside a text module, by plain file name.
     Beside(PathBuf),
     /// Everything is in the module.
@@ -50,6 +52,7 @@ impl WeightSource for Source {
     fn read(&self, source: &str, offset: u64, bytes: u64) -> silure_ir::Result<Vec<u8>> {
         match self {
             Source::Onnx(files) => files.read(source, offset, bytes),
+            Source::Directory(files) => files.read(source, offset, bytes),
             Source::Beside(folder) => beside(folder, source, offset, bytes),
             Source::None => silure_ir::weight::NoFiles.read(source, offset, bytes),
         }
@@ -83,14 +86,31 @@ fn beside(folder: &Path, source: &str, offset: u64, bytes: u64) -> silure_ir::Re
 }
 
 impl Compiler {
-    /// Reads a model: `.sir` is text IR (either form), everything else ONNX.
+    /// Reads a model: `.sir` is text IR (either form), a directory one of Hugging Face with the options
+    /// of its importer left open ([`Compiler::load_directory`] takes them), everything else ONNX.
     pub fn load(&self, path: &Path, options: &ImportOptions) -> Result<Loaded> {
+        if path.is_dir() {
+            return self.load_directory(path, &silure_hf::ImportOptions::default());
+        }
         if path.extension().is_some_and(|e| e == "sir" || e == "mlir") {
             return self.load_text(path);
         }
         let model = Model::open(path)?;
         let hash = hash_file(path)?;
         self.import(&model, hash, options)
+    }
+
+    /// Reads a directory of Hugging Face.
+    pub fn load_directory(
+        &self,
+        path: &Path,
+        options: &silure_hf::ImportOptions,
+    ) -> Result<Loaded> {
+        let i = silure_hf::import(path, options)?;
+        silure_ir::verify::verify(&i.module)?;
+        let (source, hash) = (Source::Directory(i.files), named(&i.hash));
+        let (notes, assets) = (i.notes, i.assets);
+        Ok(Loaded { notes, assets, options: i.options, ..Loaded::new(i.module, source, hash) })
     }
 
     /// Reads a model from bytes, for embedded ones.
@@ -138,6 +158,10 @@ fn hash_file(path: &Path) -> Result<String> {
 }
 
 fn digest(h: Sha256) -> String {
-    let hex: String = h.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    named(&h.finalize())
+}
+
+fn named(hash: &[u8]) -> String {
+    let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")
 }

@@ -18,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 COMPILER = {
     "silure-types", "silure-images", "silure-ir", "silure-target", "silure-engine", "silure-kernels-cpu",
-    "silure-passes", "silure-onnx", "silure-cpu",
+    "silure-passes", "silure-onnx", "silure-hf", "silure-cpu",
 }
 # Crate: what it may use, directly or through others. Tests' own dependencies are not looked at.
 ARROWS = {
@@ -33,7 +33,8 @@ ARROWS = {
     "silure-generate": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
     "silure-passes": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-onnx": {"silure-types", "silure-images", "silure-ir"},
-    "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx"},
+    "silure-hf": {"silure-types", "silure-images", "silure-ir"},
+    "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx", "silure-hf"},
     "silure-simt": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
     "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},

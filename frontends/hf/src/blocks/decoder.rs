@@ -1,0 +1,129 @@
+//! A decoder: embedding, layers of attention and feed-forward network, norm, logits.
+
+use silure_ir::dialects::{arith, graph};
+use silure_ir::{ValueId, attrs};
+
+use super::attention::Heads;
+use super::experts::Experts;
+use super::latent::Latent;
+use super::mlp::Gated;
+use super::step::Step;
+use crate::error::Result;
+use crate::import::Sizes;
+use crate::net::Net;
+use crate::rope::Rope;
+
+/// A decoder as config.json describes it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Decoder {
+    pub vocab: usize,
+    pub hidden: usize,
+    /// Longest sequence it was made for.
+    pub context: usize,
+    /// Of the norms.
+    pub epsilon: f64,
+    /// Logits are products with the embedding.
+    pub tied: bool,
+    pub rope: Rope,
+    pub layers: Vec<Layer>,
+}
+
+/// One layer.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Layer {
+    pub attention: Attention,
+    pub mlp: Mlp,
+}
+
+/// How tokens of a sequence see each other.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Attention {
+    Heads(Heads),
+    Latent(Latent),
+}
+
+/// What is done with each token.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Mlp {
+    Gated(Gated),
+    Experts(Experts),
+}
+
+impl Decoder {
+    /// Chooses the form of latent attention.
+    pub fn latent_form(&mut self, absorbed: bool) {
+        for l in &mut self.layers {
+            if let Attention::Latent(a) = &mut l.attention {
+                a.absorbed = absorbed;
+            }
+        }
+    }
+
+    /// Builds the entries `prefill` and `decode`.
+    pub fn build(&self, net: &mut Net, sizes: &Sizes) -> Result<()> {
+        for (name, prefill) in [("prefill", true), ("decode", false)] {
+            net.begin(name);
+            let step = Step::new(net, sizes, &self.rope, prefill)?;
+            let logits = self.logits(net, &step)?;
+            net.end(&[("logits", logits)])?;
+        }
+        Ok(())
+    }
+
+    fn logits(&self, net: &mut Net, step: &Step) -> Result<ValueId> {
+        const EMBEDDING: &str = "model.embed_tokens";
+        let table = format!("{EMBEDDING}.weight");
+        net.enter(EMBEDDING);
+        let embedding = net.stored(&table, &[self.vocab, self.hidden])?;
+        let mut x = net.op(&graph::GATHER, &[embedding, step.tokens], attrs! { axis: 0i64 })?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = self.layer(net, step, i, layer, x)?;
+        }
+        if let Some(rows) = step.rows {
+            net.enter("model.norm");
+            x = net.op(&graph::GATHER, &[x, rows], attrs! { axis: 0i64 })?;
+        }
+        let x = self.norm(net, x, "model.norm")?;
+        net.enter("lm_head");
+        let head = match self.tied {
+            true => embedding,
+            false => net.stored("lm_head.weight", &[self.vocab, self.hidden])?,
+        };
+        net.times(x, head)
+    }
+
+    fn norm(&self, net: &mut Net, x: ValueId, at: &str) -> Result<ValueId> {
+        net.enter(at);
+        net.rms_norm(x, at, self.hidden, self.epsilon)
+    }
+
+    fn layer(
+        &self,
+        net: &mut Net,
+        step: &Step,
+        i: usize,
+        layer: &Layer,
+        x: ValueId,
+    ) -> Result<ValueId> {
+        let at = |part: &str| format!("model.layers.{i}.{part}");
+        let h = self.norm(net, x, &at("input_layernorm"))?;
+        let own = at("self_attn");
+        net.enter(&own);
+        let h = match &layer.attention {
+            Attention::Heads(a) => a.build(net, step, (&own, i), h, (self.hidden, self.epsilon))?,
+            Attention::Latent(a) => a.build(net, step, (&own, i), h, self.hidden)?,
+        };
+        let x = net.two(&arith::ADD, x, h)?;
+        let h = self.norm(net, x, &at("post_attention_layernorm"))?;
+        let own = at(match &layer.mlp {
+            Mlp::Gated(_) => "mlp",
+            Mlp::Experts(e) => e.folder,
+        });
+        net.enter(&own);
+        let h = match &layer.mlp {
+            Mlp::Gated(m) => m.build(net, &own, h, self.hidden)?,
+            Mlp::Experts(e) => e.build(net, &own, h, self.hidden)?,
+        };
+        net.two(&arith::ADD, x, h)
+    }
+}

@@ -1,0 +1,213 @@
+//! A directory as a module, the way to its weights, and what the host needs.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use silure_ir::Module;
+
+use crate::checkpoint::{Checkpoint, Files};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::families::{self, Model};
+use crate::folder::Folder;
+use crate::net::Net;
+
+/// Files that the engine carries for its host.
+const ASSETS: &[&str] =
+    &["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+/// The largest of them that is read.
+const MOST_ASSET: u64 = 256 << 20;
+/// The longest sequence that is planned for unless one is asked for.
+const CONTEXT: usize = 4096;
+/// The most rows of a cache, and the most tokens or sequences of a step.
+const MOST_ROWS: usize = 1 << 31;
+
+/// What the user decides about a language model.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImportOptions {
+    /// Longest sequence; what the model was made for or 4096, the smaller, if absent.
+    pub context: Option<usize>,
+    /// Pages of the cache; enough for one sequence of that length if absent.
+    pub pages: Option<usize>,
+    /// Rows of a page; 64 if absent.
+    pub page: Option<usize>,
+    /// Most new tokens of a step; 512 if absent.
+    pub tokens: Option<usize>,
+    /// Most sequences of a step; 16 if absent.
+    pub sequences: Option<usize>,
+    /// Latent attention makes keys and values of the whole cache instead of moving the matrices to the
+    /// queries: for comparison.
+    pub naive_latent: bool,
+}
+
+/// The sizes that the options lead to.
+pub(crate) struct Sizes {
+    pub context: usize,
+    pub pages: usize,
+    pub page: usize,
+    pub tokens: usize,
+    pub sequences: usize,
+}
+
+/// A directory that was read.
+pub struct Imported {
+    /// The module.
+    pub module: Module,
+    /// What the user should know although the model was accepted.
+    pub notes: Vec<String>,
+    /// Where the weights are read.
+    pub files: Files,
+    /// Files for the host, by name.
+    pub assets: Vec<(String, Vec<u8>)>,
+    /// What the engine says about the model (docs/language-models.md).
+    pub options: Vec<(String, String)>,
+    /// Hash of config.json, the index and the headers of all weight files.
+    pub hash: [u8; 32],
+}
+
+/// Reads a directory.
+pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
+    let folder = Folder::open(path)?;
+    let config = Config::open(&folder)?;
+    let mut notes = Vec::new();
+    if config.value("auto_map").is_some() {
+        notes.push("config.json names code of the directory (`auto_map`): it is not run".into());
+    }
+    quantisation(&config)?;
+    let (family, model) = families::read(&config)?;
+    let unread = config.unread();
+    if !unread.is_empty() {
+        let list: Vec<String> = unread.iter().map(|f| format!("`{f}`")).collect();
+        notes.push(format!("config.json: not used: {}", list.join(", ")));
+    }
+    let mut checkpoint = Checkpoint::open(&folder)?;
+    notes.append(&mut checkpoint.notes);
+    let mut hash = Sha256::new();
+    hash.update(folder.read("config.json", 1 << 30)?);
+    hash.update(checkpoint.digest());
+    let mut net = Net::new(family.kind, &checkpoint);
+    let mut says = Vec::new();
+    let layers;
+    match model {
+        Model::Decoder(mut d) => {
+            let sizes = options.sizes(d.context, &mut notes)?;
+            d.latent_form(!options.naive_latent);
+            layers = d.layers.len();
+            d.build(&mut net, &sizes)?;
+            let all = [
+                ("page", sizes.page),
+                ("pages", sizes.pages),
+                ("context", sizes.context),
+                ("vocab", d.vocab),
+            ];
+            says.extend(all.map(|(k, v)| (format!("language.{k}"), v.to_string())));
+        }
+        Model::Encoder(e) => {
+            refuse_cache(options)?;
+            layers = e.layers;
+            e.build(&mut net, &options.sizes(e.context(), &mut notes)?)?;
+        }
+    }
+    let (mut beyond, mut unused) = (0, Vec::new());
+    for name in net.unused() {
+        match families::layer_of(name) {
+            Some(l) if l >= layers => beyond += 1,
+            _ if families::is_aside(name) => {}
+            _ => unused.push(name),
+        }
+    }
+    if beyond > 0 {
+        notes.push(format!(
+            "{beyond} tensors of layers from {layers} on, which predict further tokens, are left out"
+        ));
+    }
+    if let Some(first) = unused.first() {
+        let n = unused.len();
+        notes.push(format!("{n} tensors are not used, {} the first", crate::error::quoted(first)));
+    }
+    let module = net.module;
+    notes.extend(negative_corrections(&checkpoint)?);
+    let mut assets = Vec::new();
+    for name in ASSETS.iter().filter(|n| folder.has(n)) {
+        assets.push((name.to_string(), folder.read(name, MOST_ASSET)?));
+    }
+    let hash = hash.finalize().into();
+    Ok(Imported { module, notes, files: checkpoint.into_files(), assets, options: says, hash })
+}
+
+/// A note where experts are corrected so far down that programs which hide other groups by 0, not by −∞,
+/// choose other experts.
+fn negative_corrections(checkpoint: &Checkpoint) -> Result<Option<String>> {
+    const FAR: f64 = -0.5;
+    /// As many elements as a layer has experts.
+    const MOST: u64 = 1 << 20;
+    for name in checkpoint.names().filter(|n| n.ends_with(".e_score_correction_bias")) {
+        let Some(t) = checkpoint.get(name).filter(|t| (1..MOST).contains(&t.bytes)) else {
+            continue;
+        };
+        let all = checkpoint.read(t).map_err(|d| Error::diag(name, d))?.to_f64s();
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        if mean < FAR {
+            let name = crate::error::quoted(name);
+            return Ok(Some(format!(
+                "the mean of {name} is {mean:.2}: programs that hide groups of experts by 0 choose others"
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses what only decoders have.
+fn refuse_cache(o: &ImportOptions) -> Result<()> {
+    if o.page.is_some() || o.pages.is_some() || o.tokens.is_some() {
+        let what = "an encoder has no cache: pages, page size and tokens of a step do not apply";
+        return Err(Error::new(Code::Unsupported, "options", what));
+    }
+    Ok(())
+}
+
+/// Refuses stored forms other than those that are read.
+fn quantisation(config: &Config) -> Result<()> {
+    let Some(q) = config.section("quantization_config")? else { return Ok(()) };
+    let method = q.word("quant_method")?.unwrap_or("nothing").to_string();
+    if method != "fp8" {
+        let e = q.unsupported("quant_method", "weights stored by this method");
+        return Err(e.needed("fp8").present(crate::error::quoted(&method)));
+    }
+    let block = crate::quantised::BLOCK;
+    q.only("fmt", "e4m3".into())?;
+    q.only("weight_block_size", vec![block, block].into())
+}
+
+impl ImportOptions {
+    /// The sizes, checked; `made_for` is the longest sequence of the model.
+    fn sizes(&self, made_for: usize, notes: &mut Vec<String>) -> Result<Sizes> {
+        let check = |name: &str, n: usize, most: usize| {
+            if (1..=most).contains(&n) {
+                return Ok(n);
+            }
+            let e = Error::new(Code::Limit, name, "the size is out of range");
+            Err(e.needed(format!("1 to {most}")).present(n.to_string()))
+        };
+        let context = match self.context {
+            Some(n) => check("context", n, MOST_ROWS)?,
+            None => made_for.min(CONTEXT),
+        };
+        if self.context.is_none() && made_for > context {
+            notes.push(format!(
+                "the longest sequence is {context} tokens, of the {made_for} that the model was made for"
+            ));
+        }
+        if context > made_for {
+            notes.push(format!(
+                "sequences of {context} tokens are longer than the {made_for} that the model was made for"
+            ));
+        }
+        let page = check("page size", self.page.unwrap_or(64), 1 << 20)?;
+        let pages = self.pages.unwrap_or_else(|| context.div_ceil(page));
+        let pages = check("pages", pages, MOST_ROWS / page)?;
+        let tokens = check("tokens of a step", self.tokens.unwrap_or(512), MOST_ROWS)?;
+        let sequences = check("sequences of a step", self.sequences.unwrap_or(16), MOST_ROWS)?;
+        Ok(Sizes { context, pages, page, tokens: tokens.max(sequences), sequences })
+    }
+}

@@ -1,0 +1,27 @@
+//! Reads directories of Hugging Face into the graph dialect: config.json, safetensors, and the files
+//! beside them that a host needs (docs/language-models.md).
+//!
+//! Directories are untrusted: fields, names, links, sizes and ranges are checked, and what is wrong is
+//! an [`Error`] that says what, where, what was needed and what is there. Code that a directory brings
+//! is never run.
+//!
+//! ```
+//! use silure_hf::{Code, ImportOptions, import};
+//! let e = import("no/such/directory".as_ref(), &ImportOptions::default()).err().unwrap();
+//! assert_eq!(e.code(), Code::Missing);
+//! ```
+
+mod blocks;
+mod checkpoint;
+mod config;
+mod error;
+mod families;
+mod folder;
+mod import;
+mod net;
+mod quantised;
+mod rope;
+
+pub use checkpoint::Files;
+pub use error::{Code, Error, Result};
+pub use import::{ImportOptions, Imported, import};
