@@ -69,6 +69,16 @@ pub trait Isa: Copy + 'static {
         unsafe { dot::portable::<Self, R, STORE>(d) }
     }
 
+    /// A panel of elements stored as `STORE` as floats, see [`crate::gemm::dot`].
+    ///
+    /// # Safety
+    /// As [`dot::widen`]; the machine has the level.
+    #[inline(always)]
+    unsafe fn widen<const STORE: usize>(w: &dot::Widen) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot::widen::<Self, STORE>(w) }
+    }
+
     /// Transposes a block of 16 × 16 floats.
     ///
     /// # Safety
@@ -213,6 +223,11 @@ level!(
     unsafe fn dot<const R: usize, const STORE: usize>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { dot::avx512::<R, STORE>(d) }
+    }
+    #[inline(always)]
+    unsafe fn widen<const STORE: usize>(w: &dot::Widen) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot::widen_avx512::<STORE>(w) }
     }
 });
 

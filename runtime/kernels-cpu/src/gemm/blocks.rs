@@ -7,7 +7,7 @@
 
 use super::NR;
 use super::core::{self, Block, Grid, Panels};
-use super::dot::{self, Dot};
+use super::dot::{self, Dot, Widen};
 use super::epilogue::{Bound, Epilogue};
 use super::matmul::callback;
 use crate::abi::OK;
@@ -183,27 +183,8 @@ impl<const STORE: usize> Panels for Source<STORE> {
         // `kc × 16` elements.
         unsafe {
             let (q, scale, offset) = self.at(n0);
-            let mut i = k0;
-            while i < k0 + kc {
-                let g = i / self.block;
-                let end = ((g + 1) * self.block).min(k0 + kc);
-                let of = |p: *const f32, missing: f32| match p.is_null() {
-                    true => [missing; NR],
-                    false => *(p.add(g * NR) as *const [f32; NR]),
-                };
-                // value = (q − center) · s − rest
-                let (s, rest) = (of(scale, 1.0), of(offset, 0.0));
-                for i in i..end {
-                    let mut v = dot::line::<STORE>(q, i);
-                    if STORE != dot::BF16 {
-                        for j in 0..NR {
-                            v[j] = I::fma(v[j] - self.center, s[j], -rest[j]);
-                        }
-                    }
-                    *(buf.add((i - k0) * NR) as *mut [f32; NR]) = v;
-                }
-                i = end;
-            }
+            let w = Widen { q, scale, offset, block: self.block, center: self.center, k0, kc, buf };
+            I::widen::<STORE>(&w);
         }
         (buf, NR)
     }

@@ -171,6 +171,127 @@ pub unsafe fn portable<I: Isa, const R: usize, const STORE: usize>(d: &Dot) {
     }
 }
 
+/// Rows `k0..k0 + kc` of a panel, to be made f32: `(q − center) · scale − offset`, of bf16 as they are.
+#[derive(Clone, Copy)]
+pub struct Widen {
+    /// The panel.
+    pub q: *const u8,
+    /// Scales of the panel, 16 a block, or null: they are 1.
+    pub scale: *const f32,
+    /// Offsets of the panel, 16 a block, or null.
+    pub offset: *const f32,
+    /// Elements of a block.
+    pub block: usize,
+    /// What is taken off each element.
+    pub center: f32,
+    /// First row.
+    pub k0: usize,
+    /// Rows.
+    pub kc: usize,
+    /// Where the floats go, 16 a row.
+    pub buf: *mut f32,
+}
+
+impl Widen {
+    /// Calls `f` with each block's number and its rows.
+    #[inline(always)]
+    fn blocks(&self, mut f: impl FnMut(usize, usize, usize)) {
+        let (mut i, last) = (self.k0, self.k0 + self.kc);
+        while i < last {
+            let g = i / self.block;
+            let end = ((g + 1) * self.block).min(last);
+            f(g, i, end);
+            i = end;
+        }
+    }
+}
+
+/// Without intrinsics.
+///
+/// # Safety
+/// The pointers cover the rows.
+#[inline(always)]
+pub unsafe fn widen<I: Isa, const STORE: usize>(w: &Widen) {
+    w.blocks(|g, from, to| {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let of = |p: *const f32, missing: f32| match p.is_null() {
+                true => [missing; NR],
+                false => *(p.add(g * NR) as *const [f32; NR]),
+            };
+            let (s, rest) = (of(w.scale, 1.0), of(w.offset, 0.0));
+            for i in from..to {
+                let mut v = line::<STORE>(w.q, i);
+                if STORE != BF16 {
+                    for j in 0..NR {
+                        v[j] = I::fma(v[j] - w.center, s[j], -rest[j]);
+                    }
+                }
+                *(w.buf.add((i - w.k0) * NR) as *mut [f32; NR]) = v;
+            }
+        }
+    });
+}
+
+/// In AVX-512: by rows, where the compiler would go down the columns.
+///
+/// # Safety
+/// As [`widen`]; the machine has AVX-512 F, BW and VL.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn widen_avx512<const STORE: usize>(w: &Widen) {
+    use std::arch::x86_64::*;
+    let center = _mm512_set1_ps(w.center);
+    // SAFETY: by the caller's contract.
+    unsafe {
+        w.blocks(|g, from, to| {
+            let of = |p: *const f32, missing: f32| match p.is_null() {
+                true => _mm512_set1_ps(missing),
+                false => _mm512_loadu_ps(p.add(g * NR)),
+            };
+            let (s, rest) = (of(w.scale, 1.0), of(w.offset, 0.0));
+            for i in from..to {
+                let v = wide::<STORE>(w.q, i);
+                let v = match STORE {
+                    BF16 => v,
+                    _ => _mm512_fmsub_ps(_mm512_sub_ps(v, center), s, rest),
+                };
+                _mm512_storeu_ps(w.buf.add((i - w.k0) * NR), v);
+            }
+        });
+    }
+}
+
+/// [`line`] in AVX-512.
+///
+/// # Safety
+/// As [`line`]; the machine has AVX-512 F, BW and VL.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+unsafe fn wide<const STORE: usize>(q: *const u8, i: usize) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match STORE {
+            U4 => {
+                let w = _mm512_loadu_si512(q.add(i / 8 * 4 * NR) as *const __m512i);
+                let w = _mm512_srl_epi32(w, _mm_cvtsi32_si128((i % 8 * 4) as i32));
+                _mm512_cvtepi32_ps(_mm512_and_si512(w, _mm512_set1_epi32(15)))
+            }
+            I8 => {
+                let w = _mm_loadu_si128(q.add(i * NR) as *const __m128i);
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(w))
+            }
+            BF16 => {
+                let w = _mm256_loadu_si256(q.add(i * NR * 2) as *const __m256i);
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(w)))
+            }
+            _ => e4m3(_mm_loadu_si128(q.add(i * NR) as *const __m128i)),
+        }
+    }
+}
+
 /// 16 floats of 8 bits. As f16 their exponents are 8 too small, which a product mends.
 ///
 /// # Safety
@@ -236,21 +357,9 @@ pub unsafe fn avx512<const R: usize, const STORE: usize>(d: &Dot) {
                 }
             } else {
                 let width = NR * bits(STORE) / 8;
-                let value = |i: usize| {
-                    let at = d.q.add(i * width);
-                    let v = match STORE {
-                        I8 => {
-                            let w = _mm_loadu_si128(at as *const __m128i);
-                            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(w))
-                        }
-                        BF16 => {
-                            let w = _mm256_loadu_si256(at as *const __m256i);
-                            let w = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(w));
-                            return _mm512_castsi512_ps(w);
-                        }
-                        _ => return e4m3(_mm_loadu_si128(at as *const __m128i)),
-                    };
-                    _mm512_sub_ps(v, center)
+                let value = |i: usize| match STORE {
+                    I8 => _mm512_sub_ps(wide::<STORE>(d.q, i), center),
+                    _ => wide::<STORE>(d.q, i),
                 };
                 let mut i = k0;
                 while i + 4 <= k1 {
