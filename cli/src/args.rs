@@ -66,6 +66,8 @@ pub enum Verb {
     Compile(verbs::compile::Args),
     /// Run a model or an engine on .npy files
     Run(verbs::run::Args),
+    /// Generate text with a language model
+    Generate(verbs::generate::Args),
     /// Measure a model or an engine on random inputs
     Bench(verbs::bench::Args),
     /// Measure what this machine can do at best
@@ -92,6 +94,7 @@ impl Verb {
         match self {
             Verb::Compile(a) => verbs::compile::run(a, report),
             Verb::Run(a) => verbs::run::run(a, report),
+            Verb::Generate(a) => verbs::generate::run(a, report),
             Verb::Bench(a) => verbs::bench::run(a, report),
             Verb::Probe(a) => verbs::probe::run(a, report),
             Verb::Inspect(a) => verbs::inspect::run(a, report),

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, ErrorKind, Value};
 use std::collections::BTreeMap;
 
@@ -50,54 +50,75 @@ fn tojson(value: Value, rest: Rest<Value>, args: Kwargs) -> Result<Value, miniji
     args.get::<Option<bool>>("sort_keys")?;
     args.get::<Option<Value>>("separators")?;
     args.assert_all_used()?;
-    let bad = |e: serde_json::Error| {
-        minijinja::Error::new(ErrorKind::BadSerialization, format!("tojson: {e}"))
-    };
-    let json = serde_json::to_value(&value).map_err(bad)?;
     let indent = indent.or_else(|| rest.first().cloned()).filter(|v| !v.is_none());
     let width = indent.map(|v| v.as_usize().unwrap_or(0).min(16));
     let mut out = String::new();
-    write_json(&json, width, 0, &mut out);
+    write_json(&value, width, 0, &mut out)?;
     Ok(Value::from_safe_string(out))
 }
 
-fn write_json(v: &serde_json::Value, width: Option<usize>, depth: usize, out: &mut String) {
+/// Nesting that is written; values refer to others, so the text may be far larger than they are.
+const MOST_DEPTH: usize = 64;
+
+fn write_json(
+    v: &Value,
+    width: Option<usize>,
+    depth: usize,
+    out: &mut String,
+) -> Result<(), minijinja::Error> {
+    let bad = |m: String| minijinja::Error::new(ErrorKind::BadSerialization, m);
+    if depth > MOST_DEPTH || out.len() > MOST_PROMPT {
+        return Err(bad(format!("tojson: at most {MOST_DEPTH} levels and {MOST_PROMPT} bytes")));
+    }
     let line = |out: &mut String, depth: usize| {
         if let Some(w) = width {
             out.push('\n');
             out.push_str(&" ".repeat(w * depth));
         }
     };
-    let comma = |out: &mut String, i: usize| {
+    let next = |out: &mut String, i: usize| {
         if i > 0 {
             out.push_str(if width.is_some() { "," } else { ", " });
         }
+        line(out, depth + 1);
     };
-    match v {
-        serde_json::Value::Array(list) if !list.is_empty() => {
+    let text = |s: &str, out: &mut String| out.push_str(&serde_json::Value::from(s).to_string());
+    match v.kind() {
+        ValueKind::Undefined | ValueKind::None => out.push_str("null"),
+        ValueKind::Bool => out.push_str(if v.is_true() { "true" } else { "false" }),
+        ValueKind::Number => out.push_str(&v.to_string()),
+        ValueKind::String => text(v.as_str().unwrap_or_default(), out),
+        ValueKind::Seq | ValueKind::Iterable => {
             out.push('[');
-            for (i, v) in list.iter().enumerate() {
-                comma(out, i);
-                line(out, depth + 1);
-                write_json(v, width, depth + 1, out);
+            let mut count = 0;
+            for (i, item) in v.try_iter()?.enumerate() {
+                next(out, i);
+                write_json(&item, width, depth + 1, out)?;
+                count = i + 1;
             }
-            line(out, depth);
+            if count > 0 {
+                line(out, depth);
+            }
             out.push(']');
         }
-        serde_json::Value::Object(map) if !map.is_empty() => {
+        ValueKind::Map => {
             out.push('{');
-            for (i, (k, v)) in map.iter().enumerate() {
-                comma(out, i);
-                line(out, depth + 1);
-                out.push_str(&serde_json::Value::from(k.as_str()).to_string());
+            let mut count = 0;
+            for (i, key) in v.try_iter()?.enumerate() {
+                next(out, i);
+                text(key.as_str().unwrap_or(&key.to_string()), out);
                 out.push_str(": ");
-                write_json(v, width, depth + 1, out);
+                write_json(&v.get_item(&key)?, width, depth + 1, out)?;
+                count = i + 1;
             }
-            line(out, depth);
+            if count > 0 {
+                line(out, depth);
+            }
             out.push('}');
         }
-        v => out.push_str(&v.to_string()),
+        kind => return Err(bad(format!("tojson: {kind} is no JSON"))),
     }
+    Ok(())
 }
 
 impl Template {
