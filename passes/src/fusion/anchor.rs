@@ -6,7 +6,6 @@ use silure_ir::diag::{Loc, Result};
 use silure_ir::dialects::{graph, kernel};
 use silure_ir::{Attr, Attrs, Builder, Elem, Func, OpId, RegionId, Type, ValueId};
 
-use crate::graph_view::RegionGraph;
 use crate::pass::{Changed, PassCx};
 
 /// Ops that take an epilogue: their result is finished tile by tile.
@@ -29,45 +28,43 @@ pub(super) fn is_integer(f: &Func, op: OpId) -> bool {
         && bytes(1)
 }
 
+/// The last of several anchors that feed one map gets it. The new op stands where the map was, behind
+/// all that both read.
 pub(super) fn fuse(cx: &mut PassCx, func: usize, r: RegionId) -> Result<Changed> {
     let mut changed = Changed::No;
-    loop {
-        let Some((anchor, map, slot)) = find(&cx.module.funcs[func], r) else { return Ok(changed) };
+    for op in cx.module.funcs[func].region(r).ops.clone().into_iter().rev() {
+        let Some((map, slot)) = epilogue(&cx.module.funcs[func], r, op) else { continue };
         if !cx.step("epilogue") {
             return Ok(changed);
         }
-        let f = &mut cx.module.funcs[func];
-        build(f, anchor, map, slot)?;
-        super::sort(f, r);
+        build(&mut cx.module.funcs[func], op, map, slot)?;
         changed = Changed::Yes;
     }
+    Ok(changed)
 }
 
-/// A heavy op whose only use is as one operand of a map of its own shape, read straight. Of several
-/// that feed one map the last in program order gets it.
-fn find(f: &Func, r: RegionId) -> Option<(OpId, OpId, usize)> {
-    let graph = RegionGraph::new(f, r);
-    f.region(r).ops.iter().rev().find_map(|&op| {
-        if !is_anchor(f, op) {
-            return None;
-        }
-        let v = f.op(op).result();
-        let &[user] = f.uses(v) else { return None };
-        let u = f.op(user);
-        if u.def.name != kernel::MAP.name || u.parent() != Some(r) || u.results.len() != 1 {
-            return None;
-        }
-        let dims = &f.ty(v).as_tensor()?.dims;
-        let slot = u.operands().position(|x| x == v)?;
-        let straight = u.attrs.maps("maps")[slot].iter().enumerate().all(|(i, &a)| a == i as i64);
-        let fits = u.attrs.dims("shape") == dims.as_slice() && straight;
-        let to = f.ty(u.results[0]).elem();
-        let taken = match is_integer(f, op) {
-            true => matches!(to, Some(Elem::I32 | Elem::F32 | Elem::U8 | Elem::I8)),
-            false => to == f.ty(v).elem(),
-        };
-        (fits && taken && !graph.would_cycle(&[op, user])).then_some((op, user, slot))
-    })
+/// The map of the anchor's own shape that alone uses it, as an operand that is read straight. As nothing
+/// else uses it, no path leads around the two.
+fn epilogue(f: &Func, r: RegionId, op: OpId) -> Option<(OpId, usize)> {
+    if f.op(op).parent() != Some(r) || !is_anchor(f, op) {
+        return None;
+    }
+    let v = f.op(op).result();
+    let &[user] = f.uses(v) else { return None };
+    let u = f.op(user);
+    if u.def.name != kernel::MAP.name || u.parent() != Some(r) || u.results.len() != 1 {
+        return None;
+    }
+    let dims = &f.ty(v).as_tensor()?.dims;
+    let slot = u.operands().position(|x| x == v)?;
+    let straight = u.attrs.maps("maps")[slot].iter().enumerate().all(|(i, &a)| a == i as i64);
+    let fits = u.attrs.dims("shape") == dims.as_slice() && straight;
+    let to = f.ty(u.results[0]).elem();
+    let taken = match is_integer(f, op) {
+        true => matches!(to, Some(Elem::I32 | Elem::F32 | Elem::U8 | Elem::I8)),
+        false => to == f.ty(v).elem(),
+    };
+    (fits && taken).then_some((user, slot))
 }
 
 fn build(f: &mut Func, anchor: OpId, map: OpId, slot: usize) -> Result<()> {

@@ -35,12 +35,14 @@ pub(super) fn fuse(cx: &mut PassCx, func: usize, r: RegionId) -> Result<Changed>
     let mut changed = Changed::No;
     for c in clusters {
         if !cx.step("map") {
-            return Ok(changed);
+            break;
         }
-        let f = &mut cx.module.funcs[func];
-        build(f, &c)?;
-        super::sort(f, r);
+        build(&mut cx.module.funcs[func], &c)?;
         changed = Changed::Yes;
+    }
+    // A map stands where the last op of its cluster was; what read the others may stand before it.
+    if changed == Changed::Yes {
+        super::sort(&mut cx.module.funcs[func], r);
     }
     Ok(changed)
 }
