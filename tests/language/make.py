@@ -64,6 +64,9 @@ CASES = {
                         topk_method="noaux_tc", norm_topk_prob=True, routed_scaling_factor=2.5, scoring_func="sigmoid", rope_theta=10000,
                         rope_scaling=dict(YARN, mscale=1.0, mscale_all_dim=1.0))),
 }
+CASES["llama-dynamic-long"] = CASES["llama-dynamic"]
+# Tokens of the prompt, where it has to be longer than what the model was trained for.
+LONG = {"llama-dynamic-long": 60}
 FP8 = {"deepseek-v3-fp8": "F32", "deepseek-v3-ue8m0": "F8_E8M0"}
 CASES["deepseek-v3-ue8m0"] = CASES["deepseek-v3-fp8"]
 ENCODER = dict(vocab_size=120, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=80, hidden_act="gelu",
@@ -103,17 +106,18 @@ def case(name):
         json.dump(config, open(f"{d}/config.json", "w"))
         kw = dict(dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
         model = AutoModelForCausalLM.from_pretrained(d, **kw).eval()
-    prompt = [int(x) for x in weights.bits(name + " prompt", PROMPT) % np.uint64(config["vocab_size"] - 3) + np.uint64(3)]
+    size = LONG.get(name, PROMPT)
+    prompt = [int(x) for x in weights.bits(name + " prompt", size) % np.uint64(config["vocab_size"] - 3) + np.uint64(3)]
     with torch.no_grad():
         got = model(torch.tensor([prompt])).logits[0].numpy()
         out = model.generate(torch.tensor([prompt]), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False, eos_token_id=None,
                              return_dict_in_generate=True, output_logits=True)
-    tokens = out.sequences[0, PROMPT:].tolist()
+    tokens = out.sequences[0, size:].tolist()
     top = torch.stack(out.logits)[:, 0].topk(2).values
     margin = float((top[:, 0] - top[:, 1]).min())
     truth = Oracle(config, w).logits(prompt)
     other = Oracle(config, w, absorbed=False).logits(prompt)
-    whole = Oracle(config, w).logits(prompt + tokens)[PROMPT - 1 : -1].argmax(-1).tolist()
+    whole = Oracle(config, w).logits(prompt + tokens)[size - 1 : -1].argmax(-1).tolist()
     error = float(np.abs(got - truth).max())
     print(f"{name}: logits {truth.std():.3f} std, transformers off by {error:.2e}, least margin {margin:.2e}, naive and absorbed "
           f"{np.abs(truth - other).max():.1e}, oracle's tokens {'equal' if whole == tokens else 'differ from ' + str([a == b for a, b in zip(whole, tokens)].index(False))}",

@@ -23,10 +23,10 @@ const PAGES: usize = 80;
 
 fn options() -> ImportOptions {
     ImportOptions {
-        context: Some(120),
+        context: Some(125),
         pages: Some(PAGES),
         page: Some(PAGE),
-        tokens: Some(64),
+        tokens: Some(96),
         sequences: Some(4),
         ..ImportOptions::default()
     }
@@ -147,6 +147,39 @@ fn deepseek_in_eight_bits() {
     run(&["deepseek-v3-fp8", "deepseek-v3-ue8m0"]);
 }
 
+/// Frequencies that grow with the sequence: each token has those of its own sequence.
+#[test]
+fn sequences_have_lengths_of_their_own() {
+    let compiler = Compiler::new().unwrap();
+    let (long, short) = (Case::read("llama-dynamic-long"), Case::read("llama-dynamic"));
+    assert_eq!(long.config, short.config);
+    let engine = engine(&compiler, &long, 1, &options());
+    whole(&long, &engine);
+    // One more token of each is the same in both entries.
+    let mut next = ["prefill", "decode"].map(|entry| {
+        let mut steps = Steps::new(&engine, PAGE, PAGES);
+        let [mut a, mut b] = [long.prompt.len(), short.prompt.len()].map(|n| steps.sequence(n + 1));
+        let both = &mut [(&mut b, &short.prompt[..]), (&mut a, &long.prompt[..])];
+        let logits = steps.step("prefill", both);
+        check(&short, "the short one", 0, &logits[..short.prompt.len()]);
+        check(&long, "the long one", 0, &logits[short.prompt.len()..]);
+        let both = &mut [(&mut b, &short.tokens[..1]), (&mut a, &long.tokens[..1])];
+        steps.step(entry, both).concat().into_iter()
+    });
+    while let [Some(a), Some(b)] = next.each_mut().map(Iterator::next) {
+        assert!((a - b).abs() <= bound(&long), "{a} and {b}");
+    }
+}
+
+/// Experts that are corrected far down are named.
+#[test]
+fn negative_corrections_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    Case::read("deepseek-v3").write(folder.path(), 1);
+    let notes = load(&Compiler::new().unwrap(), folder.path(), &options()).notes.join("\n");
+    assert!(notes.contains("model.layers.1.mlp.gate.e_score_correction_bias"), "{notes}");
+}
+
 /// Features of every token and of the pooled first one, of two sequences of different lengths.
 #[test]
 fn encoders() {
@@ -202,7 +235,7 @@ fn shards_assets_and_options() {
     assert_eq!(model.assets, [("tokenizer.json".to_string(), b"{}".to_vec())]);
     let says: Vec<String> = model.options.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let want =
-        ["language.page=5", "language.pages=80", "language.context=120", "language.vocab=160"];
+        ["language.page=5", "language.pages=80", "language.context=125", "language.vocab=160"];
     assert_eq!(says, want);
     whole(&case, &engine(&compiler, &case, 2, &options()));
 }

@@ -139,6 +139,8 @@ pub fn bytes(name: &str, kind: &str, shape: &[usize]) -> Vec<u8> {
             1.0 + u / 4.0
         } else if ends(&["_scale_inv"]) {
             (u / 2.0 + 1.0) / 1024.0
+        } else if ends(&["e_score_correction_bias"]) {
+            u / 4.0 - 1.0
         } else if ends(&["bias"]) {
             u / 8.0
         } else if name.contains("embed") {
