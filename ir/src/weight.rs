@@ -56,6 +56,8 @@ pub enum WeightExpr {
     Slice(Box<WeightExpr>, Vec<usize>, Vec<usize>),
     /// Joined along an axis.
     Concat(Vec<WeightExpr>, usize),
+    /// Each slice along an axis so many times in a row, as numpy's `repeat`.
+    Repeat(Box<WeightExpr>, usize, usize),
     /// Elements converted by the project's rounding rules.
     Cast(Box<WeightExpr>, Elem),
     /// The product of two weights, the second repeated to the first's shape by the rules of numpy;
@@ -160,6 +162,16 @@ impl WeightExpr {
                 }
                 TensorType::fixed(t.elem, &shape)
             }
+            WeightExpr::Repeat(e, axis, times) => {
+                let t = e.ty()?;
+                let mut shape = shape_of(&t)?;
+                let n = shape.get(*axis).and_then(|n| n.checked_mul(*times));
+                let (Some(n), Some(size)) = (n, shape.get_mut(*axis)) else {
+                    bail!(Invalid, "{times} times each slice along axis {axis} of {t}");
+                };
+                *size = n;
+                TensorType::fixed(t.elem, &shape)
+            }
             WeightExpr::Cast(e, elem) => e.ty()?.with_elem(*elem),
             WeightExpr::Mul(a, b) => {
                 let (t, s) = (a.ty()?, b.ty()?);
@@ -211,6 +223,13 @@ impl WeightExpr {
             WeightExpr::Concat(parts, axis) => {
                 let all = parts.iter().map(|p| p.eval(src)).collect::<Result<Vec<_>>>()?;
                 bulk::joined(&all, ty.elem, &shape, *axis)
+            }
+            WeightExpr::Repeat(e, axis, times) => {
+                let t = e.eval(src)?;
+                let (mut sizes, mut steps) = (t.shape().to_vec(), strides(t.shape()));
+                sizes.insert(axis + 1, *times);
+                steps.insert(axis + 1, 0);
+                bulk::strided(&t, &sizes, 0, &steps)?.reshaped(&shape)
             }
             WeightExpr::Cast(e, elem) => bulk::converted(&e.eval(src)?, *elem),
             WeightExpr::Mul(a, b) => bulk::multiplied(a.eval(src)?, &b.eval(src)?),
@@ -341,6 +360,7 @@ impl fmt::Display for WeightExpr {
                 }
                 write!(f, "{axis})")
             }
+            WeightExpr::Repeat(e, axis, n) => write!(f, "repeat({e}, {axis}, {n})"),
             WeightExpr::Cast(e, t) => write!(f, "cast({e}, {t})"),
             WeightExpr::Mul(a, b) => write!(f, "mul({a}, {b})"),
             WeightExpr::Codes(e, t, n) => write!(f, "codes({e}, {t}, {n})"),

@@ -68,7 +68,13 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
     let mut changed = Changed::No;
     for i in 0..cx.module.funcs.len() {
         for op in cx.module.funcs[i].walk() {
-            let Some(e) = weight(cx.module, &cx.module.funcs[i], op) else { continue };
+            let f = &cx.module.funcs[i];
+            let found = match form {
+                Form::Blocks(..) => weight(cx.module, f, op).or_else(|| scaled(cx.module, f, op)),
+                // Floats of 8 bits are narrower.
+                Form::Bf16 => weight(cx.module, f, op),
+            };
+            let Some(e) = found else { continue };
             if !cx.step("weight_precision") {
                 return Ok(changed);
             }
@@ -80,7 +86,7 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
 }
 
 /// The right operand of a product of f32, if it is one matrix of weights, or one for each expert, and large
-/// enough.
+/// enough: [k, n], or what [`scaled`] gives.
 fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
     let o = f.op(op);
     let w = o.operand(1)?;
@@ -94,9 +100,40 @@ fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
     if !fits || shape.iter().product::<usize>() < LEAST {
         return None;
     }
-    expression(f, w, &|name, _| {
+    dense(m, f, w)
+}
+
+fn dense(m: &Module, f: &Func, v: ValueId) -> Option<WeightExpr> {
+    expression(f, v, &|name, _| {
         m.weight(name).filter(|w| w.ty.encoding.is_none()).map(|w| w.expr.clone())
     })
+}
+
+/// The same of a product with floats of 8 bits that are scaled by blocks: what they stand for, the rows of
+/// one matrix crosswise.
+fn scaled(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
+    let o = f.op(op);
+    let scale = match o.def.name {
+        "graph.matmul_blocks" => o.operand(2)?,
+        "graph.expert_matmul" => o.operand(3)?,
+        _ => return None,
+    };
+    let w = o.operand(1)?;
+    let t = f.ty(w).as_tensor()?;
+    let (shape, block) = (t.shape()?, usize::try_from(o.attrs.int("block")).ok()?);
+    if t.elem != Elem::E4m3fn
+        || f.ty(o.operand(0)?).elem() != Some(Elem::F32)
+        || f.ty(scale).elem() != Some(Elem::F32)
+        || shape.iter().product::<usize>() < LEAST
+    {
+        return None;
+    }
+    let last = shape.len() - 1;
+    let each = WeightExpr::Repeat(Box::new(dense(m, f, scale)?), last, block);
+    let each = WeightExpr::Slice(Box::new(each), vec![0; shape.len()], shape);
+    let wide = WeightExpr::Cast(Box::new(dense(m, f, w)?), Elem::F32);
+    let e = WeightExpr::Mul(Box::new(wide), Box::new(each));
+    Some(if last == 1 { turned(e) } else { e })
 }
 
 /// The name that a weight is reported by: that of its first part.
@@ -120,7 +157,8 @@ fn narrow(
     made: &mut Made,
 ) -> Result<()> {
     let o = m.funcs[i].op(op);
-    let (Some(a), Some(w), ids, y) = (o.operand(0), o.operand(1), o.operand(2), o.result()) else {
+    let ids = o.operand(2).filter(|_| o.def.name == graph::EXPERT_MATMUL.name);
+    let (Some(a), Some(w), y) = (o.operand(0), o.operand(1), o.result()) else {
         bail!(Internal, "a product has two operands")
     };
     let name = name(&m.funcs[i], w);

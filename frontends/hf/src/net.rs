@@ -213,6 +213,33 @@ impl<'a> Net<'a> {
         }
     }
 
+    /// Matrices of 8-bit floats (names, rows) one above the other as they are stored, and their scales by
+    /// blocks of a row; `None` unless all are such.
+    pub fn floats8(
+        &mut self,
+        parts: &[(String, usize)],
+        columns: usize,
+    ) -> Result<Option<[WeightExpr; 2]>> {
+        let small = |n: &str| self.checkpoint.get(n).is_some_and(|t| t.elem == Elem::E4m3fn);
+        if !parts.iter().all(|p| small(&p.0)) {
+            return Ok(None);
+        }
+        let (mut codes, mut scales) = (vec![], vec![]);
+        for (name, rows) in parts {
+            // Checks the shapes and marks both tensors as used.
+            self.tensor(name, &[*rows, columns])?;
+            let Some(t) = self.checkpoint.get(name) else { return Ok(None) };
+            let of = self.checkpoint.get(&quantised::scales_name(name));
+            let (q, s) = quantised::by_rows(t, name, of)?;
+            codes.push(q);
+            scales.push(s);
+        }
+        Ok(Some([codes, scales].map(|mut all| match all.len() {
+            1 => all.remove(0),
+            _ => WeightExpr::Concat(all, 0),
+        })))
+    }
+
     /// The weight of a name, made of an expression the first time.
     pub fn weight(
         &mut self,
@@ -261,8 +288,21 @@ impl<'a> Net<'a> {
                 _ => Ok(WeightExpr::Concat(all, 0)),
             }
         };
-        let w = self.weight(&joined("weight"), |net| stack(net, "weight", Some(l.input)))?;
-        let y = self.times(x, w)?;
+        let named: Vec<(String, usize)> =
+            l.parts.iter().map(|(name, out)| (format!("{name}.weight"), *out)).collect();
+        let y = match self.floats8(&named, l.input)? {
+            Some([q, s]) => {
+                let q = self.weight(&joined("weight"), |_| Ok(q))?;
+                let s = self.weight(&joined("weight_scale_inv"), |_| Ok(s))?;
+                let block = attrs! { block: quantised::BLOCK as i64 };
+                self.op(&graph::MATMUL_BLOCKS, &[x, q, s], block)?
+            }
+            None => {
+                let w =
+                    self.weight(&joined("weight"), |net| stack(net, "weight", Some(l.input)))?;
+                self.times(x, w)?
+            }
+        };
         if !l.bias {
             return Ok(y);
         }

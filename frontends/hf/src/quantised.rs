@@ -14,9 +14,8 @@ pub(crate) fn scales_name(weight: &str) -> String {
     format!("{weight}_scale_inv")
 }
 
-/// What a matrix of e4m3fn stands for, in f32: every element times the scale of its block, the last
-/// blocks of rows and columns being cut.
-pub(crate) fn blocks(w: &Stored, name: &str, scales: Option<&Stored>) -> Result<WeightExpr> {
+/// The scales of a matrix of e4m3fn, checked: one for each block.
+fn scales<'a>(w: &Stored, name: &str, scales: Option<&'a Stored>) -> Result<&'a Stored> {
     let at = |s: &Stored, n: &str| format!("{}, tensor {}", quoted(&s.file), quoted(n));
     let other = scales_name(name);
     let &[rows, cols] = w.shape.as_slice() else {
@@ -34,16 +33,42 @@ pub(crate) fn blocks(w: &Stored, name: &str, scales: Option<&Stored>) -> Result<
             .needed(format!("{want:?}"))
             .present(format!("{:?}", s.shape)));
     }
-    let f32_of = |e: WeightExpr, elem: Elem| match elem {
-        Elem::F32 => e,
-        _ => WeightExpr::Cast(Box::new(e), Elem::F32),
-    };
     if !matches!(s.elem, Elem::F32 | Elem::E8m0 | Elem::Bf16) {
         return Err(Error::new(Code::Unsupported, at(s, &other), "scales of this type")
             .needed("f32, bf16 or e8m0")
             .present(s.elem.name()));
     }
-    let (q, s) = (f32_of(w.expr(), w.elem), f32_of(s.expr(), s.elem));
+    Ok(s)
+}
+
+fn f32_of(s: &Stored) -> WeightExpr {
+    match s.elem {
+        Elem::F32 => s.expr(),
+        _ => WeightExpr::Cast(Box::new(s.expr()), Elem::F32),
+    }
+}
+
+/// A matrix of e4m3fn as it is, and its scales: f32, one for each block of a row.
+pub(crate) fn by_rows(
+    w: &Stored,
+    name: &str,
+    of: Option<&Stored>,
+) -> Result<(WeightExpr, WeightExpr)> {
+    let s = scales(w, name, of)?;
+    let (rows, blocks) = (w.shape[0], s.shape[1]);
+    let mut e = WeightExpr::Repeat(Box::new(f32_of(s)), 0, BLOCK);
+    if !rows.is_multiple_of(BLOCK) {
+        e = WeightExpr::Slice(Box::new(e), vec![0, 0], vec![rows, blocks]);
+    }
+    Ok((w.expr(), e))
+}
+
+/// What a matrix of e4m3fn stands for, in f32: every element times the scale of its block, the last
+/// blocks of rows and columns being cut.
+pub(crate) fn blocks(w: &Stored, name: &str, of: Option<&Stored>) -> Result<WeightExpr> {
+    let s = scales(w, name, of)?;
+    let (rows, cols, want) = (w.shape[0], w.shape[1], s.shape.clone());
+    let (q, s) = (f32_of(w), f32_of(s));
     // Whole blocks and the cut ones each have one size, so four products at most make the matrix.
     let spans = |n: usize| {
         let whole = n / BLOCK;
@@ -60,7 +85,7 @@ pub(crate) fn blocks(w: &Stored, name: &str, scales: Option<&Stored>) -> Result<
         let tile = |&(col, col_blocks, width): &(usize, usize, usize)| {
             let size = [row_blocks * height, col_blocks * width];
             let q = part(&q, [row * BLOCK, col * BLOCK], size, [rows, cols]);
-            let s = part(&s, [row, col], [row_blocks, col_blocks], want);
+            let s = part(&s, [row, col], [row_blocks, col_blocks], [want[0], want[1]]);
             let q = WeightExpr::Reshape(q, vec![row_blocks, height, col_blocks, width]);
             let s = WeightExpr::Reshape(s, vec![row_blocks, 1, col_blocks, 1]);
             let y = WeightExpr::Mul(Box::new(q), Box::new(s));

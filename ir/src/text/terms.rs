@@ -527,6 +527,11 @@ pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
                         c.need(",")?;
                         WeightExpr::Slice(inner, start, sizes(c)?)
                     }
+                    "repeat" => {
+                        let axis = c.unsigned()? as usize;
+                        c.need(",")?;
+                        WeightExpr::Repeat(inner, axis, c.unsigned()? as usize)
+                    }
                     "cast" => WeightExpr::Cast(inner, elem_type(c)?),
                     "codes" | "scales" => {
                         let elem = elem_type(c)?;

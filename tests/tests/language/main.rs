@@ -145,6 +145,16 @@ fn deepseek() {
 #[test]
 fn deepseek_in_eight_bits() {
     run(&["deepseek-v3-fp8", "deepseek-v3-ue8m0"]);
+    // The engine holds the numbers as they are stored.
+    let compiler = Compiler::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    Case::read("deepseek-v3-fp8").write(folder.path(), 1);
+    let loaded = load(&compiler, folder.path(), &options());
+    let compiled = compiler.compile(loaded, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let text = silure::ir::text::print(&compiled.module);
+    for kernel in ["\"matmul.f32.e4m3\"", "\"matmul.f32.experts.e4m3\""] {
+        assert!(text.contains(kernel), "{kernel} is not in\n{text}");
+    }
 }
 
 /// Frequencies that grow with the sequence: each token has those of its own sequence.

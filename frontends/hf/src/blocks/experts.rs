@@ -6,6 +6,7 @@ use silure_ir::{Attrs, Dim, Elem, Num, Tensor, ValueId, WeightExpr, attrs};
 use super::mlp::Gated;
 use crate::error::{Error, Result};
 use crate::net::{Activation, Net};
+use crate::quantised::BLOCK;
 
 /// A layer of experts.
 #[derive(Clone, PartialEq, Debug)]
@@ -83,19 +84,12 @@ impl Experts {
         if self.factor != 1.0 {
             weights = net.by(&arith::MUL, weights, self.factor)?;
         }
-        let both = net
-            .weight(&format!("{at}.experts.{}+{}", self.names[0], self.names[1]), |net| {
-                self.stacked(net, at, &self.names[..2], [self.inner, hidden])
-            })?;
-        let down = net.weight(&format!("{at}.experts.{}", self.names[2]), |net| {
-            self.stacked(net, at, &self.names[2..], [hidden, self.inner])
-        })?;
         let row = net.reshape(x, vec![n.clone(), dim(1), dim(hidden)])?;
-        let y = net.op(&graph::EXPERT_MATMUL, &[row, both, ids], attrs! {})?;
+        let y = self.product(net, at, row, ids, &self.names[..2], [self.inner, hidden])?;
         let split = net.split(y, &[self.inner; 2])?;
         let gated = net.activation(self.activation, split[0])?;
         let y = net.two(&arith::MUL, gated, split[1])?;
-        let y = net.op(&graph::EXPERT_MATMUL, &[y, down, ids], attrs! {})?;
+        let y = self.product(net, at, y, ids, &self.names[2..], [hidden, self.inner])?;
         let weights = net.reshape(weights, vec![n, dim(self.chosen), dim(1)])?;
         let y = net.two(&arith::MUL, y, weights)?;
         let y = reduced(net, y, "sum", 1, false)?;
@@ -137,23 +131,36 @@ impl Experts {
         net.op(&arith::SELECT, &[marks, pick, least], Attrs::new())
     }
 
-    /// The matrices `names` of every expert, one above the other: [count, names · rows, columns].
-    fn stacked(
+    /// Rows times the matrices `names` of their experts, one above the other.
+    fn product(
         &self,
         net: &mut Net,
         at: &str,
+        x: ValueId,
+        ids: ValueId,
         names: &[&str],
         [rows, columns]: [usize; 2],
-    ) -> Result<WeightExpr> {
-        let mut all = Vec::with_capacity(self.count * names.len());
-        for e in 0..self.count {
-            for name in names {
-                let tensor = format!("{at}.experts.{e}.{name}.weight");
-                all.push(net.tensor(&tensor, &[rows, columns])?);
-            }
+    ) -> Result<ValueId> {
+        let all: Vec<(String, usize)> = (0..self.count)
+            .flat_map(|e| names.iter().map(move |n| format!("{at}.experts.{e}.{n}.weight")))
+            .map(|n| (n, rows))
+            .collect();
+        let name = format!("{at}.experts.{}", names.join("+"));
+        let by_expert = |e: WeightExpr, columns: usize| {
+            WeightExpr::Reshape(Box::new(e), vec![self.count, names.len() * rows, columns])
+        };
+        if let Some([q, s]) = net.floats8(&all, columns)? {
+            let q = net.weight(&name, |_| Ok(by_expert(q, columns)))?;
+            let blocks = columns.div_ceil(BLOCK);
+            let s = net.weight(&format!("{name}.scale_inv"), |_| Ok(by_expert(s, blocks)))?;
+            return net.op(&graph::EXPERT_MATMUL, &[x, q, ids, s], attrs! { block: BLOCK as i64 });
         }
-        let shape = vec![self.count, names.len() * rows, columns];
-        Ok(WeightExpr::Reshape(Box::new(WeightExpr::Concat(all, 0)), shape))
+        let w = net.weight(&name, |net| {
+            let parts = all.iter().map(|(n, rows)| net.tensor(n, &[*rows, columns]));
+            let parts = parts.collect::<Result<Vec<_>>>()?;
+            Ok(by_expert(WeightExpr::Concat(parts, 0), columns))
+        })?;
+        net.op(&graph::EXPERT_MATMUL, &[x, w, ids], attrs! {})
     }
 }
 
