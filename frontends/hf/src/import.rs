@@ -13,8 +13,13 @@ use crate::folder::Folder;
 use crate::net::Net;
 
 /// Files that the engine carries for its host.
-const ASSETS: &[&str] =
-    &["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+const ASSETS: &[&str] = &[
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
 /// The largest of them that is read.
 const MOST_ASSET: u64 = 256 << 20;
 /// The longest sequence that is planned for unless one is asked for.

@@ -242,7 +242,9 @@ fn shards_assets_and_options() {
     std::fs::write(folder.path().join("tokenizer.json"), b"{}").unwrap();
     std::fs::write(folder.path().join("tokenizer.model"), b"not carried").unwrap();
     let model = load(&compiler, folder.path(), &options());
-    assert_eq!(model.assets, [("tokenizer.json".to_string(), b"{}".to_vec())]);
+    let carried: Vec<&str> = model.assets.iter().map(|a| &*a.0).collect();
+    assert_eq!(carried, ["config.json", "tokenizer.json"]);
+    assert_eq!(model.assets[1].1, b"{}");
     let says: Vec<String> = model.options.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let want =
         ["language.page=5", "language.pages=80", "language.context=125", "language.vocab=160"];

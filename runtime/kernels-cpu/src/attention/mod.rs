@@ -166,16 +166,7 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
             call.scratch.add(align64(QUERIES * KEYS * 4) + align64(QUERIES * vd * 8)) as *mut f32;
         let total = top.add(QUERIES);
         let rest = (top as *mut u8).add(align64(QUERIES * 8));
-        let plain = Bound {
-            spec: Epilogue::NONE,
-            bias: std::ptr::null(),
-            residual: std::ptr::null(),
-            callback: None,
-            ctx: call.ctx,
-            bufs: call.bufs.0,
-            sizes: call.sizes,
-            row_base: 0,
-        };
+        let plain = Bound::none(call);
         let scaled = Bound { spec: Epilogue { alpha: s.scale, ..Epilogue::NONE }, ..plain };
         for t in call.begin..call.end {
             let (i0, i1) = part(s.queries, s.blocks(), t % s.blocks());

@@ -301,16 +301,7 @@ unsafe fn body<I: Isa>(s: &Paged, call: &Call) -> i32 {
         let lengths = std::slice::from_raw_parts(buf(3) as *const i64, s.sequences);
         let pages = buf(4) as *const i64;
         let ends = buf(5) as *const i64;
-        let plain = Bound {
-            spec: Epilogue::NONE,
-            bias: std::ptr::null(),
-            residual: std::ptr::null(),
-            callback: None,
-            ctx: call.ctx,
-            bufs: call.bufs.0,
-            sizes: call.sizes,
-            row_base: 0,
-        };
+        let plain = Bound::none(call);
         let (group, most) = (s.group(), s.pages * s.page);
         for t in call.begin..call.end {
             let (g, block) = (t / s.blocks(), t % s.blocks());

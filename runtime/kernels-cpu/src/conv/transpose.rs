@@ -7,7 +7,7 @@ use super::Window;
 use super::float::Conv;
 use crate::abi::OK;
 use crate::gemm::core::{self, Block, Strided};
-use crate::gemm::epilogue::{Bound, Epilogue, bias};
+use crate::gemm::epilogue::{Bound, bias};
 use crate::gemm::matmul::callback;
 use crate::isa::{Call, Isa, align64, kernel};
 
@@ -61,16 +61,7 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
         for t in call.begin..call.end {
             let (o, plane) = (t % w.out_channels, t / w.out_channels);
             let (group, image) = (plane % w.groups, plane / w.groups);
-            let plain = Bound {
-                spec: Epilogue::NONE,
-                bias: std::ptr::null(),
-                residual: std::ptr::null(),
-                callback: None,
-                ctx: call.ctx,
-                bufs: bufs.0,
-                sizes: call.sizes,
-                row_base: 0,
-            };
+            let plain = Bound::none(call);
             let x = x.add((image * w.groups + group) * w.in_channels * xp);
             let first = group * w.in_channels * w.out_channels + o;
             let g = Block {

@@ -3,7 +3,7 @@
 //! `out = callback(activation(alpha · acc + bias + residual))`, each part optional, in this order.
 
 use crate::abi::Ctx;
-use crate::isa::Isa;
+use crate::isa::{Call, Isa};
 use crate::math;
 use crate::strip::map_in_place;
 
@@ -218,6 +218,21 @@ pub struct Bound {
 }
 
 impl Bound {
+    /// Nothing is done.
+    #[inline(always)]
+    pub fn none(call: &Call) -> Bound {
+        Bound {
+            spec: Epilogue::NONE,
+            bias: std::ptr::null(),
+            residual: std::ptr::null(),
+            callback: None,
+            ctx: call.ctx,
+            bufs: call.bufs.0,
+            sizes: call.sizes,
+            row_base: 0,
+        }
+    }
+
     /// What register tiles do before they store, and what is left to do behind them.
     #[inline(always)]
     pub fn split(&self) -> (Head, Bound) {

@@ -9,7 +9,7 @@ use super::NR;
 use super::blocks::{FEW, STREAM, Source, panel_bytes};
 use super::core::{self, Block, Packed};
 use super::dot;
-use super::epilogue::{Bound, Epilogue};
+use super::epilogue::Bound;
 use crate::abi::{INDEX_OUT_OF_RANGE, OK};
 use crate::isa::{Call, Isa, align64, kernel, part};
 
@@ -109,16 +109,7 @@ unsafe fn body<I: Isa, const STORE: usize>(s: &Experts, call: &Call) -> i32 {
             order[first[e]] = i;
             first[e] += 1;
         }
-        let plain = Bound {
-            spec: Epilogue::NONE,
-            bias: std::ptr::null(),
-            residual: std::ptr::null(),
-            callback: None,
-            ctx: call.ctx,
-            bufs: call.bufs.0,
-            sizes: call.sizes,
-            row_base: 0,
-        };
+        let plain = Bound::none(call);
         let all = s.n.div_ceil(NR);
         let matrix = all * panel_bytes(STORE, s.k);
         let scales = all * s.k.div_ceil(s.block) * NR;
