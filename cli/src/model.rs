@@ -37,13 +37,13 @@ pub struct CompileArgs {
     /// Weights that share a scale, for int8 (128 if absent) and int4 (32)
     #[arg(long, value_name = "N", requires = "precision", value_parser = group)]
     pub group: Option<usize>,
-    /// Longest sequence of a language model, in tokens (directories only)
+    /// Longest sequence of a language model, in tokens (directories and .gguf files)
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
-    /// Pages of a language model's cache (directories only)
+    /// Pages of a language model's cache (directories and .gguf files)
     #[arg(long, value_name = "N")]
     pub pages: Option<usize>,
-    /// Rows of a page (directories only)
+    /// Rows of a page (directories and .gguf files)
     #[arg(long, value_name = "ROWS")]
     pub page_size: Option<usize>,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
@@ -200,14 +200,15 @@ pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> R
         let m = "--dim, --shape and --seed apply to imported models; text IR states its own dims";
         return Err(Failure::usage(format!("{}: {m}", path.display())));
     }
-    let mut loaded = if path.is_dir() {
+    let mut loaded = if silure::hf::is_model(path) {
         if shaped {
-            let m = "--dim, --shape and --seed do not apply to directories: see --context, --pages";
+            let m =
+                "--dim, --shape and --seed do not apply to language models: see --context, --pages";
             return Err(Failure::usage(format!("{}: {m}", path.display())));
         }
         c.load_directory(path, &args.directory())?
     } else if args.directory() != Default::default() {
-        let m = "--context, --pages and --page-size apply to directories of language models";
+        let m = "--context, --pages and --page-size apply to language models: directories and .gguf files";
         return Err(Failure::usage(format!("{}: {m}", path.display())));
     } else {
         c.load(path, &args.import()?)?

@@ -1,4 +1,4 @@
-//! Reading models: ONNX files, directories of Hugging Face, and text IR.
+//! Reading models: ONNX files, directories of Hugging Face, GGUF files, and text IR.
 
 use std::fs::File;
 use std::io::Read;
@@ -40,7 +40,7 @@ impl Loaded {
 pub enum Source {
     /// Ranges of an ONNX model's files.
     Onnx(Files),
-    /// Ranges of a directory's weight files.
+    /// Ranges of a directory's weight files, or of a GGUF file.
     Directory(silure_hf::Files),
     /// Ranges of files beside a text module, by plain file name.
     Beside(PathBuf),
@@ -86,10 +86,11 @@ fn beside(folder: &Path, source: &str, offset: u64, bytes: u64) -> silure_ir::Re
 }
 
 impl Compiler {
-    /// Reads a model: `.sir` is text IR (either form), a directory one of Hugging Face with the options
-    /// of its importer left open ([`Compiler::load_directory`] takes them), everything else ONNX.
+    /// Reads a model: `.sir` is text IR (either form), a directory one of Hugging Face and `.gguf` a
+    /// language model, with the options of their importer left open ([`Compiler::load_directory`] takes
+    /// them), everything else ONNX.
     pub fn load(&self, path: &Path, options: &ImportOptions) -> Result<Loaded> {
-        if path.is_dir() {
+        if silure_hf::is_model(path) {
             return self.load_directory(path, &silure_hf::ImportOptions::default());
         }
         if path.extension().is_some_and(|e| e == "sir" || e == "mlir") {
@@ -100,7 +101,7 @@ impl Compiler {
         self.import(&model, hash, options)
     }
 
-    /// Reads a directory of Hugging Face.
+    /// Reads a directory of Hugging Face or a GGUF file.
     pub fn load_directory(
         &self,
         path: &Path,

@@ -30,6 +30,7 @@ pub mod docs;
 pub mod entity;
 pub mod eval;
 pub mod func;
+pub mod ggml;
 pub mod infer;
 pub mod math;
 pub mod module;

@@ -14,6 +14,7 @@ use crate::blocks;
 use crate::bulk;
 use crate::diag::{Result, quote};
 use crate::func::{Func, ValueId};
+use crate::ggml;
 use crate::infer::norm_axis;
 use crate::tensor::{Tensor, byte_len, strides};
 use crate::types::TensorType;
@@ -68,6 +69,8 @@ pub enum WeightExpr {
     Codes(Box<WeightExpr>, Elem, usize),
     /// The scales of the same.
     Scales(Box<WeightExpr>, Elem, usize),
+    /// A part of rows of bytes that are blocks of a GGUF file ([`crate::ggml`]).
+    Unpack(Box<WeightExpr>, ggml::Form, ggml::Part),
     /// Rearranged into a physical layout by the target: the layout's name.
     Pack(Box<WeightExpr>, Arc<str>),
 }
@@ -194,6 +197,7 @@ impl WeightExpr {
                 let [_, scales] = blocks::types(&e.ty()?, *elem, *block)?;
                 scales
             }
+            WeightExpr::Unpack(e, form, part) => ggml::unpacked(*form, *part, &e.ty()?)?,
             WeightExpr::Pack(e, layout) => TensorType { encoding: Some(layout.clone()), ..e.ty()? },
         })
     }
@@ -239,6 +243,7 @@ impl WeightExpr {
             WeightExpr::Scales(e, elem, block) => {
                 Ok(blocks::quantize(&e.eval(src)?, *elem, *block)?.scales)
             }
+            WeightExpr::Unpack(e, form, part) => ggml::unpack(*form, *part, &e.eval(src)?),
             WeightExpr::Pack(_, layout) => {
                 bail!(Internal, "a weight in layout `{layout}` has no dense value")
             }
@@ -365,6 +370,9 @@ impl fmt::Display for WeightExpr {
             WeightExpr::Mul(a, b) => write!(f, "mul({a}, {b})"),
             WeightExpr::Codes(e, t, n) => write!(f, "codes({e}, {t}, {n})"),
             WeightExpr::Scales(e, t, n) => write!(f, "scales({e}, {t}, {n})"),
+            WeightExpr::Unpack(e, form, part) => {
+                write!(f, "unpack({e}, {}, {})", form.name(), part.name())
+            }
             WeightExpr::Pack(e, l) => write!(f, "pack({e}, {l})"),
         }
     }

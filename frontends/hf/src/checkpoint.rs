@@ -42,11 +42,16 @@ pub struct Stored {
     pub elem: Elem,
     /// Sizes.
     pub shape: Vec<usize>,
+    /// How the tensor is made, if it is not the bytes as they are.
+    pub made: Option<WeightExpr>,
 }
 
 impl Stored {
-    /// The bytes as a weight of the stored type.
+    /// The tensor as a weight of its type.
     pub fn expr(&self) -> WeightExpr {
+        if let Some(e) = &self.made {
+            return e.clone();
+        }
         WeightExpr::File {
             source: self.file.clone(),
             offset: self.offset,
@@ -76,7 +81,7 @@ impl WeightSource for Files {
     }
 }
 
-/// All tensors of a directory.
+/// All tensors of a directory or a file.
 pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
     files: Files,
@@ -113,6 +118,17 @@ impl Checkpoint {
             return Err(e);
         }
         Ok(c)
+    }
+
+    /// Tensors of one open file of that length, whose header has that hash.
+    pub fn of(
+        name: Arc<str>,
+        file: (File, u64),
+        tensors: BTreeMap<String, Stored>,
+        hash: Sha256,
+    ) -> Checkpoint {
+        let files = Files(BTreeMap::from([(name, file)]));
+        Checkpoint { tensors, files, notes: vec![], hash }
     }
 
     fn sharded(&mut self, folder: &Folder) -> Result<()> {
@@ -277,7 +293,14 @@ impl Entry {
                 .present(format!("{room} bytes")));
         }
         let shape = self.shape.iter().map(|&d| d as usize).collect();
-        Ok(Stored { file: file.clone(), offset: start + from, bytes: need, elem, shape })
+        Ok(Stored {
+            file: file.clone(),
+            offset: start + from,
+            bytes: need,
+            elem,
+            shape,
+            made: None,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A directory as a module, the way to its weights, and what the host needs.
+//! A directory or a GGUF file as a module, the way to its weights, and what the host needs.
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::families::{self, Model};
 use crate::folder::Folder;
+use crate::gguf;
 use crate::net::Net;
 
 /// Files that the engine carries for its host.
@@ -54,7 +55,7 @@ pub(crate) struct Sizes {
     pub sequences: usize,
 }
 
-/// A directory that was read.
+/// A model that was read.
 pub struct Imported {
     /// The module.
     pub module: Module,
@@ -66,14 +67,47 @@ pub struct Imported {
     pub assets: Vec<(String, Vec<u8>)>,
     /// What the engine says about the model (docs/language-models.md).
     pub options: Vec<(String, String)>,
-    /// Hash of config.json, the index and the headers of all weight files.
+    /// Hash of config.json, the index and the headers of all weight files, or of the header of a GGUF file.
     pub hash: [u8; 32],
 }
 
-/// Reads a directory.
+/// What a module is made of, wherever it was.
+pub(crate) struct Parts {
+    pub config: Config,
+    pub checkpoint: Checkpoint,
+    pub assets: Vec<(String, Vec<u8>)>,
+    /// Hash of the sizes and of what is said of the tensors.
+    pub hash: [u8; 32],
+}
+
+/// Whether a path is what [`import`] reads: a directory, or a file whose name ends in `.gguf`.
+pub fn is_model(path: &Path) -> bool {
+    path.is_dir() || gguf::is_gguf(path)
+}
+
+/// Reads a directory, or a file whose name ends in `.gguf`.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
+    let file = gguf::is_gguf(path) && !path.is_dir();
+    build(if file { gguf::open(path)? } else { open(path)? }, options)
+}
+
+/// Reads the parts of a directory.
+fn open(path: &Path) -> Result<Parts> {
     let folder = Folder::open(path)?;
     let config = Config::open(&folder)?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    let mut hash = Sha256::new();
+    hash.update(folder.read("config.json", 1 << 30)?);
+    hash.update(checkpoint.digest());
+    let mut assets = Vec::new();
+    for name in ASSETS.iter().filter(|n| folder.has(n)) {
+        assets.push((name.to_string(), folder.read(name, MOST_ASSET)?));
+    }
+    Ok(Parts { config, checkpoint, assets, hash: hash.finalize().into() })
+}
+
+fn build(parts: Parts, options: &ImportOptions) -> Result<Imported> {
+    let Parts { config, mut checkpoint, assets, hash } = parts;
     let mut notes = Vec::new();
     if config.value("auto_map").is_some() {
         notes.push("config.json names code of the directory (`auto_map`): it is not run".into());
@@ -85,11 +119,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
         let list: Vec<String> = unread.iter().map(|f| format!("`{f}`")).collect();
         notes.push(format!("config.json: not used: {}", list.join(", ")));
     }
-    let mut checkpoint = Checkpoint::open(&folder)?;
     notes.append(&mut checkpoint.notes);
-    let mut hash = Sha256::new();
-    hash.update(folder.read("config.json", 1 << 30)?);
-    hash.update(checkpoint.digest());
     let mut net = Net::new(family.kind, &checkpoint);
     let mut says = Vec::new();
     let layers;
@@ -132,11 +162,6 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
     }
     let module = net.module;
     notes.extend(negative_corrections(&checkpoint)?);
-    let mut assets = Vec::new();
-    for name in ASSETS.iter().filter(|n| folder.has(n)) {
-        assets.push((name.to_string(), folder.read(name, MOST_ASSET)?));
-    }
-    let hash = hash.finalize().into();
     Ok(Imported { module, notes, files: checkpoint.into_files(), assets, options: says, hash })
 }
 

@@ -1,7 +1,7 @@
 //! Reads directories of Hugging Face into the graph dialect: config.json, safetensors, and the files
-//! beside them that a host needs (docs/language-models.md).
+//! beside them that a host needs; or GGUF files, which are all of it in one (docs/language-models.md).
 //!
-//! Directories are untrusted: fields, names, links, sizes and ranges are checked, and what is wrong is
+//! Both are untrusted: fields, names, links, sizes and ranges are checked, and what is wrong is
 //! an [`Error`] that says what, where, what was needed and what is there. Code that a directory brings
 //! is never run.
 //!
@@ -17,6 +17,7 @@ mod config;
 mod error;
 mod families;
 mod folder;
+mod gguf;
 mod import;
 mod net;
 mod quantised;
@@ -24,4 +25,4 @@ mod rope;
 
 pub use checkpoint::Files;
 pub use error::{Code, Error, Result};
-pub use import::{ImportOptions, Imported, import};
+pub use import::{ImportOptions, Imported, import, is_model};

@@ -9,6 +9,7 @@ use super::cursor::Cursor;
 use crate::attr::{Attr, Attrs};
 use crate::diag::{Loc, Result, quote};
 use crate::dim::{Cmp, Dim, Guard, SymDecl};
+use crate::ggml::{Form, Part};
 use crate::tensor::{Num, Tensor, byte_len};
 use crate::types::{Space, TensorType, TileType, Type};
 use crate::weight::WeightExpr;
@@ -541,6 +542,16 @@ pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
                             "codes" => WeightExpr::Codes(inner, elem, block),
                             _ => WeightExpr::Scales(inner, elem, block),
                         }
+                    }
+                    "unpack" => {
+                        let form = c.ident()?;
+                        let form = Form::ALL.into_iter().find(|f| f.name() == form);
+                        let form = form.ok_or_else(|| c.error("unknown block type"))?;
+                        c.need(",")?;
+                        let part = c.ident()?;
+                        let part = Part::ALL.into_iter().find(|p| p.name() == part);
+                        let part = part.ok_or_else(|| c.error("unknown part of blocks"))?;
+                        WeightExpr::Unpack(inner, form, part)
                     }
                     "mul" => WeightExpr::Mul(inner, Box::new(weight_expr(c)?)),
                     "pack" => WeightExpr::Pack(inner, c.ident()?.into()),
