@@ -4,13 +4,14 @@
 //! [`MATMUL_BLOCKS`](silure_ir::dialects::graph::MATMUL_BLOCKS) with integers and a scale for each block of a
 //! column; the weights of experts likewise. Products that share a weight share its new form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use silure_ir::attrs;
 use silure_ir::bail;
 use silure_ir::diag::Result;
 use silure_ir::dialects::{core, graph};
+use silure_ir::op::Traits;
 use silure_ir::weight::expression;
 use silure_ir::{
     Attr, Attrs, Builder, Elem, Func, Module, OpId, Type, ValueId, Weight, WeightExpr,
@@ -20,8 +21,8 @@ use crate::options::{OptDef, OptDefault};
 use crate::pass::{Changed, PassCx, PassDef, Preserves};
 use crate::rewrite::Exactness;
 
-/// Weights with fewer elements stay as they are: they cost little and often decide much (routers, heads
-/// of classifiers).
+/// Weights with fewer elements stay as they are: they cost little and often decide much (heads of
+/// classifiers).
 const LEAST: usize = 16 * 1024;
 
 /// `precision`.
@@ -69,6 +70,9 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
     for i in 0..cx.module.funcs.len() {
         for op in cx.module.funcs[i].walk() {
             let f = &cx.module.funcs[i];
+            if chooses(f, op) {
+                continue;
+            }
             let found = match form {
                 Form::Blocks(..) => weight(cx.module, f, op).or_else(|| scaled(cx.module, f, op)),
                 // Floats of 8 bits are narrower.
@@ -83,6 +87,26 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
         }
     }
     Ok(changed)
+}
+
+/// Whether what an op gives decides a choice: scores that reach a `top_k` or `argmax`, as those of a router
+/// do. Small differences there send a token to other experts.
+fn chooses(f: &Func, op: OpId) -> bool {
+    let mut seen = HashSet::new();
+    let mut open = f.op(op).results.to_vec();
+    while let Some(v) = open.pop() {
+        for &u in f.uses(v) {
+            let o = f.op(u);
+            if [graph::TOP_K.name, graph::ARGMAX.name].contains(&o.def.name) {
+                return true;
+            }
+            let scores = [graph::SOFTMAX.name, graph::RESHAPE.name, graph::BROADCAST.name];
+            if (o.def.is(Traits::ELEMENTWISE) || scores.contains(&o.def.name)) && seen.insert(u) {
+                open.extend(&o.results);
+            }
+        }
+    }
+    false
 }
 
 /// The right operand of a product of f32, if it is one matrix of weights, or one for each expert, and large

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use silure::ir::eval::{Interp, Limits};
+use silure::ir::weight::NoFiles;
 use silure::ir::{Datum, Elem, Module, Tensor, text};
 use silure::{Compiler, Options, Precision};
 use silure_runtime::{Engine, Session};
@@ -271,4 +272,34 @@ fn rows_meet_the_weights_of_their_experts() {
         let e = e.unwrap_err().to_string();
         assert!(e.contains("index"), "expert 12 of 12: {e}");
     }
+}
+
+/// What chooses experts keeps its weights, whatever its size; the product beside it does not.
+#[test]
+fn routers_keep_their_weights() {
+    let compiler = Compiler::new().unwrap();
+    let text = "module @router {
+  weight @r : f32[160, 128] = file(\"w.bin\", 0, 81920, f32[160, 128])
+  weight @p : f32[160, 128] = file(\"w.bin\", 0, 81920, f32[160, 128])
+  entry @main<n: 1..8>(%x: f32[n, 160]) -> (ids: i64[n, 2], y: f32[n, 128]) {
+    %r = weight {name = @r} : f32[160, 128]
+    %l = graph.matmul %x, %r : f32[n, 128]
+    %s = graph.softmax %l {axis = 1} : f32[n, 128]
+    %v, %ids = graph.top_k %s {axis = 1, k = dims[2]} : f32[n, 2], i64[n, 2]
+    %p = weight {name = @p} : f32[160, 128]
+    %m = graph.matmul %x, %p : f32[n, 128]
+    %y = graph.softmax %m {axis = 1} : f32[n, 128]
+    return %ids, %y
+  }
+}
+";
+    let mut m = text::parse(&compiler.context, "router", text, Default::default()).unwrap();
+    let driver =
+        silure::passes::Driver::new(&compiler.registry, &compiler.context, Default::default());
+    driver.with_source(&NoFiles).run("precision{weights=int4}", &mut m).unwrap();
+    let printed = text::print(&m);
+    let products =
+        ["= graph.matmul ", "= graph.matmul_blocks "].map(|p| printed.matches(p).count());
+    assert_eq!(products, [1, 1], "{printed}");
+    assert!(printed.contains("@p.i4") && !printed.contains("@r.i4"), "{printed}");
 }
