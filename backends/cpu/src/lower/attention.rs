@@ -98,7 +98,9 @@ static PAGED: Lowering = Lowering {
                 return Err("lengths, pages and ends that are not i64".into());
             }
         }
-        if cx.attrs().get("scale").is_none() && q.dims[2].as_const().is_none() {
+        // The scale and the bound of values inside keys follow from it.
+        let needed = cx.attrs().get("scale").is_none() || cx.operand(2).is_none();
+        if needed && k.dims[2].as_const().is_none() {
             return Err(format!("the size of the heads {} is not known", q.dims[2]));
         }
         Ok(())

@@ -113,12 +113,18 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
     let (&[n, heads, d], &[rows, kv, _]) = (q.shape(), k.shape()) else {
         bail!(Eval, "rank 3 was needed")
     };
+    if kv == 0 || heads % kv != 0 {
+        bail!(Eval, "{heads} heads are not a multiple of {kv}");
+    }
     let (page, window) = (a.int("page"), a.int("window"));
     let (table, per) = (pages.to_i64s(), pages.shape()[1]);
     let scale = a.get("scale").map_or(1.0 / (d as f64).sqrt(), |_| a.float("scale"));
     let cap = a.float("softcap");
     let (fq, fk, fv) = (q.to_f64s(), k.to_f64s(), v.map(Tensor::to_f64s));
     let e = v.map_or(a.int("values") as usize, |v| v.shape()[2]);
+    if v.is_none() && e > d {
+        bail!(Eval, "`values` is {e}, k has {d} features");
+    }
     let ends = ends.map_or_else(|| (1..=n as i64).collect(), Tensor::to_i64s);
     let mut y = vec![0.0; n * heads * e];
     let mut first = 0i64;
@@ -132,9 +138,10 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
         }
         let row = |t: i64| -> Result<usize> {
             let at = table[i * per + (t / page) as usize];
-            match usize::try_from(at).ok().and_then(|p| p.checked_mul(page as usize)) {
-                Some(at) if at + page as usize <= rows => Ok(at + (t % page) as usize),
-                _ => bail!(Eval, "page {at} of sequence {i} is outside the cache"),
+            // Whole pages alone are in the cache.
+            match usize::try_from(at).ok().filter(|p| *p < rows / page as usize) {
+                Some(p) => Ok(p * page as usize + (t % page) as usize),
+                None => bail!(Eval, "page {at} of sequence {i} is outside the cache"),
             }
         };
         let places = (0..length).map(row).collect::<Result<Vec<_>>>()?;
