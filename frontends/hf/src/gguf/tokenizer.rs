@@ -14,8 +14,9 @@ use crate::error::{Code, Result, quoted};
 const QWEN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// The longest token whose merges are looked for.
-const MOST_PIECE: usize = 512;
+/// The longest token, in bytes, whose merges are looked for: SentencePiece makes pieces of 16 characters unless
+/// told otherwise, and every split of a longer one would be tried.
+const MOST_PIECE: usize = 128;
 
 /// What a file says of its tokenizer.
 pub(super) struct Words {
