@@ -1,7 +1,7 @@
 //! GGUF files: one file with the tensors, the sizes, the tokenizer and the chat template.
 //!
 //! A file becomes what a directory has: a config.json of its family, tensors by the family's names, and
-//! the files for the host. Blocks of integers stay what they are in the file
+//! the files for the host. Blocks of integers are expressions over the file, read as the f32 numbers they stand for
 //! ([`silure_ir::ggml`]); the rows of queries and keys, which the files of the llama family hold in
 //! another order, are put back in order.
 
