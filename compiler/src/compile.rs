@@ -5,7 +5,7 @@ use std::path::Path;
 
 use silure_cpu::codegen::{Codegen, IsaLevel};
 use silure_cpu::encode::{Encoded, encode};
-use silure_cpu::{weight_bytes, weight_contents};
+use silure_cpu::{part_contents, weight_bytes, weight_parts};
 use silure_engine::EngineWriter;
 use silure_ir::{Diagnostic, Module};
 use silure_passes::{Config, Driver, PassRun};
@@ -240,14 +240,33 @@ impl Compiled {
         w
     }
 
+    /// Makes a weight part by part, a few at a time, and writes them in order.
     fn weight(&self, i: u32, sink: &mut dyn Write) -> std::io::Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let name = &self.encoded.weights[i as usize];
         let weight = self
             .module
             .weight(name)
             .ok_or_else(|| std::io::Error::other(format!("no weight @{name}")))?;
-        let bytes = weight_contents(weight, &self.source).map_err(std::io::Error::other)?;
-        sink.write_all(&bytes)
+        let parts = weight_parts(weight).map_err(std::io::Error::other)?;
+        for some in parts.chunks(threads) {
+            let contents = |p| part_contents(p, &self.source);
+            let made: Vec<_> = match some {
+                [one] => vec![contents(one)],
+                _ => std::thread::scope(|s| {
+                    let running: Vec<_> =
+                        some.iter().map(|p| s.spawn(move || contents(p))).collect();
+                    running
+                        .into_iter()
+                        .map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+                        .collect()
+                }),
+            };
+            for bytes in made {
+                sink.write_all(&bytes.map_err(std::io::Error::other)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the engine; weights are read, packed and written one at a time.

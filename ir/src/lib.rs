@@ -35,6 +35,7 @@ pub mod infer;
 pub mod math;
 pub mod module;
 pub mod op;
+mod parts;
 mod special;
 pub mod strings;
 pub mod tensor;

@@ -2,7 +2,8 @@
 //!
 //! The IR never holds the bytes of a weight: a [`Weight`] names where they are and what is done to
 //! them. Passes rewrite expressions (transpose, slice, merge, pack); they are evaluated once, one
-//! weight at a time, when an engine is written or when the oracle runs.
+//! weight at a time and large ones by parts ([`WeightExpr::parts`]), when an engine is written or when the
+//! oracle runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::diag::{Result, quote};
 use crate::func::{Func, ValueId};
 use crate::ggml;
 use crate::infer::norm_axis;
+use crate::parts;
 use crate::tensor::{Tensor, byte_len, strides};
 use crate::types::TensorType;
 
@@ -219,6 +221,9 @@ impl WeightExpr {
             }
             WeightExpr::Reshape(e, _) => e.eval(src)?.reshaped(&shape),
             WeightExpr::Slice(e, start, _) => {
+                if let Some(t) = parts::read_slice(e, start, &shape, src)? {
+                    return Ok(t);
+                }
                 let t = e.eval(src)?;
                 let st = strides(t.shape());
                 let first = start.iter().zip(&st).map(|(i, s)| i * s).sum();
@@ -250,7 +255,7 @@ impl WeightExpr {
         }
     }
 
-    /// The bytes to write into an engine: packed if the expression says so, else dense.
+    /// The bytes to write into an engine, at once: packed if the expression says so, else dense.
     pub fn bytes(&self, src: &dyn WeightSource) -> Result<Vec<u8>> {
         match self {
             WeightExpr::Pack(e, layout) => src.pack(layout, &e.eval(src)?),
@@ -337,7 +342,7 @@ pub fn unrepeated(f: &Func, mut v: ValueId) -> ValueId {
     v
 }
 
-fn shape_of(ty: &TensorType) -> Result<Vec<usize>> {
+pub(crate) fn shape_of(ty: &TensorType) -> Result<Vec<usize>> {
     match ty.shape() {
         Some(s) => Ok(s),
         None => bail!(Invalid, "the type {ty} of a weight has unknown dims"),

@@ -9,4 +9,4 @@ pub mod lower;
 mod pack;
 pub mod tile;
 
-pub use pack::{Packed, weight_bytes, weight_contents};
+pub use pack::{Packed, part_contents, weight_bytes, weight_parts};

@@ -1,6 +1,7 @@
 //! Physical layouts of weights: their sizes, and packing while an engine is written.
 
-use silure_ir::{Elem, Result, Tensor, Weight, WeightSource, bail};
+use silure_ir::{Elem, Result, Tensor, Weight, WeightExpr, WeightSource, bail};
+use silure_kernels_cpu::gemm::NR;
 use silure_kernels_cpu::gemm::pack::{
     pack_b_bytes, pack_b_halves, pack_b_i8, pack_b_u4, pack_b_words, packed_b_f32_len,
     packed_b_i8_len, packed_b_u4_len,
@@ -27,11 +28,20 @@ pub fn weight_bytes(w: &Weight) -> Result<u64> {
     }
 }
 
-/// The bytes of a weight as the engine holds them: elements smaller than a byte take a byte each.
-pub fn weight_contents(w: &Weight, source: &dyn WeightSource) -> Result<Vec<u8>> {
-    let bytes = w.expr.bytes(&Packed(source))?;
-    match (&w.ty.encoding, w.ty.count().as_size()) {
-        (None, Some(n)) if w.ty.elem.bits() < 8 => Ok(w.ty.elem.to_cells(&bytes, n)),
+/// Elements of a weight that are made at once, where it can be cut: in f32 32 MiB, and about four times that
+/// while they are computed.
+const PART: usize = 8 << 20;
+
+/// A weight as parts, whose [contents](part_contents) one after the other are the weight's.
+pub fn weight_parts(w: &Weight) -> Result<Vec<WeightExpr>> {
+    w.expr.parts(PART, NR)
+}
+
+/// The bytes of a part as the engine holds them: elements smaller than a byte take a byte each.
+pub fn part_contents(part: &WeightExpr, source: &dyn WeightSource) -> Result<Vec<u8>> {
+    let (ty, bytes) = (part.ty()?, part.bytes(&Packed(source))?);
+    match (&ty.encoding, ty.count().as_size()) {
+        (None, Some(n)) if ty.elem.bits() < 8 => Ok(ty.elem.to_cells(&bytes, n)),
         _ => Ok(bytes),
     }
 }
@@ -111,6 +121,50 @@ impl WeightSource for Packed<'_> {
                 Ok(out)
             }
             _ => bail!(Unsupported, "layout `{layout}` of {}", silure_ir::Type::Tensor(dense.ty())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use silure_ir::weight::NoFiles;
+
+    use super::*;
+
+    /// Parts of a packed weight, one after the other, are the packed weight, in every layout.
+    #[test]
+    fn parts_of_packed_weights_join() {
+        let layouts = [
+            (F32_PACKED, Elem::F32),
+            (BF16_PACKED, Elem::Bf16),
+            (E4M3_PACKED, Elem::E4m3fn),
+            (BYTES_PACKED, Elem::I8),
+            (BYTES_PACKED, Elem::U8),
+            (I8_PACKED, Elem::I8),
+            (I8_PACKED, Elem::U8),
+            (U4_PACKED, Elem::U4),
+            (U4_PACKED, Elem::I4),
+        ];
+        for (layout, elem) in layouts {
+            for shape in [vec![13, 70], vec![3, 9, 33], vec![2, 5, 16]] {
+                let n = shape.iter().product::<usize>();
+                let values: Vec<f64> = (0..n).map(|i| (i * 37 % 15) as f64 - 7.0).collect();
+                let t = Tensor::from_f64s(Elem::F32, &shape, &values).unwrap();
+                let t = t.map(elem, |v| v).unwrap();
+                let e = WeightExpr::Pack(Box::new(WeightExpr::Data(t.into())), layout.into());
+                let whole = part_contents(&e, &NoFiles).unwrap();
+                assert_eq!(Some(whole.len() as u64), packed_bytes(layout, &shape));
+                for most in [1, 100, 300] {
+                    let parts = e.parts(most, NR).unwrap();
+                    let joined: Vec<u8> =
+                        parts.iter().flat_map(|p| part_contents(p, &NoFiles).unwrap()).collect();
+                    assert!(
+                        parts.len() > 1 || n <= most,
+                        "{layout} of {elem} {shape:?} is one part"
+                    );
+                    assert_eq!(joined, whole, "{layout} of {elem} {shape:?} by {most}");
+                }
+            }
         }
     }
 }
