@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use silure::ir::Elem;
 use silure::onnx::{ImportOptions, Size};
 use silure::passes::Config;
 use silure::{Compiled, Compiler, Loaded, Options, Phase, Precision};
@@ -46,6 +47,13 @@ pub struct CompileArgs {
     /// Rows of a page (directories and .gguf files)
     #[arg(long, value_name = "ROWS")]
     pub page_size: Option<usize>,
+    /// Type of the elements of a language model's cache (f32 if absent)
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub cache: Option<Cache>,
+    /// Where the weights of a language model are: `meta` reads config.json alone (a directory or the file
+    /// itself) and compiles for the tensors that a published checkpoint has; no engine can be written
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub weights: Option<Weights>,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
@@ -55,6 +63,24 @@ pub struct CompileArgs {
     /// Make no change after the N-th of a pipeline
     #[arg(long, value_name = "N")]
     pub stop_after: Option<u64>,
+}
+
+/// A type of a cache's elements.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cache {
+    /// As attention computes
+    F32,
+    /// Half the bytes; keys and values are rounded
+    Bf16,
+}
+
+/// Where weights are.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weights {
+    /// In the model's files
+    Files,
+    /// Nowhere: shapes and types alone, from the configuration
+    Meta,
 }
 
 /// A type that weights are kept in.
@@ -133,6 +159,11 @@ impl CompileArgs {
             context: self.context,
             pages: self.pages,
             page: self.page_size,
+            cache: self.cache.map(|c| match c {
+                Cache::F32 => Elem::F32,
+                Cache::Bf16 => Elem::Bf16,
+            }),
+            meta: self.weights == Some(Weights::Meta),
             ..Default::default()
         }
     }
@@ -208,7 +239,7 @@ pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> R
         }
         c.load_directory(path, &args.directory())?
     } else if args.directory() != Default::default() {
-        let m = "--context, --pages and --page-size apply to language models: directories and .gguf files";
+        let m = "--context, --pages, --page-size, --cache and --weights apply to language models: directories and .gguf files";
         return Err(Failure::usage(format!("{}: {m}", path.display())));
     } else {
         c.load(path, &args.import()?)?

@@ -189,6 +189,15 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// A large number for people: `671.03 B`.
+pub fn count(n: u64) -> String {
+    match n {
+        0..1_000_000 => n.to_string(),
+        1_000_000..1_000_000_000 => format!("{:.2} M", n as f64 / 1e6),
+        _ => format!("{:.2} B", n as f64 / 1e9),
+    }
+}
+
 /// A duration for people: `1.24 s`, `310 µs`.
 pub fn seconds(s: f64) -> String {
     match s {

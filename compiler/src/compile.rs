@@ -114,7 +114,7 @@ impl Compiler {
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Compiled> {
         let levels = self.levels(&options.targets)?;
-        let Loaded { mut module, mut notes, source, hash, assets, options: says } = model;
+        let Loaded { mut module, mut notes, source, hash, assets, options: says, .. } = model;
         let Lowered { passes, notes: more } =
             self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
         notes.extend(more);

@@ -27,12 +27,17 @@ pub struct Loaded {
     pub assets: Vec<(String, Vec<u8>)>,
     /// What the engine's manifest says besides the options of the compilation.
     pub options: Vec<(String, String)>,
+    /// How many parameters it has, where the importer counts them.
+    pub parameters: Option<silure_hf::Parameters>,
+    /// There are no bytes of weights: what is compiled cannot be written.
+    pub meta: bool,
 }
 
 impl Loaded {
     /// A model that is a module alone.
     pub fn new(module: Module, source: Source, hash: String) -> Loaded {
-        Loaded { module, notes: vec![], source, hash, assets: vec![], options: vec![] }
+        let (notes, assets, options) = (vec![], vec![], vec![]);
+        Loaded { module, notes, source, hash, assets, options, parameters: None, meta: false }
     }
 }
 
@@ -111,7 +116,9 @@ impl Compiler {
         silure_ir::verify::verify(&i.module)?;
         let (source, hash) = (Source::Directory(i.files), named(&i.hash));
         let (notes, assets) = (i.notes, i.assets);
-        Ok(Loaded { notes, assets, options: i.options, ..Loaded::new(i.module, source, hash) })
+        let (parameters, meta) = (Some(i.parameters), options.meta);
+        let rest = Loaded::new(i.module, source, hash);
+        Ok(Loaded { notes, assets, options: i.options, parameters, meta, ..rest })
     }
 
     /// Reads a model from bytes, for embedded ones.

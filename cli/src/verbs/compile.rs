@@ -1,4 +1,5 @@
-//! `compile`: a model in, an engine file out. On a failure no file is left behind.
+//! `compile`: a model in, an engine file out. On a failure no file is left behind. A model without weights
+//! (`--weights meta`) goes the whole way, and there is a report instead of an engine.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,8 +9,8 @@ use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
 
 use crate::failure::{Failure, Result};
-use crate::model::{self, CompileArgs};
-use crate::report::{Report, bytes, seconds, table};
+use crate::model::{self, CompileArgs, Weights};
+use crate::report::{Report, bytes, count, seconds, table};
 use crate::row;
 
 /// Options.
@@ -18,9 +19,9 @@ use crate::row;
 pub struct Args {
     /// The model: .onnx, or text IR (.sir)
     pub model: PathBuf,
-    /// The engine to write
+    /// The engine to write; needed unless there are no weights (--weights meta)
     #[arg(short, long, visible_alias = "save-engine", value_name = "ENGINE")]
-    pub output: PathBuf,
+    pub output: Option<PathBuf>,
     #[command(flatten)]
     pub compile: CompileArgs,
     /// Write the module behind each phase into this folder
@@ -49,8 +50,17 @@ pub fn phase(text: &str) -> Result<Phase, String> {
 /// See the module documentation.
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let start = Instant::now();
-    if a.output.file_name().is_none() {
-        return Err(Failure::usage(format!("--output {}: not a file name", a.output.display())));
+    let meta = a.compile.weights == Some(Weights::Meta);
+    match &a.output {
+        Some(o) if meta => {
+            let m = "with --weights meta there are no weights to write, and an engine without them runs nowhere";
+            return Err(Failure::usage(format!("--output {}: {m}", o.display())));
+        }
+        Some(o) if o.file_name().is_none() => {
+            return Err(Failure::usage(format!("--output {}: not a file name", o.display())));
+        }
+        None if !meta => return Err(Failure::usage("--output ENGINE is needed")),
+        _ => {}
     }
     if model::is_engine(&a.model)? {
         return Err(Failure::usage(format!("{} is an engine already", a.model.display())));
@@ -59,6 +69,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
     let loaded = model::load(&compiler, &a.model, &a.compile, report)?;
+    let parameters = loaded.parameters;
     let mut options = a.compile.options()?;
     options.weights_beside = a.weights_beside;
     let mut phases = vec![];
@@ -75,23 +86,29 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         }
         Ok(())
     })?;
-    report.step("write");
-    compiled.write(&a.output)?;
+    if let Some(o) = &a.output {
+        report.step("write");
+        compiled.write(o)?;
+    }
     report.finish();
     let elapsed = start.elapsed().as_secs_f64();
-    let size = std::fs::metadata(&a.output).map_err(|e| Failure::io(&a.output, e))?.len();
+    let size = a.output.as_ref().map(|o| std::fs::metadata(o).map_err(|e| Failure::io(o, e)));
+    let size = size.transpose()?.map(|m| m.len());
     let plan = &compiled.encoded.plan;
     let launches: usize = plan.entries.iter().map(super::inspect::launches).sum();
     if a.time_passes {
         report.info(pass_table(&compiled.passes).trim_end());
     }
-    let path = a.output.display().to_string();
+    let path = a.output.as_ref().map(|o| o.display().to_string());
     if a.json {
         return report.value(&json!({
             "engine": path,
             "targets": options.targets,
             "bytes": size,
             "weight_bytes": plan.weight_bytes(),
+            "parameters": parameters.map(|p| json!({
+                "total": p.total, "routed": p.routed, "active": p.active,
+            })),
             "seconds": elapsed,
             "phases": phases.iter().map(|(p, n, t)| json!({"phase": p.name(), "ops": n, "at": t}))
                 .collect::<Vec<_>>(),
@@ -101,17 +118,25 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         }));
     }
     let counts: Vec<String> = phases.iter().map(|(p, n, _)| format!("{n} {}", p.name())).collect();
+    let mut sizes = format!("weights {}", bytes(plan.weight_bytes()));
+    if let Some(p) = parameters {
+        sizes = format!("{} parameters, {} of a token; {sizes}", count(p.total), count(p.active));
+    }
+    if let Some(n) = size {
+        sizes += &format!(", engine {}", bytes(n));
+    }
     report.info(&format!(
-        "{} for {}: ops {}; {launches} launches, {} generated functions; weights {}, engine {}; {}",
+        "{} for {}: ops {}; {launches} launches, {} generated functions; {sizes}; {}",
         a.model.display(),
         options.targets.join(", "),
         counts.join(" → "),
         plan.functions.len(),
-        bytes(plan.weight_bytes()),
-        bytes(size),
         seconds(elapsed),
     ));
-    report.line(&path)
+    match path {
+        Some(p) => report.line(&p),
+        None => report.line(&format!("no engine: there are no weights ({})", a.model.display())),
+    }
 }
 
 /// Ops in all functions, those in regions too.

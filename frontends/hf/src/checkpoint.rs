@@ -2,8 +2,10 @@
 //!
 //! Headers are read when a checkpoint is opened and everything in them is checked: types, shapes
 //! against ranges, ranges against the file and against each other, the index against the files. The
-//! bytes are read later, range by range.
+//! bytes are read later, range by range. A checkpoint may also be one that only a configuration promises
+//! ([`Promised`]): it has whatever is asked for, and no bytes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
@@ -17,6 +19,7 @@ use silure_types::Elem;
 
 use crate::error::{Code, Error, Result, quoted};
 use crate::folder::Folder;
+use crate::promised::Promised;
 
 /// The one file of a small checkpoint.
 const SINGLE: &str = "model.safetensors";
@@ -62,12 +65,23 @@ impl Stored {
 }
 
 /// The files of a checkpoint, for reading weights.
-pub struct Files(BTreeMap<Arc<str>, (File, u64)>);
+pub struct Files {
+    open: BTreeMap<Arc<str>, (File, u64)>,
+    /// There are none: sources are names of tensors.
+    promised: bool,
+}
 
 impl WeightSource for Files {
     fn read(&self, source: &str, offset: u64, bytes: u64) -> silure_ir::Result<Vec<u8>> {
         let io = |what: String| Diagnostic::new(silure_ir::Code::Io, what);
-        let Some((file, len)) = self.0.get(source) else {
+        if self.promised {
+            let what = format!("tensor {} has no bytes", quoted(source));
+            return Err(io(what).note(
+                "the model was read from its configuration alone (weights `meta`): read the directory \
+                 with its weights instead",
+            ));
+        }
+        let Some((file, len)) = self.open.get(source) else {
             return Err(io(format!("weight file {} is not part of the model", quoted(source))));
         };
         if offset.checked_add(bytes).is_none_or(|end| end > *len) {
@@ -84,6 +98,7 @@ impl WeightSource for Files {
 /// All tensors of a directory or a file.
 pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
+    promised: Option<Promised>,
     files: Files,
     /// What the user should know.
     pub notes: Vec<String>,
@@ -95,7 +110,8 @@ impl Checkpoint {
     pub fn open(folder: &Folder) -> Result<Checkpoint> {
         let mut c = Checkpoint {
             tensors: BTreeMap::new(),
-            files: Files(BTreeMap::new()),
+            promised: None,
+            files: Files { open: BTreeMap::new(), promised: false },
             notes: vec![],
             hash: Sha256::new(),
         };
@@ -127,8 +143,15 @@ impl Checkpoint {
         tensors: BTreeMap<String, Stored>,
         hash: Sha256,
     ) -> Checkpoint {
-        let files = Files(BTreeMap::from([(name, file)]));
-        Checkpoint { tensors, files, notes: vec![], hash }
+        let files = Files { open: BTreeMap::from([(name, file)]), promised: false };
+        Checkpoint { tensors, promised: None, files, notes: vec![], hash }
+    }
+
+    /// The tensors that a configuration promises.
+    pub fn promised(promised: Promised, notes: Vec<String>) -> Checkpoint {
+        let files = Files { open: BTreeMap::new(), promised: true };
+        let tensors = BTreeMap::new();
+        Checkpoint { tensors, promised: Some(promised), files, notes, hash: Sha256::new() }
     }
 
     fn sharded(&mut self, folder: &Folder) -> Result<()> {
@@ -219,23 +242,31 @@ impl Checkpoint {
                     .present(format!("bytes {}..{} and {}..{}", a.0, a.1, b.0, b.1)));
             }
         }
-        self.files.0.insert(file_name, (file, len));
+        self.files.open.insert(file_name, (file, len));
         Ok(())
     }
 
-    /// The tensor of that name.
-    pub fn get(&self, name: &str) -> Option<&Stored> {
-        self.tensors.get(name)
+    /// The tensor of that name, which ought to have that shape: a stored one may have another.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Option<Cow<'_, Stored>> {
+        match &self.promised {
+            Some(p) => Some(Cow::Owned(p.stored(name, shape))),
+            None => self.tensors.get(name).map(Cow::Borrowed),
+        }
+    }
+
+    /// Whether there is a tensor that not every checkpoint has.
+    pub fn has(&self, name: &str) -> bool {
+        self.promised.as_ref().map_or(self.tensors.contains_key(name), |p| p.has(name))
+    }
+
+    /// The stored tensors, in the order of their names.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &Stored)> {
+        self.tensors.iter().map(|(n, t)| (n.as_str(), t))
     }
 
     /// The elements of a tensor.
     pub fn read(&self, t: &Stored) -> silure_ir::Result<silure_ir::Tensor> {
         t.expr().eval(&self.files)
-    }
-
-    /// Names of all tensors, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
     }
 
     /// What the index and all headers say, hashed.

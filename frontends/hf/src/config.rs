@@ -38,10 +38,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads config.json of a directory.
-    pub fn open(folder: &crate::folder::Folder) -> Result<Config> {
-        let bytes = folder.read("config.json", MOST)?;
-        Config::parse("config.json", &bytes)
+    /// Reads the configuration of that name in a directory.
+    pub fn open(folder: &crate::folder::Folder, name: &str) -> Result<Config> {
+        Config::parse(name, &folder.read(name, MOST)?)
     }
 
     /// The object in a file's contents.

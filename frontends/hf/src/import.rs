@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use silure_ir::Module;
+use silure_types::Elem;
 
 use crate::checkpoint::{Checkpoint, Files};
 use crate::config::Config;
@@ -12,10 +13,13 @@ use crate::families::{self, Model};
 use crate::folder::Folder;
 use crate::gguf;
 use crate::net::Net;
+use crate::promised::Promised;
 
+/// The file that says what a directory holds.
+const CONFIG: &str = "config.json";
 /// Files that the engine carries for its host.
 const ASSETS: &[&str] = &[
-    "config.json",
+    CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
@@ -41,6 +45,10 @@ pub struct ImportOptions {
     pub tokens: Option<usize>,
     /// Most sequences of a step; 16 if absent.
     pub sequences: Option<usize>,
+    /// Type of the cache's elements, f32 or bf16; f32 if absent.
+    pub cache: Option<Elem>,
+    /// Read config.json alone: the weights are those that a published checkpoint would have, without bytes.
+    pub meta: bool,
     /// Latent attention makes keys and values of the whole cache instead of moving the matrices to the
     /// queries: for comparison.
     pub naive_latent: bool,
@@ -53,6 +61,19 @@ pub(crate) struct Sizes {
     pub page: usize,
     pub tokens: usize,
     pub sequences: usize,
+    /// Type of the cache's elements.
+    pub cache: Elem,
+}
+
+/// How many numbers a model has learned: elements of its tensors, scales not counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Parameters {
+    /// All.
+    pub total: u64,
+    /// Those of experts that a router chooses from.
+    pub routed: u64,
+    /// Those that one token passes: all others, and of those of experts the chosen part.
+    pub active: u64,
 }
 
 /// A model that was read.
@@ -67,6 +88,8 @@ pub struct Imported {
     pub assets: Vec<(String, Vec<u8>)>,
     /// What the engine says about the model (docs/language-models.md).
     pub options: Vec<(String, String)>,
+    /// How many parameters it has.
+    pub parameters: Parameters,
     /// Hash of config.json, the index and the headers of all weight files, or of the header of a GGUF file.
     pub hash: [u8; 32],
 }
@@ -80,24 +103,63 @@ pub(crate) struct Parts {
     pub hash: [u8; 32],
 }
 
-/// Whether a path is what [`import`] reads: a directory, or a file whose name ends in `.gguf`.
+/// Whether a path is what [`import`] reads: a directory, a file whose name ends in `.gguf`, or a
+/// configuration, whose name ends in `.json`.
 pub fn is_model(path: &Path) -> bool {
-    path.is_dir() || gguf::is_gguf(path)
+    path.is_dir() || gguf::is_gguf(path) || is_configuration(path)
 }
 
-/// Reads a directory, or a file whose name ends in `.gguf`.
+fn is_configuration(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "json")
+}
+
+/// Reads a directory, or a file whose name ends in `.gguf`; with [`ImportOptions::meta`] the config.json of
+/// a directory, or one by its path.
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported> {
-    let file = gguf::is_gguf(path) && !path.is_dir();
-    build(if file { gguf::open(path)? } else { open(path)? }, options)
+    let at = || path.display().to_string();
+    let parts = match (path.is_dir(), options.meta) {
+        (true, false) => open(path)?,
+        (true, true) => promised(path, CONFIG)?,
+        (false, meta) if gguf::is_gguf(path) => {
+            if meta {
+                let what = "a GGUF file is its own configuration: weights `meta` does not apply";
+                return Err(Error::new(Code::Unsupported, at(), what));
+            }
+            gguf::open(path)?
+        }
+        (false, true) => {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            let name =
+                path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            promised(folder.unwrap_or(Path::new(".")), &name)?
+        }
+        (false, false) => {
+            let e = Error::new(Code::Missing, at(), "a configuration alone has no weights");
+            return Err(e.needed("the model's directory, or weights `meta`"));
+        }
+    };
+    build(parts, options)
+}
+
+/// The parts of a configuration.
+fn promised(folder: &Path, name: &str) -> Result<Parts> {
+    let folder = Folder::open(folder)?;
+    let config = Config::open(&folder, name)?;
+    let mut notes = vec![];
+    let checkpoint = Checkpoint::promised(Promised::of(&config, &mut notes)?, notes);
+    let mut hash = Sha256::new();
+    hash.update(b"meta");
+    hash.update(folder.read(name, 1 << 30)?);
+    Ok(Parts { config, checkpoint, assets: vec![], hash: hash.finalize().into() })
 }
 
 /// Reads the parts of a directory.
 fn open(path: &Path) -> Result<Parts> {
     let folder = Folder::open(path)?;
-    let config = Config::open(&folder)?;
+    let config = Config::open(&folder, CONFIG)?;
     let checkpoint = Checkpoint::open(&folder)?;
     let mut hash = Sha256::new();
-    hash.update(folder.read("config.json", 1 << 30)?);
+    hash.update(folder.read(CONFIG, 1 << 30)?);
     hash.update(checkpoint.digest());
     let mut assets = Vec::new();
     for name in ASSETS.iter().filter(|n| folder.has(n)) {
@@ -136,6 +198,7 @@ fn build(parts: Parts, options: &ImportOptions) -> Result<Imported> {
                 ("vocab", d.vocab),
             ];
             says.extend(all.map(|(k, v)| (format!("language.{k}"), v.to_string())));
+            says.push(("language.cache".into(), sizes.cache.name().into()));
         }
         Model::Encoder(e) => {
             refuse_cache(options)?;
@@ -160,9 +223,10 @@ fn build(parts: Parts, options: &ImportOptions) -> Result<Imported> {
         let n = unused.len();
         notes.push(format!("{n} tensors are not used, {} the first", crate::error::quoted(first)));
     }
-    let module = net.module;
+    let (parameters, module) = (net.parameters(), net.module);
     notes.extend(negative_corrections(&checkpoint)?);
-    Ok(Imported { module, notes, files: checkpoint.into_files(), assets, options: says, hash })
+    let files = checkpoint.into_files();
+    Ok(Imported { module, notes, files, assets, options: says, parameters, hash })
 }
 
 /// A note where experts are corrected so far down that programs which hide other groups by 0, not by −∞,
@@ -171,10 +235,8 @@ fn negative_corrections(checkpoint: &Checkpoint) -> Result<Option<String>> {
     const FAR: f64 = -0.5;
     /// As many elements as a layer has experts.
     const MOST: u64 = 1 << 20;
-    for name in checkpoint.names().filter(|n| n.ends_with(".e_score_correction_bias")) {
-        let Some(t) = checkpoint.get(name).filter(|t| (1..MOST).contains(&t.bytes)) else {
-            continue;
-        };
+    let all = checkpoint.stored().filter(|t| t.0.ends_with(".e_score_correction_bias"));
+    for (name, t) in all.filter(|t| (1..MOST).contains(&t.1.bytes)) {
         let all = checkpoint.read(t).map_err(|d| Error::diag(name, d))?.to_f64s();
         let mean = all.iter().sum::<f64>() / all.len() as f64;
         if mean < FAR {
@@ -189,8 +251,9 @@ fn negative_corrections(checkpoint: &Checkpoint) -> Result<Option<String>> {
 
 /// Refuses what only decoders have.
 fn refuse_cache(o: &ImportOptions) -> Result<()> {
-    if o.page.is_some() || o.pages.is_some() || o.tokens.is_some() {
-        let what = "an encoder has no cache: pages, page size and tokens of a step do not apply";
+    if o.page.is_some() || o.pages.is_some() || o.tokens.is_some() || o.cache.is_some() {
+        let what =
+            "an encoder has no cache: its type, pages, page size and tokens of a step do not apply";
         return Err(Error::new(Code::Unsupported, "options", what));
     }
     Ok(())
@@ -238,6 +301,11 @@ impl ImportOptions {
         let pages = check("pages", pages, MOST_ROWS / page)?;
         let tokens = check("tokens of a step", self.tokens.unwrap_or(512), MOST_ROWS)?;
         let sequences = check("sequences of a step", self.sequences.unwrap_or(16), MOST_ROWS)?;
-        Ok(Sizes { context, pages, page, tokens: tokens.max(sequences), sequences })
+        let cache = self.cache.unwrap_or(Elem::F32);
+        if !matches!(cache, Elem::F32 | Elem::Bf16) {
+            let e = Error::new(Code::Unsupported, "cache", "a cache of this type");
+            return Err(e.needed("f32 or bf16").present(cache.name()));
+        }
+        Ok(Sizes { context, pages, page, tokens: tokens.max(sequences), sequences, cache })
     }
 }

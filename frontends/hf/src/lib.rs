@@ -1,5 +1,6 @@
 //! Reads directories of Hugging Face into the graph dialect: config.json, safetensors, and the files
-//! beside them that a host needs; or GGUF files, which are all of it in one (docs/language-models.md).
+//! beside them that a host needs; or GGUF files, which are all of it in one; or a config.json alone, for a
+//! model without weights (docs/language-models.md).
 //!
 //! Both are untrusted: fields, names, links, sizes and ranges are checked, and what is wrong is
 //! an [`Error`] that says what, where, what was needed and what is there. Code that a directory brings
@@ -20,9 +21,10 @@ mod folder;
 mod gguf;
 mod import;
 mod net;
+mod promised;
 mod quantised;
 mod rope;
 
 pub use checkpoint::Files;
 pub use error::{Code, Error, Result};
-pub use import::{ImportOptions, Imported, import, is_model};
+pub use import::{ImportOptions, Imported, Parameters, import, is_model};

@@ -1,7 +1,8 @@
 //! What blocks build with: a function under construction, the checkpoint's tensors as weights, and
 //! ops with locations of the user's module names.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use silure_ir::dialects::{arith, core, graph};
@@ -10,8 +11,11 @@ use silure_ir::{
     TensorType, Type, ValueId, Weight, WeightExpr, attrs,
 };
 
-use crate::checkpoint::Checkpoint;
+use crate::blocks::step::Step;
+use crate::checkpoint::{Checkpoint, Stored};
 use crate::error::{Code, Error, Result, quoted};
+use crate::import::Parameters;
+use crate::promised::Promised;
 use crate::quantised;
 
 /// The module under construction and the function that is built.
@@ -21,7 +25,14 @@ pub(crate) struct Net<'a> {
     f: Func,
     at: String,
     weights: HashMap<String, TensorType>,
-    used: HashMap<String, ()>,
+    used: HashMap<String, Used>,
+}
+
+/// What was asked of a tensor of the checkpoint.
+struct Used {
+    elements: u64,
+    /// Of an expert's: how many of how many a token has.
+    share: Option<(usize, usize)>,
 }
 
 /// One product with the weights of one or several layers of the model.
@@ -180,13 +191,14 @@ impl<'a> Net<'a> {
 
     /// Whether the checkpoint has a tensor.
     pub fn has(&self, name: &str) -> bool {
-        self.checkpoint.get(name).is_some()
+        self.checkpoint.has(name)
     }
 
     /// A tensor of the checkpoint in f32, its shape checked; of a quantised one what it stands for.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightExpr> {
-        self.used.insert(name.into(), ());
-        let Some(t) = self.checkpoint.get(name) else {
+        let elements = shape.iter().fold(1u64, |a, &d| a.saturating_mul(d as u64));
+        self.used.entry(name.into()).or_insert(Used { elements, share: None });
+        let Some(t) = self.checkpoint.get(name, shape) else {
             let at = format!("tensor {}", quoted(name));
             let e = Error::new(Code::Missing, at, "the checkpoint does not have it");
             return Err(e.needed(format!("a tensor of shape {shape:?}")));
@@ -203,14 +215,51 @@ impl<'a> Net<'a> {
                 Ok(WeightExpr::Cast(Box::new(t.expr()), Elem::F32))
             }
             Elem::E4m3fn => {
-                let scales = quantised::scales_name(name);
-                self.used.insert(scales.clone(), ());
-                quantised::blocks(t, name, self.checkpoint.get(&scales))
+                let scales = self.scales(name, shape);
+                quantised::blocks(&t, name, scales.as_deref())
             }
             e => Err(Error::new(Code::Unsupported, at(), "weights of this type are not supported")
                 .needed("f32, f16, bf16, f64 or e4m3fn with scales")
                 .present(e.name())),
         }
+    }
+
+    /// The scales of a matrix; they count as used, and not as parameters.
+    fn scales(&mut self, name: &str, shape: &[usize]) -> Option<Cow<'a, Stored>> {
+        let scales = quantised::scales_name(name);
+        let found = self.checkpoint.get(&scales, &Promised::scales(shape));
+        self.used.insert(scales, Used { elements: 0, share: None });
+        found
+    }
+
+    /// Says that of the experts whose matrices these are each token has some.
+    pub fn share(&mut self, names: &[(String, usize)], chosen: usize, count: usize) {
+        for (name, _) in names {
+            if let Some(used) = self.used.get_mut(name) {
+                used.share = Some((chosen, count));
+            }
+        }
+    }
+
+    /// How many parameters there are.
+    pub fn parameters(&self) -> Parameters {
+        let mut p = Parameters::default();
+        let mut shares: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for u in self.used.values() {
+            p.total = p.total.saturating_add(u.elements);
+            match u.share {
+                Some(s) => {
+                    p.routed = p.routed.saturating_add(u.elements);
+                    *shares.entry(s).or_default() += u.elements;
+                }
+                None => p.active = p.active.saturating_add(u.elements),
+            }
+        }
+        for ((chosen, count), elements) in shares {
+            let part = elements as u128 * chosen as u128 / count.max(1) as u128;
+            p.active = p.active.saturating_add(part as u64);
+        }
+        p
     }
 
     /// Matrices of 8-bit floats (names, rows) one above the other as they are stored, and their scales by
@@ -220,17 +269,19 @@ impl<'a> Net<'a> {
         parts: &[(String, usize)],
         columns: usize,
     ) -> Result<Option<[WeightExpr; 2]>> {
-        let small = |n: &str| self.checkpoint.get(n).is_some_and(|t| t.elem == Elem::E4m3fn);
-        if !parts.iter().all(|p| small(&p.0)) {
+        let small = |(n, rows): &(String, usize)| {
+            self.checkpoint.get(n, &[*rows, columns]).is_some_and(|t| t.elem == Elem::E4m3fn)
+        };
+        if !parts.iter().all(small) {
             return Ok(None);
         }
         let (mut codes, mut scales) = (vec![], vec![]);
         for (name, rows) in parts {
             // Checks the shapes and marks both tensors as used.
             self.tensor(name, &[*rows, columns])?;
-            let Some(t) = self.checkpoint.get(name) else { return Ok(None) };
-            let of = self.checkpoint.get(&quantised::scales_name(name));
-            let (q, s) = quantised::by_rows(t, name, of)?;
+            let shape = [*rows, columns];
+            let Some(t) = self.checkpoint.get(name, &shape) else { return Ok(None) };
+            let (q, s) = quantised::by_rows(&t, name, self.scales(name, &shape).as_deref())?;
             codes.push(q);
             scales.push(s);
         }
@@ -344,7 +395,7 @@ impl<'a> Net<'a> {
 
     /// Names of tensors that nothing asked for, in order.
     pub fn unused(&self) -> Vec<&'a str> {
-        self.checkpoint.names().filter(|n| !self.used.contains_key(*n)).collect()
+        self.checkpoint.stored().map(|t| t.0).filter(|n| !self.used.contains_key(*n)).collect()
     }
 
     /// A state of the module, and the handle to it in this entry.
@@ -357,19 +408,13 @@ impl<'a> Net<'a> {
         self.with(|b| b.typed(&core::STATE, [], named, Type::State(ty)))
     }
 
-    /// New rows of a state where `slots` says; gives all of it.
-    pub fn cached(
-        &mut self,
-        name: &str,
-        rows: usize,
-        x: ValueId,
-        slots: ValueId,
-    ) -> Result<ValueId> {
+    /// New rows of a layer's cache, rounded to its type, where the step says; gives all of it.
+    pub fn cached(&mut self, name: &str, step: &Step, x: ValueId) -> Result<ValueId> {
         let mut dims = self.dims(x);
-        dims[0] = Dim::Const(rows as i64);
-        let elem = self.f.ty(x).elem().unwrap_or(Elem::F32);
-        let before = self.state(name, TensorType::new(elem, dims))?;
-        let after = self.op(&core::STATE_WRITE, &[before, x, slots], attrs! { axis: 0i64 })?;
+        dims[0] = Dim::Const(step.capacity as i64);
+        let x = self.cast(x, step.cache)?;
+        let before = self.state(name, TensorType::new(step.cache, dims))?;
+        let after = self.op(&core::STATE_WRITE, &[before, x, step.slots], attrs! { axis: 0i64 })?;
         let all = self.op(&core::STATE_READ, &[after], Attrs::new())?;
         let named = Attrs::new().with("name", Attr::Symbol(name.into()));
         self.with(|b| b.op(&core::STATE_STORE, [after], named))?;

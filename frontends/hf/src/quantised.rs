@@ -14,6 +14,11 @@ pub(crate) fn scales_name(weight: &str) -> String {
     format!("{weight}_scale_inv")
 }
 
+/// Whether a tensor holds scales.
+pub(crate) fn is_scales(tensor: &str) -> bool {
+    tensor.ends_with("_scale_inv")
+}
+
 /// The scales of a matrix of e4m3fn, checked: one for each block.
 fn scales<'a>(w: &Stored, name: &str, scales: Option<&'a Stored>) -> Result<&'a Stored> {
     let at = |s: &Stored, n: &str| format!("{}, tensor {}", quoted(&s.file), quoted(n));

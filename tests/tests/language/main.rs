@@ -4,6 +4,7 @@
 //! prompt by the tolerance rule of docs/tolerance.md, the first choice wherever the reference is sure of
 //! it, 64 greedy tokens; then the same in pieces, over several sequences at once.
 
+mod meta;
 mod steps;
 mod weights;
 
@@ -47,9 +48,14 @@ fn engine(c: &Compiler, case: &Case, shards: usize, options: &ImportOptions) -> 
 /// How far logits may be from the truth: twice the reference's own error and half of the floor of
 /// reductions, K being the longest of them.
 fn bound(case: &Case) -> f64 {
+    bound_in(case, f32::EPSILON as f64)
+}
+
+/// The same where intermediate results have a type of that rounding unit.
+fn bound_in(case: &Case, eps: f64) -> f64 {
     let longest = case.tensors.iter().filter_map(|t| t.2.get(1)).max().copied().unwrap_or(1);
     let most = case.truth.iter().flatten().fold(0.0f64, |a, v| a.max(v.abs()));
-    2.0 * case.error + 2.0 * (longest as f64).sqrt() * f32::EPSILON as f64 * most
+    2.0 * case.error + 2.0 * (longest as f64).sqrt() * eps * most
 }
 
 /// The largest difference from the truth, from token `first` on.
@@ -232,6 +238,37 @@ fn naive_and_absorbed_latents_agree() {
     }
 }
 
+/// A cache of bf16: half the bytes of a token; keys and values are rounded, to the nearest, once.
+#[test]
+fn caches_of_halves() {
+    let compiler = Compiler::new().unwrap();
+    for name in ["llama3", "qwen3", "deepseek-v2", "deepseek-v3"] {
+        let case = Case::read(name);
+        let o = ImportOptions { cache: Some(Elem::Bf16), ..options() };
+        let [wide, half] = [options(), o].map(|o| engine(&compiler, &case, 1, &o));
+        let bytes = |e: &Engine| e.plan().states.iter().map(|s| s.bytes().unwrap()).sum::<u64>();
+        assert_eq!(bytes(&wide), 2 * bytes(&half), "{name}");
+        let mut steps = Steps::new(&half, PAGE, PAGES);
+        let mut s = steps.sequence(case.prompt.len());
+        let (head, tail) = case.prompt.split_at(11);
+        let mut logits = steps.step("prefill", &mut [(&mut s, head)]);
+        for token in tail {
+            logits.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
+        }
+        let error = off(&case, 0, &logits);
+        // The rounding unit of bf16, whose numbers have 8 digits.
+        let bound = bound_in(&case, 2f64.powi(-8));
+        println!("{name}: off by {error:.2e} with a cache of bf16, {bound:.2e} are allowed");
+        assert!(error <= bound, "{name}: off by {error:e}, {bound:e} are allowed");
+        for (i, row) in logits.iter().enumerate() {
+            let (token, margin) = best(&case.reference[i]);
+            if margin > 2.0 * bound {
+                assert_eq!(best(row).0, token, "{name}: first choice of token {i}");
+            }
+        }
+    }
+}
+
 /// Two files and one file are one model, and what the engine says about it.
 #[test]
 fn shards_assets_and_options() {
@@ -246,8 +283,13 @@ fn shards_assets_and_options() {
     assert_eq!(carried, ["config.json", "tokenizer.json"]);
     assert_eq!(model.assets[1].1, b"{}");
     let says: Vec<String> = model.options.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let want =
-        ["language.page=5", "language.pages=80", "language.context=125", "language.vocab=160"];
+    let want = [
+        "language.page=5",
+        "language.pages=80",
+        "language.context=125",
+        "language.vocab=160",
+        "language.cache=f32",
+    ];
     assert_eq!(says, want);
     whole(&case, &engine(&compiler, &case, 2, &options()));
 }

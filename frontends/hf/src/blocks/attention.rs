@@ -54,8 +54,8 @@ impl Heads {
         }
         let turn = |net: &mut Net, x| net.op(&graph::ROTARY, &[x, step.cos, step.sin], attrs! {});
         let (q, k) = (turn(net, q)?, turn(net, k)?);
-        let keys = net.cached(&format!("cache.{layer}.key"), step.capacity, k, step.slots)?;
-        let values = net.cached(&format!("cache.{layer}.value"), step.capacity, v, step.slots)?;
+        let keys = net.cached(&format!("cache.{layer}.key"), step, k)?;
+        let values = net.cached(&format!("cache.{layer}.value"), step, v)?;
         let form = attrs! {
             page: step.page as i64,
             scale: 1.0 / (self.size as f64).sqrt(),

@@ -150,6 +150,7 @@ impl Experts {
             WeightExpr::Reshape(Box::new(e), vec![self.count, names.len() * rows, columns])
         };
         if let Some([q, s]) = net.floats8(&all, columns)? {
+            net.share(&all, self.chosen, self.count);
             let q = net.weight(&name, |_| Ok(by_expert(q, columns)))?;
             let blocks = columns.div_ceil(BLOCK);
             let s = net.weight(&format!("{name}.scale_inv"), |_| Ok(by_expert(s, blocks)))?;
@@ -160,6 +161,7 @@ impl Experts {
             let parts = parts.collect::<Result<Vec<_>>>()?;
             Ok(by_expert(WeightExpr::Concat(parts, 0), columns))
         })?;
+        net.share(&all, self.chosen, self.count);
         net.op(&graph::EXPERT_MATMUL, &[x, w, ids], attrs! {})
     }
 }

@@ -6,7 +6,7 @@
 //! q' = q·W_uk, scores q'·c + q_pe·k_pe, output (softmax · c)·W_uv.
 
 use silure_ir::dialects::graph;
-use silure_ir::{Dim, ValueId, WeightExpr, attrs};
+use silure_ir::{Dim, Elem, ValueId, WeightExpr, attrs};
 
 use super::step::Step;
 use crate::error::Result;
@@ -84,7 +84,7 @@ impl Latent {
         let key = turn(net, key)?;
         let latent = net.reshape(latent, vec![n.clone(), dim(1), dim(self.rank)])?;
         let row = net.concat(&[latent, key], 2)?;
-        let cache = net.cached(&format!("cache.{layer}.latent"), step.capacity, row, step.slots)?;
+        let cache = net.cached(&format!("cache.{layer}.latent"), step, row)?;
         let y = match self.absorbed {
             true => self.absorbed(net, step, at, [q[0], q_turned], cache)?,
             false => self.naive(net, step, at, [q[0], q_turned], cache)?,
@@ -147,6 +147,7 @@ impl Latent {
     ) -> Result<ValueId> {
         let dim = |n: usize| Dim::Const(n as i64);
         let rows = dim(step.capacity);
+        let cache = net.cast(cache, Elem::F32)?;
         let split = net.split(cache, &[self.rank, self.rotated])?;
         let latent = net.reshape(split[0], vec![rows.clone(), dim(self.rank)])?;
         let each = self.plain + self.value;

@@ -27,6 +27,8 @@ pub(crate) struct Step {
     pub page: usize,
     /// Rows of the cache.
     pub capacity: usize,
+    /// Type of its elements.
+    pub cache: Elem,
 }
 
 impl Step {
@@ -61,6 +63,7 @@ impl Step {
             sin: tokens,
             page: sizes.page,
             capacity: sizes.pages * sizes.page,
+            cache: sizes.cache,
         };
         (step.cos, step.sin) = step.angles(net, positions, rope)?;
         Ok(step)
