@@ -50,10 +50,6 @@ pub struct CompileArgs {
     /// Type of the elements of a language model's cache (f32 if absent)
     #[arg(long, value_enum, value_name = "TYPE")]
     pub cache: Option<Cache>,
-    /// Where the weights of a language model are: `meta` reads config.json alone (a directory or the file
-    /// itself) and compiles for the tensors that a published checkpoint has; no engine can be written
-    #[arg(long, value_enum, value_name = "WHERE")]
-    pub weights: Option<Weights>,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
@@ -63,6 +59,25 @@ pub struct CompileArgs {
     /// Make no change after the N-th of a pipeline
     #[arg(long, value_name = "N")]
     pub stop_after: Option<u64>,
+    /// The configuration alone is read ([`WeightsArgs`]).
+    #[arg(skip)]
+    pub meta: bool,
+}
+
+/// Where the weights are, for verbs that can do without.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WeightsArgs {
+    /// Where the weights of a language model are: `meta` reads config.json alone (a directory or the file
+    /// itself) and takes the tensors that a published checkpoint has
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub weights: Option<Weights>,
+}
+
+impl WeightsArgs {
+    /// The options of a compilation with this one.
+    pub fn with(self, args: &CompileArgs) -> CompileArgs {
+        CompileArgs { meta: self.weights == Some(Weights::Meta), ..args.clone() }
+    }
 }
 
 /// A type of a cache's elements.
@@ -163,7 +178,7 @@ impl CompileArgs {
                 Cache::F32 => Elem::F32,
                 Cache::Bf16 => Elem::Bf16,
             }),
-            meta: self.weights == Some(Weights::Meta),
+            meta: self.meta,
             ..Default::default()
         }
     }

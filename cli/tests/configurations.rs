@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{repo, silure};
+use common::{RELU, file, repo, s, silure};
 
 #[test]
 fn a_configuration_is_compiled_and_no_engine_is_written() {
@@ -20,8 +20,9 @@ fn a_configuration_is_compiled_and_no_engine_is_written() {
     silure(&["compile", &config, "-o", "x.silure"]).code(1).says("a configuration alone");
     let out = ["compile", &config, "--weights", "meta", "-o", "x.silure"];
     silure(&out).code(2).says("there are no weights to write");
-    let run = ["generate", &config, "--weights", "meta", "--prompt-ids", "x.npy"];
-    silure(&run).code(1);
-    let onnx = ["compile", "m.onnx", "--weights", "meta"];
-    silure(&onnx).code(2).says("language models");
+    silure(&["check", &folder, "--weights", "meta"]).code(0);
+    silure(&["generate", &config, "--prompt", "a"]).code(1).says("a configuration alone");
+    let dir = tempfile::tempdir().unwrap();
+    let text = file(dir.path(), "m.sir", RELU);
+    silure(&["compile", s(&text), "--weights", "meta"]).code(2).says("language models");
 }

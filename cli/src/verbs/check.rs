@@ -9,7 +9,7 @@ use silure::ir::{FuncKind, Module};
 use silure::{Compiler, Options, Phase, onnx};
 
 use crate::failure::{Failure, Result};
-use crate::model::{self, CompileArgs};
+use crate::model::{self, CompileArgs, WeightsArgs};
 use crate::report::{Report, table};
 use crate::row;
 
@@ -20,6 +20,8 @@ pub struct Args {
     pub model: PathBuf,
     #[command(flatten)]
     pub compile: CompileArgs,
+    #[command(flatten)]
+    pub weights: WeightsArgs,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
@@ -36,7 +38,8 @@ struct Line {
 /// See the module documentation.
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let compiler = Compiler::new()?;
-    let options = a.compile.options()?;
+    let args = a.weights.with(&a.compile);
+    let options = args.options()?;
     if !a.json
         && let Some(text) = operators(&a.model)?
     {
@@ -49,7 +52,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             report.warn(n);
         }
         // Each target sees the model as imported.
-        let mut loaded = model::load(&compiler, &a.model, &a.compile, report)?;
+        let mut loaded = model::load(&compiler, &a.model, &args, report)?;
         let own = Options { targets: vec![name.clone()], ..options.clone() };
         let found = if &*target.family == "cpu" {
             let problems = compiler.check(&mut loaded, &own)?;
@@ -90,7 +93,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
 
 /// The operators of an ONNX file: version, count, operand types, and whether they are converted.
 fn operators(path: &Path) -> Result<Option<String>> {
-    if model::is_text(path) || model::is_engine(path)? {
+    if model::is_text(path) || silure::hf::is_model(path) || model::is_engine(path)? {
         return Ok(None);
     }
     let mut rows = vec![row!["operator", "count", "verdict", "operands"]];

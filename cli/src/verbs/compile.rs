@@ -9,7 +9,7 @@ use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
 
 use crate::failure::{Failure, Result};
-use crate::model::{self, CompileArgs, Weights};
+use crate::model::{self, CompileArgs, WeightsArgs};
 use crate::report::{Report, bytes, count, seconds, table};
 use crate::row;
 
@@ -24,6 +24,8 @@ pub struct Args {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub compile: CompileArgs,
+    #[command(flatten)]
+    pub weights: WeightsArgs,
     /// Write the module behind each phase into this folder
     #[arg(long, value_name = "DIR")]
     pub dump_phases: Option<PathBuf>,
@@ -50,16 +52,16 @@ pub fn phase(text: &str) -> Result<Phase, String> {
 /// See the module documentation.
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let start = Instant::now();
-    let meta = a.compile.weights == Some(Weights::Meta);
+    let args = a.weights.with(&a.compile);
     match &a.output {
-        Some(o) if meta => {
+        Some(o) if args.meta => {
             let m = "with --weights meta there are no weights to write, and an engine without them runs nowhere";
             return Err(Failure::usage(format!("--output {}: {m}", o.display())));
         }
         Some(o) if o.file_name().is_none() => {
             return Err(Failure::usage(format!("--output {}: not a file name", o.display())));
         }
-        None if !meta => return Err(Failure::usage("--output ENGINE is needed")),
+        None if !args.meta => return Err(Failure::usage("--output ENGINE is needed")),
         _ => {}
     }
     if model::is_engine(&a.model)? {
@@ -68,9 +70,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let compiler = Compiler::new()?;
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
-    let loaded = model::load(&compiler, &a.model, &a.compile, report)?;
+    let loaded = model::load(&compiler, &a.model, &args, report)?;
     let parameters = loaded.parameters;
-    let mut options = a.compile.options()?;
+    let mut options = args.options()?;
     options.weights_beside = a.weights_beside;
     let mut phases = vec![];
     let compiled = model::compile(&compiler, loaded, &options, report, &mut |phase, m| {
