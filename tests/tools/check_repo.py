@@ -38,6 +38,7 @@ ARROWS = {
     "silure-simt": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
     "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},
+    "silure-ptx-emulator": set(),
     "silure": COMPILER,
     "silure-cli": None,
     "silure-tests": None,
