@@ -1,8 +1,9 @@
-"""A decoder beside llama.cpp: a prompt of 128 tokens, then steps of one token, interleaved.
+"""A decoder beside llama.cpp and onnxruntime: a prompt of 128 tokens, then steps of one token, interleaved.
 
-    python3 decoder.py ENGINE --gguf FILE [--lib libsilure_capi.so] [--threads 1] [--rounds 20] [--reference F.npy]
+    python3 decoder.py ENGINE [--gguf FILE] [--onnx FILE] [--lib libsilure_capi.so] [--threads 1] [--rounds 20]
+        [--reference F.npy]
 
-ENGINE is compiled from the folder that FILE was converted from. A round is one prompt and STEPS tokens of each
+ENGINE is compiled from the folder that FILE was converted from (to ONNX by decoder_onnx.py). A round is one prompt and STEPS tokens of each
 side, whose order changes from round to round; the medians of the rounds are compared, ratios are peer ÷ ours. With
 `--reference` (f32 logits of the prompt's last token) the errors of both are printed: root of the mean square,
 relative to that of the reference. `--write-reference` writes our own logits, of an f32 engine say.
@@ -92,6 +93,27 @@ class LlamaCpp:
         return np.ctypeslib.as_array(l.llama_get_logits_ith(self.context, -1), (self.vocab,)).copy()
 
 
+class OnnxRuntime:
+    def __init__(self, path, threads):
+        import onnxruntime as ort
+
+        o = ort.SessionOptions()
+        o.intra_op_num_threads = threads
+        self.session = ort.InferenceSession(path, o, providers=["CPUExecutionProvider"])
+        self.pasts = [i for i in self.session.get_inputs() if i.name.startswith("past.")]
+        self.names = ["logits"] + ["present" + i.name[4:] for i in self.pasts]
+
+    def step(self, tokens, had, *_):
+        if had == 0:
+            self.state = [np.empty((1, i.shape[1], 0, i.shape[3]), np.float32) for i in self.pasts]
+        end = had + len(tokens)
+        feed = {"tokens": np.array([tokens], np.int64), "last": np.array([end - 1], np.int32)}
+        feed["total"] = np.array(end, np.int32)
+        feed.update({i.name: s for i, s in zip(self.pasts, self.state)})
+        logits, *self.state = self.session.run(self.names, feed)
+        return logits[0, 0]
+
+
 def bounds(ratios):
     """95 % bounds of the median of the ratios' logarithms, by order statistics."""
     r = sorted(ratios)
@@ -104,6 +126,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("engine")
     p.add_argument("--gguf")
+    p.add_argument("--onnx")
     p.add_argument("--lib", default="target/debug/libsilure_capi.so")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--rounds", type=int, default=20)
@@ -115,11 +138,14 @@ def main():
     sides = {"silure": Silure(a.engine, a.lib, a.threads)}
     if a.gguf:
         sides["llama.cpp"] = LlamaCpp(a.gguf, a.threads)
+    if a.onnx:
+        sides["onnxruntime"] = OnnxRuntime(a.onnx, a.threads)
     prompt = np.random.default_rng(5).integers(3, a.vocab, 128).tolist()
     reference = np.load(a.reference) if a.reference else None
     times = {name: ([], []) for name in sides}
     for r in range(a.rounds + 1):
-        for name in list(sides)[:: 1 if r % 2 else -1]:
+        order = list(sides)
+        for name in (order[r % len(order) :] + order[: r % len(order)])[:: 1 if r % 2 else -1]:
             begin = time.perf_counter()
             logits = sides[name].step(prompt, 0, a.page, a.vocab)
             first = time.perf_counter()
@@ -138,9 +164,9 @@ def main():
     for i, what in enumerate(["prompt of 128", "token"]):
         line = {n: round(statistics.median(t[i]) * 1e3, 2) for n, t in times.items()}
         row = {"what": what, "threads": a.threads, "ms": line}
-        if a.gguf:
-            ratios = [x / y for x, y in zip(times["llama.cpp"][i], times["silure"][i])]
-            row["ratio"], row["bounds"] = round(statistics.median(ratios), 3), [round(b, 3) for b in bounds(ratios)]
+        for peer in list(sides)[1:]:
+            ratios = [x / y for x, y in zip(times[peer][i], times["silure"][i])]
+            row[peer] = {"ratio": round(statistics.median(ratios), 3), "bounds": [round(b, 3) for b in bounds(ratios)]}
         print(json.dumps(row))
 
 

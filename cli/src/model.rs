@@ -109,6 +109,8 @@ pub enum Width {
     Int8,
     /// Integers of 4 bits, scaled by groups
     Int4,
+    /// Integers of 8 bits, and the same of what they are multiplied with
+    W8a8,
 }
 
 /// A number of weights that share a scale.
@@ -158,13 +160,14 @@ impl CompileArgs {
         }
         Ok(match self.precision {
             None => None,
-            Some(Width::F32 | Width::Bf16) if self.group.is_some() => {
+            Some(Width::F32 | Width::Bf16 | Width::W8a8) if self.group.is_some() => {
                 return Err(Failure::usage("--group applies to --precision int8 and int4"));
             }
             Some(Width::F32) => None,
             Some(Width::Bf16) => Some(Precision::Bf16),
             Some(Width::Int8) => Some(Precision::Int8(grouped(128))),
             Some(Width::Int4) => Some(Precision::Int4(grouped(32))),
+            Some(Width::W8a8) => Some(Precision::W8A8),
         })
     }
 

@@ -21,15 +21,19 @@ pub enum Precision {
     Int8(usize),
     /// Integers of 4 bits with a scale for each group of so many.
     Int4(usize),
+    /// Integers of 8 bits with a scale for each column, and what they are multiplied with in integers of 8 bits
+    /// with a scale for each row. The weights of experts as [`Precision::Int8`] by 128.
+    W8A8,
 }
 
 impl Precision {
-    /// The pass with its options.
-    fn pass(self) -> String {
+    /// The passes with their options.
+    pub fn pass(self) -> String {
         match self {
             Precision::Bf16 => "precision{weights=bf16}".into(),
             Precision::Int8(n) => format!("precision{{weights=int8,block={n}}}"),
             Precision::Int4(n) => format!("precision{{weights=int4,block={n}}}"),
+            Precision::W8A8 => "activations,precision{weights=int8,block=128}".into(),
         }
     }
 }
@@ -40,6 +44,7 @@ impl std::fmt::Display for Precision {
             Precision::Bf16 => write!(f, "bf16"),
             Precision::Int8(n) => write!(f, "int8 by {n}"),
             Precision::Int4(n) => write!(f, "int4 by {n}"),
+            Precision::W8A8 => write!(f, "w8a8"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! rewrite are; [`rewrites`] holds the tables; [`bisect`](mod@bisect) finds the change that broke an
 //! answer; [`testing`] compares two modules through the oracle.
 
+mod activations;
 mod algebra;
 pub mod apply;
 pub mod bisect;
@@ -88,6 +89,7 @@ pub static PASSES: &[&PassDef] = &[
     &layout::PASS,
     &weights::PASS,
     &precision::PASS,
+    &activations::PASS,
     &RECOGNIZE,
     &QUANTISED,
     &EXPAND,

@@ -91,7 +91,7 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
 
 /// Whether what an op gives decides a choice: scores that reach a `top_k` or `argmax`, as those of a router
 /// do. Small differences there send a token to other experts.
-fn chooses(f: &Func, op: OpId) -> bool {
+pub(crate) fn chooses(f: &Func, op: OpId) -> bool {
     let mut seen = HashSet::new();
     let mut open = f.op(op).results.to_vec();
     while let Some(v) = open.pop() {
@@ -111,7 +111,7 @@ fn chooses(f: &Func, op: OpId) -> bool {
 
 /// The right operand of a product of f32, if it is one matrix of weights, or one for each expert, and large
 /// enough: [k, n], or what [`scaled`] gives.
-fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
+pub(crate) fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
     let o = f.op(op);
     let w = o.operand(1)?;
     let t = f.ty(w).as_tensor()?;
@@ -135,7 +135,7 @@ fn dense(m: &Module, f: &Func, v: ValueId) -> Option<WeightExpr> {
 
 /// The same of a product with floats of 8 bits that are scaled by blocks: what they stand for, the rows of
 /// one matrix crosswise.
-fn scaled(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
+pub(crate) fn scaled(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
     let o = f.op(op);
     let scale = match o.def.name {
         "graph.matmul_blocks" => o.operand(2)?,
@@ -161,7 +161,7 @@ fn scaled(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
 }
 
 /// The name that a weight is reported by: that of its first part.
-fn name(f: &Func, v: ValueId) -> Arc<str> {
+pub(crate) fn name(f: &Func, v: ValueId) -> Arc<str> {
     let Some(op) = f.def_op(v) else { return "weight".into() };
     match f.op(op).def.name {
         "core.weight" => f.op(op).attrs.str("name").into(),
@@ -170,7 +170,29 @@ fn name(f: &Func, v: ValueId) -> Arc<str> {
 }
 
 /// Weights that were made, by the text of what they are made of.
-type Made = HashMap<String, Arc<str>>;
+pub(crate) type Made = HashMap<String, Arc<str>>;
+
+/// A weight as a value before an op of a function; `name` is for one that was not made yet.
+pub(crate) fn value(
+    m: &mut Module,
+    (i, op): (usize, OpId),
+    made: &mut Made,
+    e: WeightExpr,
+    name: &str,
+) -> Result<ValueId> {
+    let (key, ty) = (e.to_string(), e.ty()?);
+    let name = match made.get(&key) {
+        Some(name) => name.clone(),
+        None => {
+            let name = m.add_weight(Weight { name: name.into(), ty: ty.clone(), expr: e });
+            made.insert(key, name.clone());
+            name
+        }
+    };
+    let mut b = Builder::before(&mut m.funcs[i], op);
+    let attrs = Attrs::new().with("name", Attr::Symbol(name));
+    b.typed(&core::WEIGHT, [], attrs, Type::Tensor(ty))
+}
 
 fn narrow(
     m: &mut Module,
@@ -186,21 +208,8 @@ fn narrow(
         bail!(Internal, "a product has two operands")
     };
     let name = name(&m.funcs[i], w);
-    let mut value = |m: &mut Module, e: WeightExpr, suffix: &str| -> Result<ValueId> {
-        let key = e.to_string();
-        let ty = e.ty()?;
-        let name = match made.get(&key) {
-            Some(name) => name.clone(),
-            None => {
-                let name = format!("{name}.{suffix}").into();
-                let name = m.add_weight(Weight { name, ty: ty.clone(), expr: e });
-                made.insert(key, name.clone());
-                name
-            }
-        };
-        let mut b = Builder::before(&mut m.funcs[i], op);
-        let attrs = Attrs::new().with("name", Attr::Symbol(name));
-        b.typed(&core::WEIGHT, [], attrs, Type::Tensor(ty))
+    let mut value = |m: &mut Module, e: WeightExpr, suffix: &str| {
+        value(m, (i, op), made, e, &format!("{name}.{suffix}"))
     };
     match form {
         Form::Bf16 => {
@@ -245,7 +254,7 @@ fn narrow(
 }
 
 /// The transposed matrix.
-fn turned(e: WeightExpr) -> WeightExpr {
+pub(crate) fn turned(e: WeightExpr) -> WeightExpr {
     match e {
         WeightExpr::Transpose(inner, perm) if perm == [1, 0] => *inner,
         e => WeightExpr::Transpose(Box::new(e), vec![1, 0]),

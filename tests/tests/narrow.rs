@@ -142,6 +142,7 @@ fn narrower_weights_are_what_the_pass_says() {
         (Precision::Bf16, "precision{weights=bf16}", "matmul.f32.bf16", 1e-9),
         (Precision::Int8(64), "precision{weights=int8,block=64}", "matmul.f32.i8", 0.006),
         (Precision::Int4(32), "precision{weights=int4,block=32}", "matmul.f32.u4", 0.12),
+        (Precision::W8A8, "activations", "matmul.i8.packed", 0.015),
     ] {
         let r = run(Some(p), pass);
         close(&r);
@@ -149,6 +150,16 @@ fn narrower_weights_are_what_the_pass_says() {
         let e = apart(&r, &full);
         assert!(e <= error && (error < 1e-6 || e > error / 20.0), "{p}: an error of {e}");
     }
+}
+
+/// Both products read the rows that are quantised once, and scale their sums themselves.
+#[test]
+fn rows_are_quantised_once_and_sums_scaled_in_the_product() {
+    let r = run(Some(Precision::W8A8), "activations");
+    let count = |kernel: &str| r.text.matches(kernel).count();
+    assert_eq!((count("quantize_rows.i8"), count("matmul.i8.packed")), (1, 2), "{}", r.text);
+    // The lookup besides; nothing is behind the products.
+    assert_eq!(count("plan.launch"), 4, "{}", r.text);
 }
 
 #[test]
@@ -238,11 +249,7 @@ fn rows_meet_the_weights_of_their_experts() {
         let engine = Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap();
         let mut model = load();
         if let Some(p) = precision {
-            let pass = match p {
-                Precision::Bf16 => "precision{weights=bf16}".to_string(),
-                Precision::Int8(n) => format!("precision{{weights=int8,block={n}}}"),
-                Precision::Int4(n) => format!("precision{{weights=int4,block={n}}}"),
-            };
+            let pass = p.pass();
             let (registry, context) = (&compiler.registry, &compiler.context);
             let driver = silure::passes::Driver::new(registry, context, Default::default());
             driver.with_source(&model.source).run(&pass, &mut model.module).unwrap();

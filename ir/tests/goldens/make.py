@@ -207,6 +207,10 @@ onnx("dequantize {axis = 1}", [i(-99, 99, 2, 3, dtype=np.int8), per, pz], "Dequa
 onnx("dequantize {axis = 1, block = 2}", [i(-99, 99, 2, 4, dtype=np.int8), np.abs(f(2, 2)), i(-9, 9, 2, 2, dtype=np.int8)], "DequantizeLinear",
      axis=1, block_size=2)
 onnx("dynamic_quantize", [q], "DynamicQuantizeLinear", outs=3)
+wide = np.array([[1.0, -63.5, 0.25], [0, 0, 0], [-3, 2.5, 0.5]], np.float32)
+steps = (np.abs(wide).max(1, keepdims=True) / np.float32(127)).astype(np.float32)
+steps[steps == 0] = 1
+case("quantize_rows", [wide], [np.rint(wide / steps).astype(np.int8), steps])
 
 # Recurrent layers.
 S, N, X, H = 3, 2, 4, 3

@@ -1,4 +1,5 @@
-//! Quantisation of f32 rows: `quantize.*`, `dequantize.*`, `extent.f32` with `dynamic_quantize.u8`.
+//! Quantisation of f32 rows: `quantize.*`, `dequantize.*`, `extent.f32` with `dynamic_quantize.u8`,
+//! `quantize_rows.i8`.
 //!
 //! `[outer, axis, inner]` with one scale and zero point per axis entry (axis 1: per tensor).
 //! Quantise is `saturate(round_even(x / scale) + zp)`, dequantise `(q − zp) · scale`.
@@ -235,3 +236,50 @@ kernel!(EXTENT_F32 = "extent.f32", DynamicQuant, bufs 2,
 kernel!(DYNAMIC_QUANTIZE_U8 = "dynamic_quantize.u8", DynamicQuant, bufs 5,
     "f32 to u8 by its own range. Buffers x, ranges (what `extent.f32` found), y, scale, zp; sizes `DynamicQuant`.",
     check |_| true, tasks |s| s.parts().max(1), scratch |_| 0, flops |_| 0, body dynamic);
+
+sizes! {
+    /// Sizes of `quantize_rows.i8`.
+    pub struct QuantizeRows {
+        /// Rows.
+        pub rows: usize,
+        /// Elements of a row.
+        pub k: usize,
+    }
+}
+
+impl QuantizeRows {
+    /// Rows of one task.
+    #[inline(always)]
+    fn per(&self) -> usize {
+        (PIECE / self.k.max(1)).max(1)
+    }
+}
+
+/// Buffers `x`, `y`, `scale`.
+#[inline(always)]
+unsafe fn quantize_rows<I: Isa>(s: &QuantizeRows, call: &Call) -> i32 {
+    // SAFETY: the contract of the ABI is the callee's.
+    unsafe { with_lanes!(I, quantize_rows_lanes(s, call)) }
+}
+
+#[inline(always)]
+unsafe fn quantize_rows_lanes<I: Isa, L: Counts>(s: &QuantizeRows, call: &Call) -> i32 {
+    // SAFETY: x and y hold `rows · k` elements, the scale one for each row.
+    unsafe {
+        let (x, y) = (call.bufs.get::<f32>(0), call.bufs.get::<u8>(1));
+        let scales = call.bufs.get::<f32>(2);
+        for r in call.begin * s.per()..(call.end * s.per()).min(s.rows) {
+            let (lo, hi) = range::<L>(x.add(r * s.k), s.k);
+            let scale = greater(-lo, hi) / 127.0;
+            // Without a magnitude the scale is 1.
+            let scale = if scale == 0.0 { 1.0 } else { scale };
+            *scales.add(r) = scale;
+            Steps::new(scale, 0, true).row::<I, L>(x.add(r * s.k), y.add(r * s.k), s.k);
+        }
+    }
+    OK
+}
+
+kernel!(QUANTIZE_ROWS_I8 = "quantize_rows.i8", QuantizeRows, bufs 3,
+    "f32 to i8, each row by its own greatest magnitude. Buffers x, y, scale (one for each row); sizes `QuantizeRows`.",
+    check |_| true, tasks |s| s.rows.div_ceil(s.per()), scratch |_| 0, flops |_| 0, body quantize_rows);

@@ -110,6 +110,7 @@ pub static KERNELS: &[&Kernel] = &[
     &quant::DEQUANTIZE_I32,
     &quant::EXTENT_F32,
     &quant::DYNAMIC_QUANTIZE_U8,
+    &quant::QUANTIZE_ROWS_I8,
     &cast::CAST,
     &attention::ATTENTION_F32,
     &attention::paged::ATTENTION_PAGED_F32,

@@ -6,7 +6,7 @@ use silure_kernels_cpu::cast::Cast;
 use silure_kernels_cpu::helpers::helper_index;
 use silure_kernels_cpu::isa::Portable;
 use silure_kernels_cpu::math::{self, erf64};
-use silure_kernels_cpu::quant::{DynamicQuant, Quant};
+use silure_kernels_cpu::quant::{DynamicQuant, Quant, QuantizeRows};
 use silure_kernels_cpu::{HELPERS, KERNELS, half, levels};
 use silure_types::{Class, Elem};
 
@@ -354,6 +354,45 @@ fn quantisation_rounds_to_even_and_saturates() {
     let (bytes, scale, zero) = dynamic(&long);
     assert_eq!((scale, zero), (1.0, 100));
     assert!(bytes.iter().enumerate().all(|(i, b)| *b == (100.0 + long[i]) as u8));
+}
+
+#[test]
+fn rows_are_quantised_by_their_own_magnitude() {
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    let x = [
+        [1.0, -63.5, 0.25, 0.75],
+        [0.0, -0.0, 0.0, 0.0],
+        [-3.0, 2.5, 0.5, nan],
+        [inf, 1.0, -1.0, 0.0],
+        [127.0, 0.5, 1.5, -2.5],
+        [1e-45, 0.0, 0.0, 0.0],
+    ]
+    .concat();
+    let sizes = QuantizeRows { rows: 6, k: 4 }.to_vec();
+    let (mut codes, mut scales) = (vec![], vec![]);
+    run("quantize_rows.i8", &sizes, &[buf(&x), out::<i8>(24), out::<f32>(6)], |r| {
+        (codes, scales) = (read::<i8>(&r[1]), read::<f32>(&r[2]));
+    });
+    assert_eq!(scales, [0.5, 1.0, 3.0f32 / 127.0, inf, 1.0, 1.0]);
+    let want: [[i8; 4]; 6] =
+        [[2, -127, 0, 2], [0; 4], [-127, 106, 21, 0], [0; 4], [127, 0, 2, -2], [0; 4]];
+    assert_eq!(codes, want.concat());
+    // Long rows, several to a task and one over several pieces.
+    for (rows, k) in [(70, 1001), (2, 40_000)] {
+        let x: Vec<f32> =
+            (0..rows * k).map(|i| (i * 7919 % 2003) as f32 - 1001.0 - (i / k) as f32).collect();
+        let bufs = [buf(&x), out::<i8>(rows * k), out::<f32>(rows)];
+        run("quantize_rows.i8", &QuantizeRows { rows, k }.to_vec(), &bufs, |r| {
+            let (codes, scales) = (read::<i8>(&r[1]), read::<f32>(&r[2]));
+            for (r, row) in x.chunks(k).enumerate() {
+                let scale = row.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0;
+                assert_eq!(scales[r], scale);
+                let same =
+                    |(i, v): (usize, &f32)| (v / scale).round_ties_even() as i8 == codes[r * k + i];
+                assert!(row.iter().enumerate().all(same), "row {r} of {rows} × {k}");
+            }
+        });
+    }
 }
 
 /// Both kernels of dynamic quantisation: bytes, scale, zero point.

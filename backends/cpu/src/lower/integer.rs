@@ -62,8 +62,8 @@ pub(super) fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
             Some(Part::Number(e, n)) => Some(l.constant(Tensor::scalar(*e, *n))?),
         })
     };
-    let mut scales = [None, value(l, &found.scale)?];
-    if let Some(s) = scales[1]
+    let mut scales = [value(l, &found.rows)?, value(l, &found.scale)?];
+    if let [None, Some(s)] = scales
         && let Some(pair) = factors(l, s)?
     {
         scales = pair.map(Some);
@@ -152,6 +152,8 @@ struct Found {
     stage: Stage,
     /// Type of what it gives.
     elem: Elem,
+    /// One for each row, beside `scale`.
+    rows: Option<Part>,
     scale: Option<Part>,
     bias: Option<Part>,
     y_scale: Option<Part>,
@@ -221,12 +223,25 @@ impl Place<'_> {
     }
 }
 
+impl Place<'_> {
+    /// An operand with one element for each row of a matrix.
+    fn rows(&self, v: ValueId, types: &[silure_ir::TensorType], dims: &[Dim]) -> Option<Part> {
+        let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
+        let [rows, _] = dims else { return None };
+        let alone =
+            self.maps[i].iter().zip(&types[i].dims).all(|(a, d)| *a == 0 || *d == Dim::Const(1));
+        let float = types[i].elem == Elem::F32 && self.feature == 1;
+        (alone && float && types[i].count() == *rows).then_some(Part::Extra(i))
+    }
+}
+
 /// The longest beginning of an epilogue that the stage does.
 fn stage(p: &Place, types: &[silure_ir::TensorType], dims: &[Dim]) -> Found {
     let sums = p.f.region(p.region).args[0];
     let mut c = Found {
         stage: Stage::SUMS,
         elem: Elem::I32,
+        rows: None,
         scale: None,
         bias: None,
         y_scale: None,
@@ -254,9 +269,24 @@ fn stage(p: &Place, types: &[silure_ir::TensorType], dims: &[Dim]) -> Found {
             return None;
         }
         let by = p.other(o, at)?;
-        let (scale, kind) = match p.one(by, types) {
-            Some(s) => (s, per::TENSOR),
-            None => (p.line(by, types, dims)?, per::AXIS),
+        let feature = |v| match p.one(v, types) {
+            Some(s) => Some((s, per::TENSOR)),
+            None => Some((p.line(v, types, dims)?, per::AXIS)),
+        };
+        let (scale, kind) = match feature(by) {
+            Some(s) => s,
+            // A scale of the rows times one of the columns.
+            None => {
+                let two = Some(p.f.op(p.f.def_op(by)?)).filter(|o| o.def.name == "arith.mul")?;
+                let (a, b) = (two.operand(0)?, two.operand(1)?);
+                let (rows, b) = match p.rows(a, types, dims) {
+                    Some(rows) => (rows, b),
+                    None => (p.rows(b, types, dims)?, a),
+                };
+                let found = feature(b)?;
+                (c.stage.a_scale, c.rows) = (per::AXIS, Some(rows));
+                found
+            }
         };
         (c.stage.bias, c.bias) = (bias_kind, bias_part);
         (c.stage.b_scale, c.scale) = (kind, Some(scale));

@@ -2,13 +2,13 @@
 
 use silure_ir::infer::{InferCx, norm_axis};
 use silure_ir::{Dim, Elem, OpId, Result, TensorType, ValueId};
-use silure_kernels_cpu::quant::{DynamicQuant, Quant};
+use silure_kernels_cpu::quant::{DynamicQuant, Quant, QuantizeRows};
 
 use super::rows::around;
 use super::{Lower, Lowering, Sizes, elem_is};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] = &[&QUANTIZE, &DEQUANTIZE, &DYNAMIC];
+pub(super) static TABLE: &[&Lowering] = &[&QUANTIZE, &DEQUANTIZE, &ROWS, &DYNAMIC];
 
 fn sizes(l: &Lower, op: OpId, t: &TensorType, scale: ValueId) -> Result<Vec<Dim>> {
     let s = l.t(scale)?;
@@ -67,6 +67,19 @@ static DEQUANTIZE: Lowering = Lowering {
         let sizes = sizes(l, op, &t, s)?;
         let kernel = format!("dequantize.{}", t.elem);
         Ok(vec![l.launch1(&kernel, &[Some(x), Some(s), z], y, sizes)?])
+    },
+};
+
+static ROWS: Lowering = Lowering {
+    op: "graph.quantize_rows",
+    can: |cx| elem_is(cx, &[Elem::F32]),
+    lower: |l, op| {
+        let x = l.operand(op, 0)?;
+        let t = l.t(x)?;
+        let (rows, k, _) = around(&t, norm_axis(-1, t.rank())?);
+        let sizes = Sizes::of(QuantizeRows::FIELDS).set("rows", rows).set("k", k).done()?;
+        let outs = (0..2).map(|i| l.out(op, i).map(Some)).collect::<Result<Vec<_>>>()?;
+        l.launch("quantize_rows.i8", &[Some(x)], &outs, sizes)
     },
 };
 

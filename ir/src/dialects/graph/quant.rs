@@ -5,6 +5,7 @@
 //! * `quantize(x, scale, zero?) {axis, block, elem, saturate}`
 //! * `dequantize(x, scale, zero?) {axis, block}`: elements of the scale
 //! * `dynamic_quantize(x)` → y `u8`, scale `f32[]`, zero `u8[]`
+//! * `quantize_rows(x)` → y `i8`, scale f32 of x's shape with a last axis of 1
 
 use silure_types::{Class, Elem};
 
@@ -345,6 +346,51 @@ pub static DYNAMIC_QUANTIZE: OpDef = OpDef {
             Tensor::from_nums(Elem::U8, x.shape(), v.iter().map(one))?.into(),
             Tensor::scalar(Elem::F32, Num::F(scale)).into(),
             Tensor::scalar(Elem::U8, Num::F(zero)).into(),
+        ])
+    }),
+    tolerance: Tolerance::Quantised,
+    ..OpDef::NEW
+};
+
+/// Quantisation of each row with a scale found at run time.
+pub static QUANTIZE_ROWS: OpDef = OpDef {
+    name: "graph.quantize_rows",
+    doc: "x as i8 with a scale for each row (slice along the last axis), its greatest magnitude / 127; a scale of 0 is \
+          1 instead. Magnitudes and quotients are rounded to f32; NaN counts nowhere and is 0.",
+    operands: &[one("x", Of::Float)],
+    results: &["y", "scale"],
+    infer: Some(|cx| {
+        let x = cx.tensor(0)?;
+        if x.elem != Elem::F32 {
+            return Err(cx.wrong(0, "f32", cx.ty(0)?));
+        }
+        if x.rank() == 0 {
+            return Err(cx.wrong(0, "a last axis", cx.ty(0)?));
+        }
+        let mut rows = x.dims.clone();
+        rows[x.rank() - 1] = Dim::Const(1);
+        Ok(vec![Type::tensor(Elem::I8, x.dims.clone()), Type::tensor(Elem::F32, rows)])
+    }),
+    eval: Some(|cx| {
+        let x = cx.tensor(0)?;
+        let v = x.to_f64s();
+        let mut rows = x.shape().to_vec();
+        let Some(last) = rows.last_mut() else { bail!(Invalid, "a scalar has no rows") };
+        let k = std::mem::replace(last, 1).max(1);
+        let scale =
+            |row: &[f64]| match (row.iter().fold(0f64, |m, v| m.max(v.abs())) as f32) / 127.0 {
+                0.0 => 1.0,
+                s => s as f64,
+            };
+        let mut scales: Vec<f64> = v.chunks(k).map(scale).collect();
+        scales.resize(rows.iter().product(), 1.0);
+        let code = |(i, v): (usize, &f64)| match (v / scales[i / k]) as f32 {
+            q if q.is_nan() => Num::F(0.0),
+            q => Num::F(q.round_ties_even().clamp(-128.0, 127.0) as f64),
+        };
+        Ok(vec![
+            Tensor::from_nums(Elem::I8, x.shape(), v.iter().enumerate().map(code))?.into(),
+            Tensor::from_nums(Elem::F32, &rows, scales.iter().map(|s| Num::F(*s)))?.into(),
         ])
     }),
     tolerance: Tolerance::Quantised,

@@ -1,0 +1,101 @@
+//! `activations`: products of 8-bit integers in place of those of f32.
+//!
+//! The rows of what is multiplied are quantised when they are known, each by its own greatest magnitude, and the
+//! weights by column when the engine is written: `x · w` becomes `f32(q(x) · q(w)) · (scale of the row · scale of
+//! the column)`. No row depends on another, so what else a step computes does not change a sequence's sums.
+
+use std::collections::HashMap;
+
+use silure_ir::attrs;
+use silure_ir::bail;
+use silure_ir::diag::Result;
+use silure_ir::dialects::{arith, graph};
+use silure_ir::{Builder, Elem, OpId, RegionId, ValueId, WeightExpr};
+
+use crate::pass::{Changed, PassCx, PassDef, Preserves};
+use crate::precision::{self, Made, chooses, scaled, turned, weight};
+use crate::rewrite::Exactness;
+
+/// `activations`.
+pub(crate) static PASS: PassDef = PassDef {
+    name: "activations",
+    doc: "Computes products with weights in integers of 8 bits: rows quantised at run time, weights by column.",
+    options: &[],
+    preserves: Preserves { results: Exactness::Approximates, weights: false, functions: true },
+    run,
+};
+
+/// Rows that are quantised already, by function, region and value: their integers and scales.
+type Rows = HashMap<(usize, Option<RegionId>, ValueId), [ValueId; 2]>;
+
+fn run(cx: &mut PassCx) -> Result<Changed> {
+    let (mut made, mut rows) = (Made::new(), Rows::new());
+    let mut changed = Changed::No;
+    for i in 0..cx.module.funcs.len() {
+        for op in cx.module.funcs[i].walk() {
+            let f = &cx.module.funcs[i];
+            let expert = f.op(op).def.name == graph::EXPERT_MATMUL.name;
+            if expert || chooses(f, op) {
+                continue;
+            }
+            let found = weight(cx.module, f, op).or_else(|| scaled(cx.module, f, op));
+            let Some(e) = found else { continue };
+            if !cx.step("activation_precision") {
+                return Ok(changed);
+            }
+            product(cx, i, op, e, &mut made, &mut rows)?;
+            changed = Changed::Yes;
+        }
+    }
+    Ok(changed)
+}
+
+fn product(
+    cx: &mut PassCx,
+    i: usize,
+    op: OpId,
+    e: WeightExpr,
+    made: &mut Made,
+    rows: &mut Rows,
+) -> Result<()> {
+    let m = &mut *cx.module;
+    let o = m.funcs[i].op(op);
+    let (Some(a), Some(w), y) = (o.operand(0), o.operand(1), o.result()) else {
+        bail!(Internal, "a product has two operands")
+    };
+    let Some([k, n]) = e.ty()?.shape().and_then(|s| <[usize; 2]>::try_from(s).ok()) else {
+        bail!(Internal, "a weight of {} is no matrix", e.ty()?)
+    };
+    let (region, loc) = (o.parent(), o.loc.clone());
+    let name = precision::name(&m.funcs[i], w);
+    let columns = Box::new(turned(e));
+    let codes = WeightExpr::Codes(columns.clone(), Elem::I8, k);
+    let codes = WeightExpr::Transpose(Box::new(codes), vec![1, 0]);
+    let scales = WeightExpr::Scales(columns, Elem::I8, k);
+    let scales = WeightExpr::Reshape(Box::new(scales), vec![1, n]);
+    let q = precision::value(m, (i, op), made, codes, &format!("{name}.i8"))?;
+    let s = precision::value(m, (i, op), made, scales, &format!("{name}.scales"))?;
+    let mut b = Builder::before(&mut m.funcs[i], op);
+    b.loc = loc;
+    let [x, per] = match rows.get(&(i, region, a)) {
+        Some(known) => *known,
+        None => {
+            let new = b.build(&graph::QUANTIZE_ROWS, &[Some(a)], attrs! {}, &[], &[])?;
+            let &[x, per] = &*b.func.op(new).results else {
+                bail!(Internal, "quantised rows have scales")
+            };
+            rows.insert((i, region, a), [x, per]);
+            [x, per]
+        }
+    };
+    let sums = b.one(&graph::MATMUL_INTEGER, [x, q], attrs! {})?;
+    let shape = b.tensor(sums)?.dims;
+    let sums = b.one(&arith::CAST, [sums], attrs! { to: Elem::F32 })?;
+    let per = b.one(&graph::BROADCAST, [per], attrs! { shape: shape.clone() })?;
+    let s = b.one(&graph::BROADCAST, [s], attrs! { shape: shape })?;
+    let scale = b.one(&arith::MUL, [per, s], attrs! {})?;
+    let new = b.one(&arith::MUL, [sums, scale], attrs! {})?;
+    m.funcs[i].replace_uses(y, new);
+    m.funcs[i].erase(op);
+    Ok(())
+}
