@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use silure_ir::Module;
 use silure_types::Elem;
 
+use crate::blocks::latent::LatentForm;
 use crate::checkpoint::{Checkpoint, Files};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -49,9 +50,8 @@ pub struct ImportOptions {
     pub cache: Option<Elem>,
     /// Read config.json alone: the weights are those that a published checkpoint would have, without bytes.
     pub meta: bool,
-    /// Latent attention makes keys and values of the whole cache instead of moving the matrices to the
-    /// queries: for comparison.
-    pub naive_latent: bool,
+    /// The form of latent attention.
+    pub latent: LatentForm,
 }
 
 /// The sizes that the options lead to.
@@ -188,7 +188,7 @@ fn build(parts: Parts, options: &ImportOptions) -> Result<Imported> {
     match model {
         Model::Decoder(mut d) => {
             let sizes = options.sizes(d.context, &mut notes)?;
-            d.latent_form(!options.naive_latent);
+            d.latent_form(options.latent);
             layers = d.layers.len();
             d.build(&mut net, &sizes)?;
             let all = [

@@ -25,6 +25,7 @@ mod promised;
 mod quantised;
 mod rope;
 
+pub use blocks::latent::LatentForm;
 pub use checkpoint::Files;
 pub use error::{Code, Error, Result};
 pub use import::{ImportOptions, Imported, Parameters, import, is_model};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use silure_ir::dialects::{arith, core, graph};
 use silure_ir::{
-    Attr, Attrs, Builder, Dim, Elem, Func, FuncKind, Loc, Module, Num, OpDef, SymDecl, Tensor,
-    TensorType, Type, ValueId, Weight, WeightExpr, attrs,
+    Attr, Attrs, Builder, Dim, Elem, Func, FuncKind, Loc, Module, Num, OpDef, RegionId, SymDecl,
+    Tensor, TensorType, Type, ValueId, Weight, WeightExpr, attrs,
 };
 
 use crate::blocks::step::Step;
@@ -24,6 +24,8 @@ pub(crate) struct Net<'a> {
     checkpoint: &'a Checkpoint,
     f: Func,
     at: String,
+    /// The branch that is being built.
+    region: Option<RegionId>,
     weights: HashMap<String, TensorType>,
     used: HashMap<String, Used>,
 }
@@ -53,6 +55,7 @@ impl<'a> Net<'a> {
             checkpoint,
             f: Func::new("", FuncKind::Entry),
             at: String::new(),
+            region: None,
             weights: HashMap::new(),
             used: HashMap::new(),
         }
@@ -92,9 +95,36 @@ impl<'a> Net<'a> {
 
     /// Builds with a builder at the end of the function.
     pub fn with<T>(&mut self, f: impl FnOnce(&mut Builder) -> silure_ir::Result<T>) -> Result<T> {
-        let mut b = Builder::at_end(&mut self.f);
+        let mut b = match self.region {
+            Some(r) => Builder::in_region(&mut self.f, r),
+            None => Builder::at_end(&mut self.f),
+        };
         b.loc = Loc::name(&self.at);
         f(&mut b).map_err(|d| Error::diag(&self.at, d))
+    }
+
+    /// The value of the first branch if the condition holds, else of the second.
+    pub fn either(
+        &mut self,
+        condition: ValueId,
+        then: impl FnOnce(&mut Self) -> Result<ValueId>,
+        otherwise: impl FnOnce(&mut Self) -> Result<ValueId>,
+    ) -> Result<ValueId> {
+        let then = self.branch(then)?;
+        let otherwise = self.branch(otherwise)?;
+        self.with(|b| {
+            let op =
+                b.build(&graph::IF, &[Some(condition)], Attrs::new(), &[then, otherwise], &[])?;
+            b.single(op)
+        })
+    }
+
+    fn branch(&mut self, f: impl FnOnce(&mut Self) -> Result<ValueId>) -> Result<RegionId> {
+        let region = self.f.new_region();
+        let around = self.region.replace(region);
+        let made = f(self).and_then(|v| self.with(|b| b.op(&core::YIELD, [v], Attrs::new())));
+        self.region = around;
+        made.map(|_| region)
     }
 
     /// Sizes of a tensor.

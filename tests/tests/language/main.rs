@@ -4,6 +4,7 @@
 //! prompt by the tolerance rule of docs/tolerance.md, the first choice wherever the reference is sure of
 //! it, 64 greedy tokens; then the same in pieces, over several sequences at once.
 
+mod latent;
 mod meta;
 mod steps;
 mod weights;
@@ -217,24 +218,6 @@ fn encoders() {
         println!("{name}: off by {error:.2e}, reference {:.2e}", case.error);
         assert_eq!(rows.len(), case.truth.len());
         assert!(error <= bound, "{name}: off by {error:e}, {bound:e} are allowed");
-    }
-}
-
-/// The two forms of latent attention agree to 1e-5 of the largest logit.
-#[test]
-fn naive_and_absorbed_latents_agree() {
-    let compiler = Compiler::new().unwrap();
-    let case = Case::read("deepseek-v3");
-    let prompt = |naive_latent: bool| {
-        let o = ImportOptions { naive_latent, ..options() };
-        let mut steps = Steps::new(&engine(&compiler, &case, 1, &o), PAGE, PAGES);
-        let mut s = steps.sequence(case.prompt.len());
-        steps.step("prefill", &mut [(&mut s, &case.prompt)]).concat()
-    };
-    let (naive, absorbed) = (prompt(true), prompt(false));
-    let most = naive.iter().fold(0.0f64, |a, v| a.max(v.abs()));
-    for (a, b) in naive.iter().zip(&absorbed) {
-        assert!((a - b).abs() <= 1e-5 * most, "{a} and {b}");
     }
 }
 

@@ -5,7 +5,7 @@ use silure_ir::{ValueId, attrs};
 
 use super::attention::Heads;
 use super::experts::Experts;
-use super::latent::Latent;
+use super::latent::{Latent, LatentForm};
 use super::mlp::Gated;
 use super::step::Step;
 use crate::error::Result;
@@ -51,10 +51,10 @@ pub(crate) enum Mlp {
 
 impl Decoder {
     /// Chooses the form of latent attention.
-    pub fn latent_form(&mut self, absorbed: bool) {
+    pub fn latent_form(&mut self, form: LatentForm) {
         for l in &mut self.layers {
             if let Attention::Latent(a) = &mut l.attention {
-                a.absorbed = absorbed;
+                a.form = form;
             }
         }
     }

@@ -1,16 +1,42 @@
 //! Latent attention: the cache holds one vector of `rank` features and one rotated key per token, which
 //! all heads share.
 //!
-//! Two forms give the same numbers. The naive one makes keys and values of every row of the cache; the
-//! absorbed one moves the matrices that would do so to the queries and to the output:
+//! Two forms give the same numbers. The naive one makes keys and values of every row of the pages that a step
+//! reads; the absorbed one moves the matrices that would do so to the queries and to the output:
 //! q' = q·W_uk, scores q'·c + q_pe·k_pe, output (softmax · c)·W_uv.
+//!
+//! With q tokens over S rows, of each head's multiply-adds, by the sizes d of what is not rotated, r of the latent,
+//! t of what is rotated and v of a value:
+//!
+//! | | for each token and row | besides |
+//! |---|---|---|
+//! | naive | d + t + v | r·(d + v) for each row |
+//! | absorbed | 2·r + t | r·(d + v) for each token |
+//!
+//! A step is naive where that is less: r·(d + v)·(S − q) < (2·r − d − v)·q·S. Over a long cache that is from
+//! r·(d + v) / (2·r − d − v) tokens on, 171 of DeepSeek-V3.
 
-use silure_ir::dialects::graph;
+use silure_ir::dialects::{arith, graph};
 use silure_ir::{Dim, Elem, ValueId, WeightExpr, attrs};
 
 use super::step::Step;
 use crate::error::Result;
 use crate::net::{Linear, Net};
+
+/// Most bytes of the keys and values of a whole cache: what takes more is never made.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Which form of latent attention a step takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LatentForm {
+    /// That which costs less, step by step.
+    #[default]
+    ByCost,
+    /// Keys and values of every row.
+    Naive,
+    /// Queries and outputs in the space of latents.
+    Absorbed,
+}
 
 /// Norms of latent attention do not follow config.json.
 const EPSILON: f64 = 1e-6;
@@ -35,7 +61,7 @@ pub(crate) struct Latent {
     /// Rotated pairs are neighbours.
     pub interleaved: bool,
     /// The form.
-    pub absorbed: bool,
+    pub form: LatentForm,
 }
 
 impl Latent {
@@ -85,9 +111,18 @@ impl Latent {
         let latent = net.reshape(latent, vec![n.clone(), dim(1), dim(self.rank)])?;
         let row = net.concat(&[latent, key], 2)?;
         let cache = net.cached(&format!("cache.{layer}.latent"), step, row)?;
-        let y = match self.absorbed {
-            true => self.absorbed(net, step, at, [q[0], q_turned], cache)?,
-            false => self.naive(net, step, at, [q[0], q_turned], cache)?,
+        let q = [q[0], q_turned];
+        let y = match self.form_of(step) {
+            LatentForm::Absorbed => self.absorbed(net, step, at, q, cache)?,
+            LatentForm::Naive => self.naive(net, step, at, q, cache)?,
+            LatentForm::ByCost => {
+                let naive = self.naive_is_less(net, step)?;
+                net.either(
+                    naive,
+                    |net| self.naive(net, step, at, q, cache),
+                    |net| self.absorbed(net, step, at, q, cache),
+                )?
+            }
         };
         let wide = self.heads * self.value;
         let y = net.reshape(y, vec![n, dim(wide)])?;
@@ -103,6 +138,39 @@ impl Latent {
         let all = WeightExpr::Reshape(Box::new(all), vec![self.heads, each, self.rank]);
         let size = vec![self.heads, to - from, self.rank];
         Ok(WeightExpr::Slice(Box::new(all), vec![0, from, 0], size))
+    }
+
+    /// Both sides of the rule over a long cache: r·(d + v) and 2·r − d − v.
+    fn costs(&self) -> (usize, usize) {
+        let wide = self.plain + self.value;
+        (self.rank * wide, (2 * self.rank).saturating_sub(wide))
+    }
+
+    /// The form of an entry's steps, if one is right for all of them.
+    fn form_of(&self, step: &Step) -> LatentForm {
+        let (made, less) = self.costs();
+        let row = (self.plain + self.rotated + self.value).saturating_mul(4 * self.heads);
+        let large = row.saturating_mul(step.capacity) > MOST_BYTES;
+        match self.form {
+            // One token over two rows or more.
+            LatentForm::ByCost if large || (step.most == 1 && made >= 2 * less) => {
+                LatentForm::Absorbed
+            }
+            form => form,
+        }
+    }
+
+    /// Whether making keys and values costs less in this step.
+    fn naive_is_less(&self, net: &mut Net, step: &Step) -> Result<ValueId> {
+        let (made, less) = self.costs();
+        let dim = |n: usize| Dim::Const(n as i64);
+        let own = net.dims(step.pages);
+        let (rows, n) = (own[1].clone() * dim(step.page), step.n.clone());
+        let more = dim(made) * (own[0].clone() * rows.clone() - n.clone());
+        let saved = dim(less) * n * rows;
+        let mut value = |d: Dim| net.op(&graph::DIM, &[], attrs! { value: vec![d] });
+        let (more, saved) = (value(more)?, value(saved)?);
+        net.op(&arith::LT, &[more, saved], attrs! {})
     }
 
     fn form(&self, step: &Step) -> silure_ir::Attrs {
@@ -146,8 +214,20 @@ impl Latent {
         cache: ValueId,
     ) -> Result<ValueId> {
         let dim = |n: usize| Dim::Const(n as i64);
-        let rows = dim(step.capacity);
+        // The pages of the step's sequences one after the other, and their new numbers.
+        let own = net.dims(step.pages);
+        let count = own.iter().fold(dim(1), |n, d| n * d.clone());
+        let (rows, wide) = (count.clone() * dim(step.page), self.rank + self.rotated);
+        let numbers = net.reshape(step.pages, vec![count])?;
+        let all = vec![dim(step.capacity / step.page), dim(step.page * wide)];
+        let cache = net.reshape(cache, all)?;
+        let cache = net.op(&graph::GATHER, &[cache, numbers], attrs! { axis: 0i64 })?;
+        let cache = net.reshape(cache, vec![rows.clone(), dim(1), dim(wide)])?;
         let cache = net.cast(cache, Elem::F32)?;
+        let (first, one) = (net.number(Elem::I64, 0.0)?, net.number(Elem::I64, 1.0)?);
+        let count = net.one(&graph::SIZE_OF, numbers)?;
+        let pages = net.op(&graph::RANGE, &[first, count, one], attrs! {})?;
+        let pages = net.reshape(pages, own)?;
         let split = net.split(cache, &[self.rank, self.rotated])?;
         let latent = net.reshape(split[0], vec![rows.clone(), dim(self.rank)])?;
         let each = self.plain + self.value;
@@ -158,8 +238,7 @@ impl Latent {
         let shared = net.broadcast(split[1], vec![rows, dim(self.heads), dim(self.rotated)])?;
         let keys = net.concat(&[made[0], shared], 2)?;
         let q = net.concat(&[plain, turned], 2)?;
-        let of =
-            [Some(q), Some(keys), Some(made[1]), Some(step.lengths), Some(step.pages), step.ends];
+        let of = [Some(q), Some(keys), Some(made[1]), Some(step.lengths), Some(pages), step.ends];
         net.slots(&graph::PAGED_ATTENTION, &of, self.form(step))
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Step {
     /// [n, pairs].
     pub cos: ValueId,
     pub sin: ValueId,
+    /// Most new tokens of one sequence.
+    pub most: usize,
     /// Rows of a page.
     pub page: usize,
     /// Rows of the cache.
@@ -61,6 +63,7 @@ impl Step {
             rows,
             cos: tokens,
             sin: tokens,
+            most: if prefill { sizes.tokens } else { 1 },
             page: sizes.page,
             capacity: sizes.pages * sizes.page,
             cache: sizes.cache,

@@ -4,7 +4,7 @@ use super::Model;
 use super::llama::THETA;
 use crate::blocks::decoder::{Attention, Decoder, Layer, Mlp};
 use crate::blocks::experts::{Experts, Groups, Scores};
-use crate::blocks::latent::Latent;
+use crate::blocks::latent::{Latent, LatentForm};
 use crate::blocks::mlp::Gated;
 use crate::config::Config;
 use crate::error::Result;
@@ -68,7 +68,7 @@ fn read(config: &Config, g: Generation) -> Result<Model> {
         scale: rope.score / ((plain + rotated) as f64).sqrt(),
         bias: config.flag("attention_bias", false)?,
         interleaved: g.interleaved,
-        absorbed: true,
+        form: LatentForm::ByCost,
     };
     let activation = Activation::read(config, "hidden_act", "silu")?;
     let inner = config.size("intermediate_size")?;
