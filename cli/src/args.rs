@@ -72,6 +72,8 @@ pub enum Verb {
     Bench(verbs::bench::Args),
     /// Measure what this machine can do at best
     Probe(verbs::probe::Args),
+    /// Say whether a model fits a device, and how fast it could be there
+    Plan(verbs::plan::Args),
     /// Look inside a model or an engine
     Inspect(verbs::inspect::Args),
     /// List what a target cannot run of a model, before any code is made
@@ -97,6 +99,7 @@ impl Verb {
             Verb::Generate(a) => verbs::generate::run(a, report),
             Verb::Bench(a) => verbs::bench::run(a, report),
             Verb::Probe(a) => verbs::probe::run(a, report),
+            Verb::Plan(a) => verbs::plan::run(a, report),
             Verb::Inspect(a) => verbs::inspect::run(a, report),
             Verb::Check(a) => verbs::check::run(a, report),
             Verb::Opt(a) => verbs::opt::run(a, report),

@@ -59,6 +59,9 @@ pub struct CompileArgs {
     /// Make no change after the N-th of a pipeline
     #[arg(long, value_name = "N")]
     pub stop_after: Option<u64>,
+    /// Most sequences of a step of a language model; the importer's choice if absent.
+    #[arg(skip)]
+    pub sequences: Option<usize>,
     /// The configuration alone is read ([`WeightsArgs`]).
     #[arg(skip)]
     pub meta: bool,
@@ -181,6 +184,7 @@ impl CompileArgs {
                 Cache::F32 => Elem::F32,
                 Cache::Bf16 => Elem::Bf16,
             }),
+            sequences: self.sequences,
             meta: self.meta,
             ..Default::default()
         }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use silure_types::Elem;
 
 use crate::TargetError;
+use crate::device::Device;
 
 /// A family: targets with one backend.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Family {
     pub default: String,
     /// Architectures, in the order of the file.
     pub archs: Vec<Arc<Arch>>,
+    /// Products, in the order of the file.
+    pub devices: Vec<Arc<Device>>,
 }
 
 /// One architecture.
@@ -146,7 +149,7 @@ impl Mark {
     }
 }
 
-fn elems<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Elem>, D::Error> {
+pub(crate) fn elems<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Elem>, D::Error> {
     Vec::<String>::deserialize(d)?
         .into_iter()
         .map(|n| {
@@ -161,6 +164,8 @@ fn elems<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Elem>, D::Error> 
 struct File {
     family: Head,
     arch: Vec<toml::Spanned<Arch>>,
+    #[serde(default)]
+    device: Vec<toml::Spanned<Device>>,
 }
 
 #[derive(Deserialize)]
@@ -202,8 +207,23 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Family, TargetError> {
     if !archs.iter().any(|a| a.name == f.family.default) {
         return Err(at(start, format!("the default `{}` is not described", f.family.default)));
     }
+    let mut devices: Vec<Arc<Device>> = Vec::new();
+    for d in f.device {
+        let start = d.span().start;
+        let d = d.into_inner();
+        let twice = devices.iter().any(|b| b.name == d.name);
+        let wrong = match archs.iter().any(|a| a.name == d.arch) {
+            _ if twice => Some(format!("device `{}` is described twice", d.name)),
+            false => Some(format!("device `{}`: `{}` is not described", d.name, d.arch)),
+            true => d.wrong(),
+        };
+        if let Some(text) = wrong {
+            return Err(at(start, text));
+        }
+        devices.push(Arc::new(d));
+    }
     let name: Arc<str> = f.family.name.into_inner().into();
-    Ok(Family { name, doc: f.family.doc, default: f.family.default, archs })
+    Ok(Family { name, doc: f.family.doc, default: f.family.default, archs, devices })
 }
 
 impl Family {

@@ -17,6 +17,7 @@
 //! ```
 
 mod data;
+mod device;
 mod list;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ use std::sync::{Arc, LazyLock};
 use silure_types::Elem;
 
 pub use data::{Arch, Cap, Family, Lanes, Mark, Memory, Unit};
+pub use device::{Device, MemorySize, Peak, Rate};
 pub use list::Listing;
 
 /// The described families, in a fixed order.
@@ -137,6 +139,12 @@ impl Targets {
                         None => merged.archs.push(a),
                     }
                 }
+                for d in new.devices {
+                    match merged.devices.iter_mut().find(|b| b.name == d.name) {
+                        Some(b) => *b = d,
+                        None => merged.devices.push(d),
+                    }
+                }
                 (merged.default, merged.doc) = (new.default, new.doc);
                 *slot = Arc::new(merged);
             }
@@ -147,6 +155,16 @@ impl Targets {
     /// The families.
     pub fn families(&self) -> &[Arc<Family>] {
         &self.families
+    }
+
+    /// Every described product with its family's name, in the order of families and files.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &Arc<Device>)> {
+        self.families.iter().flat_map(|f| f.devices.iter().map(|d| (&*f.name, d)))
+    }
+
+    /// The product of a name, and its family's name.
+    pub fn device(&self, name: &str) -> Option<(&str, &Arc<Device>)> {
+        self.devices().find(|(_, d)| d.name.eq_ignore_ascii_case(name))
     }
 
     /// The target of a name: `family`, `family:arch` or `family:emulated`.

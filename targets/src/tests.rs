@@ -101,3 +101,52 @@ fn errors_in_files_are_located() {
     }
     assert!(matches!(t.add_file(Path::new("/nonexistent.toml")), Err(TargetError::Io { .. })));
 }
+
+#[test]
+fn devices_have_sources_and_architectures() {
+    let t = Targets::embedded().unwrap();
+    let names: Vec<&str> = t.devices().map(|(_, d)| d.name.as_str()).collect();
+    for n in
+        ["rtx4090", "a100-40", "a100-80", "h100-sxm", "h20", "mi300x", "ascend910b2", "ascend950pr"]
+    {
+        assert!(names.contains(&n), "{n} is not among {names:?}");
+    }
+    for (family, d) in t.devices() {
+        assert!(t.parse(&format!("{family}:{}", d.arch)).unwrap().note.is_none(), "{}", d.name);
+        let sources =
+            [d.memory.as_ref().map(|m| &m.source), d.bandwidth.as_ref().map(|b| &b.source)];
+        let peaks = d.peaks.iter().map(|p| &p.source);
+        assert!(sources.into_iter().flatten().chain(peaks).all(|s| s.len() > 8), "{}", d.name);
+    }
+    let (family, d) = t.device("RTX4090").unwrap();
+    assert_eq!((family, d.memory.as_ref().unwrap().bytes), ("cuda", 24 << 30));
+    assert_eq!(d.peak(Elem::Bf16).unwrap().tera_per_s, 165.2);
+    // What is not public is absent.
+    let (_, d) = t.device("ascend910b2").unwrap();
+    assert!(d.bandwidth.is_none() && d.peaks.is_empty());
+    assert!(t.device("rtx9999").is_none());
+}
+
+#[test]
+fn devices_in_files_are_checked() {
+    let device = "\n[[device]]\nname = \"d\"\ndoc = \"D.\"\narch = \"one\"\n\
+        bandwidth = { gb_per_s = 10, mark = \"read\", source = \"a data sheet\" }\n";
+    let mut t = Targets::embedded().unwrap();
+    t.add_text("good.toml", &format!("{GOOD}{device}")).unwrap();
+    assert_eq!(t.device("d").unwrap().0, "mine");
+    for (from, to, what) in [
+        ("arch = \"one\"\nbandwidth", "arch = \"two\"\nbandwidth", "two"),
+        ("gb_per_s = 10", "gb_per_s = 0", "above 0"),
+        ("gb_per_s", "mb_per_s", "mb_per_s"),
+        (
+            "\nbandwidth",
+            "\nmemory = { bytes = 0, mark = \"read\", source = \"x\" }\nbandwidth",
+            "0 bytes",
+        ),
+        (device, &format!("{device}{device}"), "twice"),
+    ] {
+        let text = format!("{GOOD}{device}").replace(from, to);
+        let e = t.add_text("bad.toml", &text).unwrap_err().to_string();
+        assert!(e.contains(what), "{e}");
+    }
+}

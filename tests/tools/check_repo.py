@@ -39,6 +39,7 @@ ARROWS = {
     "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
     "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-ptx-emulator": set(),
+    "silure-plan": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-target"},
     "silure": COMPILER,
     "silure-cli": None,
     "silure-tests": None,

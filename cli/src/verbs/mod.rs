@@ -9,6 +9,7 @@ pub mod generate;
 pub mod inspect;
 pub mod kernel;
 pub mod opt;
+pub mod plan;
 pub mod probe;
 pub mod run;
 pub mod targets;

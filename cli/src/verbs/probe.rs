@@ -36,6 +36,13 @@ pub fn level(isa: u32) -> &'static str {
     }
 }
 
+/// Bytes of memory that the system has, where it says so.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// See the module documentation.
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let threads = super::run::threads(a.threads);
@@ -53,6 +60,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             json!({
                 "threads": l.threads,
                 "level": level(l.isa),
+                "memory_bytes": memory(),
                 "fma_gflop_per_s": l.gflop_per_s,
                 "read": read.collect::<Vec<_>>(),
             })
