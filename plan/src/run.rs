@@ -2,7 +2,7 @@
 //!
 //! The size program is evaluated as the runtime does it. Behind it only size arithmetic is followed: what
 //! depends on data is counted in [`Run::unknown`], bodies of loops are counted once, and of a branch that data
-//! decides the first side.
+//! decides the side with more operations (memory is that of both).
 
 use std::collections::BTreeMap;
 
@@ -133,6 +133,16 @@ fn extents(
     p.dims.iter().enumerate().map(one).collect()
 }
 
+/// A branch that data decides.
+struct Fork {
+    /// Where the other side begins, and where both end.
+    other: usize,
+    end: usize,
+    /// Operations before the branch, and of the first side.
+    before: u64,
+    first: u64,
+}
+
 struct Walk<'a> {
     plan: &'a Plan,
     entry: &'a Entry,
@@ -224,10 +234,28 @@ impl Walk<'_> {
 
     fn body(&mut self) {
         let mut pc = self.entry.size_end as usize;
+        // Branches that data decides, the innermost last.
+        let mut forks: Vec<Fork> = Vec::new();
         while let Some(op) = self.entry.code.get(pc) {
+            while let Some(f) = forks.pop_if(|f| f.end <= pc) {
+                let this = self.out.ops.saturating_sub(f.before);
+                self.out.ops = f.before.saturating_add(this.max(f.first));
+            }
             pc += 1;
             let ahead = |target: u32| target as usize > pc;
             match &op.inst {
+                // The end of a first side: the other one is walked too.
+                Inst::Jump { target } if forks.last().is_some_and(|f| f.other == pc) => {
+                    if let Some(f) = forks.last_mut() {
+                        f.first = self.out.ops.saturating_sub(f.before);
+                        f.end = (*target as usize).max(pc);
+                        self.out.ops = f.before;
+                    }
+                }
+                Inst::BrZero { cond, target } if self.val(*cond).is_none() && ahead(*target) => {
+                    let other = *target as usize;
+                    forks.push(Fork { other, end: other, before: self.out.ops, first: 0 });
+                }
                 Inst::Jump { target } if ahead(*target) => pc = *target as usize,
                 Inst::BrZero { cond, target } if self.val(*cond) == Some(0) && ahead(*target) => {
                     pc = *target as usize;
@@ -324,5 +352,68 @@ impl Walk<'_> {
             let old = self.out.reads.entry(w).or_insert(share);
             *old = share.max(*old);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use silure_engine::plan::{Launch, LoadMode};
+    use silure_engine::{DimSpec, PlanBuilder};
+    use silure_types::Elem;
+
+    /// A copy of `n` floats, then two sides of which data chooses one: 10 and 70 operations.
+    fn forked(sides: [i64; 2]) -> Plan {
+        let mut p = PlanBuilder::new();
+        let f = p.function("f");
+        let w = p.weight("w", 64);
+        let mut e = p.entry("main");
+        let x = e.input("x", Elem::F32, &[DimSpec::symbol("n", 1, 100)]);
+        let y = e.output("y", Elem::F32, &["n"]);
+        let n = e.dim(0, 0);
+        e.set_shape(0, &[n]);
+        let bytes = e.mul(n, 4);
+        let w = e.weight(w);
+        let t = e.temp("t", bytes);
+        let side = |ops: i64| {
+            Inst::Launch(Box::new(Launch {
+                kernel: KernelRef::Code(f),
+                args: vec![Arg::In(w), Arg::Out(t)],
+                sizes: vec![],
+                tasks: Tasks::Count(1.into()),
+                work: ops.into(),
+                scratch: (ops * 10).into(),
+            }))
+        };
+        let cond = e.load(x, 0, Elem::F32, LoadMode::Value);
+        let (other, end) = (e.label(), e.label());
+        e.br_zero(cond, other);
+        e.emit(side(sides[0]));
+        e.jump(end);
+        e.bind(other);
+        e.emit(side(sides[1]));
+        e.bind(end);
+        e.emit(side(5));
+        e.copy(y, 0, t, 0, bytes);
+        e.finish();
+        p.finish().unwrap()
+    }
+
+    #[test]
+    fn of_a_branch_that_data_decides_the_dearer_side_counts() {
+        for sides in [[10, 70], [70, 10]] {
+            let r = run(&forked(sides), "main", &|_| Some(20)).unwrap();
+            assert_eq!((r.ops, r.scratch, r.arena), (75, 704, 128));
+            assert_eq!((r.ports, r.unknown), (160, 0));
+            assert_eq!(r.reads, BTreeMap::from([(0, Share::Whole)]));
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_signature() {
+        let p = forked([1, 1]);
+        assert!(matches!(run(&p, "main", &|_| Some(101)), Err(Error::Range { present: 101, .. })));
+        assert!(matches!(run(&p, "main", &|_| None), Err(Error::Missing { .. })));
+        assert_eq!(run(&p, "other", &|_| None), Err(Error::Entry("other".into())));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use silure::ir::Elem;
-use silure::{Compiled, Compiler, Options};
+use silure::{Compiled, Compiler};
 use silure_plan::estimate::Work;
 use silure_plan::need::{Model, Need, Use};
 
@@ -14,6 +14,9 @@ use crate::report::Report;
 
 /// Most new tokens of a step, as importers have it.
 const CHUNK: u64 = 512;
+
+/// Rows of a page of the cache, as importers have it.
+const PAGE: u64 = 64;
 
 /// A model in its recipes.
 pub struct Subject {
@@ -98,11 +101,18 @@ impl Subject {
         let mut seen: Vec<Vec<(Elem, u64)>> = vec![];
         for (i, (wanted, width)) in recipes.into_iter().enumerate() {
             report.step(&format!("{wanted:?}").to_lowercase());
-            let args = CompileArgs { precision: width, ..args.clone() };
-            let loaded = read(c, a, &args, report, i == 0)?;
+            args.precision = width;
+            let mut loaded = read(c, a, &args, report, i == 0)?;
+            if i == 0 && loaded.options.iter().any(|o| o.0 == "language.page") {
+                // The engine is one that admits every case: its cache has rows for the largest.
+                let most = a.context.iter().max().zip(a.batch.iter().max());
+                let pages = most.map(|(c, b)| c.div_ceil(PAGE).saturating_mul(*b));
+                args.pages = pages.map(|n| n as usize);
+                loaded = read(c, a, &args, report, false)?;
+            }
             subject.parameters = loaded.parameters;
             let says = loaded.options.clone();
-            let options = Options { ..args.options()? };
+            let options = args.options()?;
             let compiled = c.compile(loaded, &options)?;
             let types = types(&compiled)?;
             let stored = width.is_none();
