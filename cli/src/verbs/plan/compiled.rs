@@ -35,7 +35,7 @@ pub struct Recipe {
     pub name: String,
     /// Bytes by element type, the most first.
     pub types: Vec<(Elem, u64)>,
-    /// Most bytes are narrower than 32 bits.
+    /// The weights of products are narrower than 32 bits.
     pub narrow: bool,
     pub cases: Vec<Case>,
 }
@@ -133,7 +133,9 @@ impl Subject {
             };
             let all: u64 = types.iter().map(|t| t.1).sum();
             let wide = types.iter().filter(|t| t.0.bits() >= 32).map(|t| t.1).sum::<u64>();
-            let mut recipe = Recipe { name, narrow: wide * 2 < all, types, cases: vec![] };
+            // Tables may stay wide where a recipe narrows the products.
+            let narrow = width.is_some() || wide * 2 < all;
+            let mut recipe = Recipe { name, types, narrow, cases: vec![] };
             recipe.cases = cases(a, &compiled, &says, subject.parameters)?;
             subject.cache = compiled.encoded.plan.states.first().map(|s| s.elem);
             subject.language = recipe.cases.iter().any(|c| c.first.is_some());

@@ -73,7 +73,7 @@ pub fn text(a: &Args, s: &Subject, places: &[Place], lines: &[Line]) -> String {
     out += &table(&rows, &[1, 2, 3, 4, 5, 6, 7]);
     let percent = (a.efficiency * 100.0).round();
     out += &format!(
-        "\nEstimates at {percent} % of the figures of each device, which nothing here measured\n"
+        "\nEstimates at {percent} % of the figures of each device; no model was measured\n"
     );
     let mut head = row!["target", "memory", "weights", "context", "batch", "verdict"];
     head.extend(match language {
