@@ -1,0 +1,203 @@
+//! Changes to the printed PTX, each of which must be noticed: by an error of the emulator, or by the answer. The table
+//! of docs/cuda.md is what this test saw (`BLESS=1` rewrites it).
+
+#[path = "../../../tests/kernels/problems.rs"]
+mod problems;
+
+mod emulator;
+
+use emulator::{kernel, path, run};
+use problems::Problem;
+use silure_cuda::{PtxModule, ptx};
+use silure_ir::Func;
+use silure_ptx_emulator::Options;
+
+/// A kernel of tests/kernels, for a target, with small problems.
+struct Subject {
+    name: &'static str,
+    target: &'static str,
+    f: Func,
+    m: PtxModule,
+    problems: Vec<Problem>,
+}
+
+fn subject(name: &'static str, target: &'static str) -> Subject {
+    let f = kernel(&format!("tests/kernels/{name}.sir"));
+    let m = ptx(&f, target).unwrap();
+    let problems = (0..10).flat_map(problems::all).filter(|p| p.name == name).collect();
+    Subject { name, target, f, m, problems }
+}
+
+impl Subject {
+    /// How a changed text is noticed, if it is.
+    fn notice(&self, text: &str) -> Option<String> {
+        for (seed, p) in self.problems.iter().enumerate() {
+            let mut args = p.args.clone();
+            let options =
+                Options { seed: seed as u64, threads: 1, budget: 1 << 24, ..Options::default() };
+            match run(&self.m, text, &self.f, &mut args, &options) {
+                Err(e) => return Some(format!("{:?}", e.kind).to_lowercase()),
+                Ok(_) if p.check(args[p.output.0].bytes()).is_err() => {
+                    return Some("wrong answer".into());
+                }
+                Ok(_) => {}
+            }
+        }
+        None
+    }
+}
+
+/// A line, changed; `None` where the change does not apply.
+type Change = fn(&str) -> Option<String>;
+
+fn drop_line(l: &str, what: &str) -> Option<String> {
+    l.trim_start().starts_with(what).then(String::new)
+}
+
+/// The second braces' registers of a product, two of them exchanged.
+fn exchange(l: &str, i: usize, j: usize) -> Option<String> {
+    if !l.trim_start().starts_with("mma.sync") {
+        return None;
+    }
+    let lists: Vec<(usize, usize)> =
+        l.match_indices('{').zip(l.match_indices('}')).map(|(a, b)| (a.0 + 1, b.0)).collect();
+    let (begin, end) = *lists.get(1)?;
+    let mut regs: Vec<&str> = l[begin..end].split(", ").collect();
+    regs.swap(i, j);
+    Some(format!("{}{}{}", &l[..begin], regs.join(", "), &l[end..]))
+}
+
+fn replaced(l: &str, begins: &str, from: &str, to: &str) -> Option<String> {
+    (l.trim_start().starts_with(begins) && l.contains(from)).then(|| l.replacen(from, to, 1))
+}
+
+/// A load's destination, spoiled behind it.
+fn spoil(l: &str, begins: &str) -> Option<String> {
+    let at = l.find(begins)?;
+    let reg = l[at + begins.len()..].trim_start().split(',').next()?;
+    Some(format!("{l}\n  xor.b32 {reg}, {reg}, 1;"))
+}
+
+/// What is changed, how a line is, and how many places are tried (spread over the text).
+const CHANGES: [(&str, Change, usize); 7] = [
+    ("a barrier left out", |l| drop_line(l, "bar.sync"), usize::MAX),
+    ("a wait for copies left out", |l| drop_line(l, "cp.async.wait_group"), usize::MAX),
+    ("rows of a fragment exchanged", |l| exchange(l, 0, 1), 2),
+    ("halves of a fragment exchanged", |l| exchange(l, 0, 2), 2),
+    ("a fragment loaded 16 bytes off", |l| replaced(l, "ldmatrix", "+32]", "+48]"), 2),
+    ("a fragment transposed", |l| replaced(l, "ldmatrix", ".x4.shared", ".x4.trans.shared"), 2),
+    ("a result without its scale", unscaled, 2),
+];
+
+/// A product of two registers that takes the first as it is.
+fn unscaled(l: &str) -> Option<String> {
+    let rest = l.trim_start().strip_prefix("mul.rn.f32 ")?.strip_suffix(';')?;
+    let [d, a, b] = rest.split(", ").collect::<Vec<_>>()[..] else { return None };
+    [d, a, b].iter().all(|r| r.starts_with("%f")).then(|| format!("  mov.f32 {d}, {a};"))
+}
+
+/// Places that order nothing, each read in the text: (kernel, target, change, how many).
+/// The first barrier of a kernel has nothing before it; copies made before a loop are waited for again in it, behind
+/// the same barrier. Of `paged_mla_decode`, warps multiply rows that they copied themselves, and two exchanges begin
+/// behind other barriers of the same round. On sm_80 fp8 is converted in registers: the wait has no copies.
+const SPARE: [(&str, &str, &str, usize); 5] = [
+    ("flash_attention", "cuda:sm_80", "a barrier left out", 2),
+    ("flash_attention", "cuda:sm_80", "a wait for copies left out", 1),
+    ("paged_mla_decode", "cuda:sm_80", "a barrier left out", 5),
+    ("paged_mla_decode", "cuda:sm_80", "a wait for copies left out", 1),
+    ("grouped_fp8_matmul", "cuda:sm_80", "a wait for copies left out", 1),
+];
+
+fn row(s: &Subject, what: &str, change: Change, most: usize) -> Option<(String, usize)> {
+    let lines: Vec<&str> = s.m.text.lines().collect();
+    let places: Vec<(usize, String)> =
+        lines.iter().enumerate().filter_map(|(i, l)| Some((i, change(l)?))).collect();
+    if places.is_empty() {
+        return None;
+    }
+    let step = places.len().div_ceil(most).max(1);
+    let (mut tried, mut kinds, mut missed) = (0, Vec::<String>::new(), Vec::new());
+    for (i, new) in places.iter().step_by(step) {
+        let mut changed: Vec<&str> = lines.clone();
+        changed[*i] = new;
+        tried += 1;
+        match s.notice(&changed.join("\n")) {
+            Some(k) if kinds.contains(&k) => {}
+            Some(k) => kinds.push(k),
+            None => missed.push(format!("line {}: {}", i + 1, lines[*i].trim())),
+        }
+    }
+    kinds.sort();
+    let spare =
+        SPARE.iter().find(|p| (p.0, p.1, p.2) == (s.name, s.target, what)).map_or(0, |p| p.3);
+    if missed.len() != spare {
+        eprintln!("{} {} {what}: not noticed: {missed:#?}", s.name, s.target);
+    }
+    let line = format!(
+        "| `{}` | {} | {what} | {} of {tried} | {} |\n",
+        s.name,
+        s.target.trim_start_matches("cuda:"),
+        tried - missed.len(),
+        kinds.join(", ")
+    );
+    Some((line, missed.len() - spare))
+}
+
+#[test]
+fn every_change_is_noticed() {
+    let mut table = String::from(
+        "| kernel | target | what is changed | noticed | how |\n|---|---|---|---|---|\n",
+    );
+    let mut missed = 0;
+    for (name, target) in [
+        ("softmax", "cuda:sm_80"),
+        ("matmul_bias_gelu", "cuda:sm_80"),
+        ("flash_attention", "cuda:sm_80"),
+        ("paged_mla_decode", "cuda:sm_80"),
+        ("conv3x3", "cuda:sm_80"),
+        ("grouped_fp8_matmul", "cuda:sm_80"),
+        ("grouped_fp8_matmul", "cuda:sm_89"),
+    ] {
+        let s = subject(name, target);
+        assert!(s.notice(&s.m.text).is_none(), "{name} as it is printed");
+        for (what, change, most) in CHANGES {
+            // Where a scale is dropped, the kernel must have one in its sums.
+            if what.contains("scale") && name != "grouped_fp8_matmul" {
+                continue;
+            }
+            if let Some((line, n)) = row(&s, what, change, most) {
+                table += &line;
+                missed += n;
+            }
+        }
+        // One load too many may read what no store takes: all masks move together.
+        let kind = s.notice(&s.m.text.replace("setp.lt.s64", "setp.le.s64"));
+        missed += kind.is_none() as usize;
+        let (n, kind) = (kind.is_some() as usize, kind.unwrap_or_default());
+        table += &format!(
+            "| `{name}` | {} | masks one too far | {n} of 1 | {kind} |\n",
+            target.trim_start_matches("cuda:")
+        );
+        if name == "paged_mla_decode" {
+            let page: Change = |l| spoil(l, "ld.global.b32");
+            if let Some((line, n)) = row(&s, "a wrong page or length", page, 4) {
+                table += &line;
+                missed += n;
+            }
+        }
+    }
+    let file = path("docs/cuda.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (begin, end) = ("<!-- mutations -->\n", "<!-- end -->");
+    let at = text.find(begin).unwrap() + begin.len();
+    let stop = text.find(end).unwrap();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&file, format!("{}{table}{}", &text[..at], &text[stop..])).unwrap();
+    } else {
+        assert!(
+            text[at..stop] == table,
+            "{file} is not what was seen; BLESS=1 rewrites it:\n{table}"
+        );
+    }
+    assert_eq!(missed, 0, "changes that nothing notices:\n{table}");
+}
