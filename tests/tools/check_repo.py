@@ -35,6 +35,7 @@ ARROWS = {
     "silure-onnx": {"silure-types", "silure-images", "silure-ir"},
     "silure-hf": {"silure-types", "silure-images", "silure-ir"},
     "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx", "silure-hf"},
+    "silure-tile": {"silure-types", "silure-images", "silure-ir"},
     "silure-simt": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
     "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},

@@ -1,0 +1,55 @@
+//! Kernel ops as tile kernels: the lowering that GPUs and NPUs share.
+//!
+//! A kernel op says what is computed; a [`Kernel`] is a program over tiles that does it ([`silure_ir::dialects::tile`])
+//! and what a launch hands to it. Sizes that only the run knows are arguments, so one kernel serves every shape.
+//! Targets take the kernel on from there: to threads (`silure-simt`), or to the text of an NPU's compiler.
+//!
+//! | op | kernel |
+//! |---|---|
+//! | `kernel.map` | [`map`]: axes that all operands walk together are one; a program makes a tile of the last two |
+//!
+//! Everything else is refused by name.
+//!
+//! ```
+//! use silure_ir::{Context, text};
+//! let source = "module @m {
+//!   entry @f<n: 1..>(%x: f32[n, 5], %b: f32[5]) -> (y: f32[n, 5]) {
+//!     %y = kernel.map %x, %b {maps = [[0, 1], [1]], shape = dims[n, 5]} do(%u: f32, %v: f32) {
+//!       %s = arith.add %u, %v : f32
+//!       yield %s
+//!     } : f32[n, 5]
+//!     return %y
+//!   }
+//! }";
+//! let m = text::parse_verified(&Context::new(), "m.sir", source).unwrap();
+//! let op = m.funcs[0].walk()[0];
+//! let made = silure_tile::map(&m.funcs[0], op, "add").unwrap();
+//! assert_eq!(made.args.len(), 4); // Two operands, a result, n.
+//! ```
+
+mod map;
+mod space;
+
+use silure_ir::{Dim, Func};
+
+pub use map::map;
+
+/// A tile kernel and its arguments.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The function.
+    pub func: Func,
+    /// What each of its arguments is, in order.
+    pub args: Vec<Arg>,
+}
+
+/// An argument of a kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Arg {
+    /// The first element of an operand of the op, dense row-major.
+    Operand(usize),
+    /// The first element of a result.
+    Result(usize),
+    /// A size, over the symbols of the function that the op is in.
+    Size(Dim),
+}
