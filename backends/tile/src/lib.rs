@@ -7,8 +7,10 @@
 //! | op | kernel |
 //! |---|---|
 //! | `kernel.map` | [`map`]: axes that all operands walk together are one; a program makes a tile of the last two |
+//! | `graph.matmul`, alone or in a `kernel.anchor` | [`matmul`]: tiles of rows × columns, the epilogue on the finished tile |
 //!
-//! Everything else is refused by name.
+//! The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
+//! single positions of the others. Everything else is refused by name.
 //!
 //! ```
 //! use silure_ir::{Context, text};
@@ -28,11 +30,14 @@
 //! ```
 
 mod map;
+mod matmul;
 mod space;
+mod writer;
 
 use silure_ir::{Dim, Func};
 
 pub use map::map;
+pub use matmul::matmul;
 
 /// A tile kernel and its arguments.
 #[derive(Clone, Debug)]

@@ -14,10 +14,11 @@ pub(crate) struct Space {
 impl Space {
     /// The space `shape` with operands whose axis d follows axis `maps[i][d]`, −1 for one of size 1.
     ///
-    /// Axes of size 1 go. Neighbours become one axis where every operand follows both, one right behind the
+    /// Axes of size 1 go, but those of `keep`. Neighbours become one axis where every operand follows both, one right behind the
     /// other, or neither.
-    pub fn new(shape: &[Dim], maps: &[Vec<i64>]) -> Space {
-        let kept: Vec<usize> = (0..shape.len()).filter(|a| shape[*a] != Dim::Const(1)).collect();
+    pub fn new(shape: &[Dim], maps: &[Vec<i64>], keep: &[usize]) -> Space {
+        let stays = |a: &usize| shape[*a] != Dim::Const(1) || keep.contains(a);
+        let kept: Vec<usize> = (0..shape.len()).filter(stays).collect();
         // An operand's axes of size 1 are not among those kept, or it repeats them.
         let follows: Vec<Vec<usize>> = maps
             .iter()
@@ -66,7 +67,7 @@ mod tests {
         let c = Dim::Const;
         let space = |shape: &[Dim], maps: &[&[i64]]| {
             let maps: Vec<Vec<i64>> = maps.iter().map(|m| m.to_vec()).collect();
-            let s = Space::new(shape, &maps);
+            let s = Space::new(shape, &maps, &[]);
             (s.axes, s.operands)
         };
         let dense = space(&[n(), c(3), c(4)], &[&[0, 1, 2], &[0, 1, 2]]);

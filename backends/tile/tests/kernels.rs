@@ -1,11 +1,10 @@
-//! Elementwise kernels, run by the interpreter of tile kernels, beside the op itself.
+//! Kernels of every op, run by the interpreter of tile kernels, beside the op itself.
 
-use silure_ir::dialects::kernel;
 use silure_ir::dialects::tile::{KernelArg, Options, run_kernel};
 use silure_ir::eval::Interp;
 use silure_ir::weight::NoFiles;
 use silure_ir::{Context, Datum, Module, Tensor, Type, text};
-use silure_tile::{Arg, Kernel, map};
+use silure_tile::{Arg, Kernel, map, matmul};
 
 /// Name, signature, one op: every way in which an operand can lie in the space.
 const CASES: &[(&str, &str)] = &[
@@ -53,9 +52,47 @@ const CASES: &[(&str, &str)] = &[
       } : f32[1, 1]"),
 ];
 
+/// Products. Numbers are small and whole, so that sums are exact in any order.
+const PRODUCTS: &[(&str, &str)] = &[
+    ("plain", "(%a: f32[n, 40], %b: f32[40, m]) -> (y: f32[n, m]) {
+      %y = graph.matmul %a, %b : f32[n, m]"),
+    ("epilogue", "(%a: f32[n, m], %b: f32[m, 70], %c: f32[70], %r: f32[n, 70]) -> (y: f32[n, 70]) {
+      %y = kernel.anchor %a, %b, %c, %r {inputs = 2, maps = [[1], [0, 1]]} do(%u: f32[n, m], %v: f32[m, 70]) {
+        %p = graph.matmul %u, %v : f32[n, 70]
+        yield %p
+      } do(%s: f32, %d: f32, %e: f32) {
+        %f = arith.add %s, %d : f32
+        %g = arith.relu %f : f32
+        %h = arith.add %g, %e : f32
+        yield %h
+      } : f32[n, 70]"),
+    ("batched_epilogue", "(%a: f32[n, 3, m], %b: f32[n, m, 20], %c: f32[n, 3, 1]) -> (y: f32[n, 3, 20]) {
+      %y = kernel.anchor %a, %b, %c {inputs = 2, maps = [[0, 1, -1]]} do(%u: f32[n, 3, m], %v: f32[n, m, 20]) {
+        %p = graph.matmul %u, %v : f32[n, 3, 20]
+        yield %p
+      } do(%s: f32, %d: f32) {
+        %f = arith.mul %s, %d : f32
+        yield %f
+      } : f32[n, 3, 20]"),
+    ("batched", "(%a: f32[2, n, 9, m], %b: f32[2, n, m, 5]) -> (y: f32[2, n, 9, 5]) {
+      %y = graph.matmul %a, %b : f32[2, n, 9, 5]"),
+    ("one_row", "(%a: f32[1, m], %b: f32[m, n]) -> (y: f32[1, n]) {
+      %y = graph.matmul %a, %b : f32[1, n]"),
+    ("halves", "(%a: f16[n, m], %b: f16[m, 17]) -> (y: f32[n, 17]) {
+      %y = kernel.anchor %a, %b {inputs = 2, maps = []} do(%u: f16[n, m], %v: f16[m, 17]) {
+        %p = graph.matmul %u, %v : f16[n, 17]
+        yield %p
+      } do(%s: f16) {
+        %f = arith.cast %s {to = f32} : f32
+        yield %f
+      } : f32[n, 17]"),
+];
+
 fn module(name: &str, body: &str) -> Module {
     let results = body[body.find("->").unwrap()..body.find('{').unwrap()].matches(':').count();
-    let names = if results == 2 {
+    let names = if body.contains("%y = graph") {
+        "%y"
+    } else if results == 2 {
         "%y, %k"
     } else if body.contains("%z = kernel") {
         "%z"
@@ -71,8 +108,12 @@ fn module(name: &str, body: &str) -> Module {
 
 fn made(m: &Module) -> Kernel {
     let f = &m.funcs[0];
-    let op = f.walk().into_iter().find(|o| f.op(*o).def.name == kernel::MAP.name).unwrap();
-    let k = map(f, op, "k").unwrap_or_else(|e| panic!("{e}"));
+    let op = f.walk()[0];
+    let k = match f.op(op).def.name {
+        "kernel.map" => map(f, op, "k"),
+        _ => matmul(f, op, "k"),
+    };
+    let k = k.unwrap_or_else(|e| panic!("{e}"));
     // What was made is text that parses back and passes the verifier.
     let mut own = Module::new("t");
     own.funcs.push(k.func.clone());
@@ -96,7 +137,7 @@ fn filled(t: &silure_ir::TensorType, size: &dyn Fn(&str) -> Option<i64>, seed: u
 
 #[test]
 fn kernels_give_what_the_op_gives() {
-    for (name, body) in CASES {
+    for (name, body) in CASES.iter().chain(PRODUCTS) {
         let m = module(name, body);
         let k = made(&m);
         for (seed, (n, cols)) in

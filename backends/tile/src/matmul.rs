@@ -1,0 +1,125 @@
+//! Matrix products with an epilogue: `graph.matmul` alone, or in a `kernel.anchor`.
+
+use silure_ir::dialects::tile::dot_accumulator;
+use silure_ir::dialects::{arith, graph, kernel, tile};
+use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
+
+use crate::space::Space;
+use crate::writer::{Writer, cover};
+use crate::{Arg, Kernel};
+
+/// Most rows and columns of a program's tile.
+const TILE: usize = 64;
+/// Least size of a tile of a product: that of the matrix units.
+const LEAST: usize = 16;
+/// Bytes of a row of the tiles that are multiplied.
+const DEPTH: usize = 128;
+
+/// The tile kernel `name` of a product: a program makes a tile of rows × columns from steps along the depth.
+///
+/// # Errors
+/// An op that is no product of matrices, types that have no product, an epilogue that tiles do not have.
+pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+    let o = f.op(op);
+    let whole = o.def.name == kernel::ANCHOR.name;
+    let heavy = match whole {
+        true => f.region(o.regions[0]).ops.first().map(|i| f.op(*i)),
+        false => Some(o),
+    };
+    let Some(heavy) = heavy.filter(|h| h.def.name == graph::MATMUL.name) else {
+        bail!(Unsupported, "`{}` is no product of matrices", o.def.name)
+    };
+    let operands: Vec<ValueId> = o.operands().collect();
+    let inputs = if whole { f.region(o.regions[0]).args.clone() } else { operands.clone() };
+    let at = |i: usize| heavy.operand(i).and_then(|v| inputs.iter().position(|x| *x == v));
+    let (Some(ai), Some(bi)) = (at(0), at(1)) else {
+        bail!(Unsupported, "a product of what its anchor computes itself")
+    };
+    let (Some(a), Some(b), Some(y)) = (
+        f.ty(operands[ai]).as_tensor(),
+        f.ty(operands[bi]).as_tensor(),
+        f.ty(o.result()).as_tensor(),
+    ) else {
+        bail!(Internal, "a product of tensors")
+    };
+    let (Some(acc), true) = (dot_accumulator(a.elem, b.elem), a.rank() >= 2 && b.rank() >= 2)
+    else {
+        bail!(Unsupported, "a product of {a} and {b} in a tile kernel")
+    };
+    let rank = y.rank();
+    // Axes of the result that an operand's follow; the one that is summed has none.
+    let follow = |t: &silure_ir::TensorType, summed: usize| -> Vec<i64> {
+        (0..t.rank()).filter(|d| *d != summed).map(|d| d as i64).collect()
+    };
+    let mut maps = vec![follow(a, a.rank() - 1), follow(b, b.rank() - 2)];
+    let extras = if whole { &operands[inputs.len()..] } else { &[][..] };
+    if whole {
+        maps.extend(o.attrs.maps("maps").iter().cloned());
+    }
+    maps.push((0..rank as i64).collect());
+    let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
+
+    let mut w = Writer::new(name);
+    w.at(&heavy.loc);
+    let pa = w.pointer(Arg::Operand(ai), f.ty(operands[ai]))?;
+    let pb = w.pointer(Arg::Operand(bi), f.ty(operands[bi]))?;
+    let mut others = vec![];
+    for (i, v) in extras.iter().enumerate() {
+        others.push(w.pointer(Arg::Operand(inputs.len() + i), f.ty(*v))?);
+    }
+    let py = w.pointer(Arg::Result(0), f.ty(o.result()))?;
+    let axes = &space.axes;
+    for d in axes {
+        w.axis(f, d);
+    }
+    let n = axes.len();
+    let tile = |d: &Dim| cover(d, TILE).max(LEAST);
+    let (rows, cols) = (tile(&axes[n - 2]), tile(&axes[n - 1]));
+    w.place((0..n).map(|i| [1, rows, cols][(i + 3).saturating_sub(n).min(2)]).collect())?;
+    let depth = &a.dims[a.rank() - 1];
+    let deep = cover(depth, DEPTH * 8 / a.elem.bits().max(8)).max(2 * LEAST);
+    let k = w.axis(f, depth);
+
+    // k is the last axis of the left operand and stands in front of the last of the right one.
+    let (left, right) = (&space.operands[0], &space.operands[1]);
+    let va = w.view(pa, &[&left[..], &[k]].concat())?;
+    let Some((last, batch)) = right.split_last() else { bail!(Internal, "a matrix has columns") };
+    let vb = w.view(pb, &[batch, &[k, *last]].concat())?;
+    let depth = w.size(k)?;
+    let first = w.filled(acc, Num::I(0))?;
+    let sum = w.fold(depth, deep as i64, first, |w, at, sum| {
+        let offsets =
+            |w: &Writer, axes: &[usize]| axes.iter().map(|a| w.offset(*a)).collect::<Vec<_>>();
+        let part = |w: &mut Writer, view, offsets: Vec<ValueId>, shape: [usize; 2]| {
+            let shape = shape.map(|n| n as i64).to_vec();
+            let operands: Vec<ValueId> = [view].into_iter().chain(offsets).collect();
+            w.one(&tile::LOAD, &operands, attrs! { tile: shape })
+        };
+        let to = [offsets(w, left), vec![at]].concat();
+        let ta = part(w, va, to, [rows, deep])?;
+        let to = [offsets(w, batch), vec![at, w.offset(*last)]].concat();
+        let tb = part(w, vb, to, [deep, cols])?;
+        w.one(&tile::DOT, &[ta, tb, sum], attrs! {})
+    })?;
+    let made = f.ty(heavy.result()).elem().unwrap_or(acc);
+    let mut value = cast(&mut w, sum, acc, made)?;
+    if whole {
+        let mut args = vec![value];
+        for (base, axes) in others.iter().zip(&space.operands[2..]) {
+            args.push(w.load(*base, axes)?);
+        }
+        let values = w.apply(f, o.regions[1], &args)?;
+        let [v] = values[..] else { bail!(Internal, "an epilogue gives one value") };
+        value = v;
+    }
+    let all = &space.operands[space.operands.len() - 1];
+    w.store(py, value, all)?;
+    w.done()
+}
+
+fn cast(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<ValueId> {
+    if from == to {
+        return Ok(x);
+    }
+    w.one(&arith::CAST, &[x], attrs! { to: to })
+}

@@ -1,0 +1,323 @@
+//! A tile kernel under construction: arguments, the program's place in the iteration space, loads and stores of
+//! operands that follow some of its axes, and regions on scalars as ops on tiles.
+
+use std::collections::HashMap;
+
+use silure_ir::dialects::{arith, core, tile};
+use silure_ir::op::Traits;
+use silure_ir::{
+    Attr, Attrs, Builder, Dim, Elem, Func, FuncKind, Loc, Num, OpDef, RegionId, Result, SymDecl,
+    Tensor, Type, ValueId, attrs, bail,
+};
+
+use crate::{Arg, Kernel};
+
+/// A size of an axis: over the kernel's symbols, and the argument that holds it if it is not fixed.
+struct Size {
+    dim: Dim,
+    fixed: i64,
+    value: Option<ValueId>,
+}
+
+/// The writer. A program makes a tile of the last two axes of the space (of the only one), and one position of each
+/// other axis.
+pub(crate) struct Writer {
+    func: Func,
+    args: Vec<Arg>,
+    region: RegionId,
+    loc: Loc,
+    sizes: Vec<Size>,
+    /// Elements of a tile along each axis of the space.
+    tiles: Vec<usize>,
+    /// Where the program's tile begins along each axis.
+    offsets: Vec<ValueId>,
+    /// Indices of the function's body that are there.
+    numbers: HashMap<i64, ValueId>,
+}
+
+impl Writer {
+    /// A kernel without arguments.
+    pub fn new(name: &str) -> Writer {
+        let func = Func::new(name, FuncKind::Kernel);
+        let region = func.body;
+        Writer {
+            func,
+            args: vec![],
+            region,
+            loc: Loc::Unknown,
+            sizes: vec![],
+            tiles: vec![],
+            offsets: vec![],
+            numbers: HashMap::new(),
+        }
+    }
+
+    /// What follows belongs to this place of the user's model.
+    pub fn at(&mut self, loc: &Loc) {
+        self.loc = loc.clone();
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Builder) -> Result<T>) -> Result<T> {
+        let mut b = Builder::in_region(&mut self.func, self.region);
+        b.loc = self.loc.clone();
+        f(&mut b)
+    }
+
+    /// An op with one result.
+    pub fn one(&mut self, def: &'static OpDef, of: &[ValueId], a: Attrs) -> Result<ValueId> {
+        self.with(|b| b.one(def, of.iter().copied(), a))
+    }
+
+    /// The pointer to an operand or result of the op.
+    pub fn pointer(&mut self, arg: Arg, ty: &Type) -> Result<ValueId> {
+        let elem = ty.as_tensor().map(|t| t.elem).filter(|e| !e.is_str() && e.bits() >= 8);
+        let Some(elem) = elem else { bail!(Unsupported, "{ty} in a tile kernel") };
+        let name = match &arg {
+            Arg::Operand(i) => format!("x{i}"),
+            Arg::Result(i) => format!("y{i}"),
+            Arg::Size(d) => bail!(Internal, "the size {d} is no pointer"),
+        };
+        self.args.push(arg);
+        Ok(self.func.add_arg(&name, Type::Ptr(elem, silure_ir::Space::Global)))
+    }
+
+    /// One more axis, of a size over the symbols of `from`; gives its number.
+    pub fn axis(&mut self, from: &Func, d: &Dim) -> usize {
+        let i = self.sizes.len();
+        self.sizes.push(match d {
+            Dim::Const(n) => Size { dim: d.clone(), fixed: *n, value: None },
+            _ => {
+                let name = format!("d{i}");
+                let (min, max) = d.bounds(&|s| from.symbol_range(s));
+                self.func.declare(SymDecl { min: min.max(0), max, ..SymDecl::new(&name) });
+                self.args.push(Arg::Size(d.clone()));
+                let value = Some(self.func.add_arg(&name, Type::Index));
+                Size { dim: Dim::sym(&name), fixed: 0, value }
+            }
+        });
+        i
+    }
+
+    /// An index.
+    pub fn index(&mut self, n: i64) -> Result<ValueId> {
+        if let Some(v) = self.numbers.get(&n) {
+            return Ok(*v);
+        }
+        let t = Tensor::scalar(Elem::I64, Num::I(n as i128));
+        let value = Attrs::new().with("value", Attr::Tensor(t.into()));
+        let v = self.with(|b| b.typed(&core::SCALAR, [], value, Type::Index))?;
+        if self.region == self.func.body {
+            self.numbers.insert(n, v);
+        }
+        Ok(v)
+    }
+
+    /// A tile of the program's shape of one number.
+    pub fn filled(&mut self, elem: Elem, n: Num) -> Result<ValueId> {
+        let value = Attrs::new().with("value", Attr::Tensor(Tensor::scalar(elem, n).into()));
+        let v = self.with(|b| b.typed(&core::SCALAR, [], value, Type::Scalar(elem)))?;
+        self.full(v)
+    }
+
+    /// The size of an axis.
+    pub fn size(&mut self, axis: usize) -> Result<ValueId> {
+        match self.sizes[axis].value {
+            Some(v) => Ok(v),
+            None => self.index(self.sizes[axis].fixed),
+        }
+    }
+
+    /// The grid over the axes so far, and where in it the program is: its position split into those of the axes.
+    pub fn place(&mut self, tiles: Vec<usize>) -> Result<()> {
+        let count = |(s, t): (&Size, &usize)| match t {
+            1 => s.dim.clone(),
+            t => s.dim.ceildiv(&Dim::from(*t)),
+        };
+        let grid = self.sizes.iter().zip(&tiles).map(count).fold(Dim::Const(1), |n, d| n * d);
+        self.func.attrs.set("grid", Attr::Dims(vec![grid]));
+        let mut left = self.one(&tile::PROGRAM_ID, &[], attrs! {})?;
+        for axis in (0..tiles.len()).rev() {
+            let (size, t) = (self.size(axis)?, tiles[axis] as i64);
+            let tile = self.index(t)?;
+            let mut at = left;
+            if axis > 0 {
+                let count = match t {
+                    1 => size,
+                    _ => {
+                        let more = self.index(t - 1)?;
+                        let sum = self.one(&arith::ADD, &[size, more], attrs! {})?;
+                        self.one(&arith::FLOORDIV, &[sum, tile], attrs! {})?
+                    }
+                };
+                at = self.one(&arith::MOD, &[left, count], attrs! {})?;
+                left = self.one(&arith::FLOORDIV, &[left, count], attrs! {})?;
+            }
+            let offset = match t {
+                1 => at,
+                _ => self.one(&arith::MUL, &[at, tile], attrs! {})?,
+            };
+            self.offsets.push(offset);
+        }
+        self.offsets.reverse();
+        self.tiles = tiles;
+        Ok(())
+    }
+
+    /// Where the program's tile begins along an axis of the space.
+    pub fn offset(&self, axis: usize) -> ValueId {
+        self.offsets[axis]
+    }
+
+    /// The axes that a tile spans.
+    fn spanned(&self) -> std::ops::Range<usize> {
+        self.tiles.len().saturating_sub(2)..self.tiles.len()
+    }
+
+    /// The dense tensor at `base` whose axes are these.
+    pub fn view(&mut self, base: ValueId, axes: &[usize]) -> Result<ValueId> {
+        let mut sizes = vec![];
+        for a in axes {
+            sizes.push(self.size(*a)?);
+        }
+        let mut strides = vec![];
+        let mut stride = self.index(1)?;
+        for (i, s) in sizes.iter().enumerate().rev() {
+            strides.push(stride);
+            if i > 0 {
+                stride = match strides.len() {
+                    1 => *s,
+                    _ => self.one(&arith::MUL, &[stride, *s], attrs! {})?,
+                };
+            }
+        }
+        strides.reverse();
+        let operands: Vec<ValueId> = [base].into_iter().chain(sizes).chain(strides).collect();
+        self.one(&tile::VIEW, &operands, attrs! {})
+    }
+
+    /// Offsets of axes of the space, and the positions of those that a tile spans.
+    fn access(&self, axes: &[usize]) -> (Vec<ValueId>, Vec<i64>) {
+        let at = axes.iter().map(|a| self.offsets[*a]).collect();
+        let within = (0..axes.len()).filter(|i| self.spanned().contains(&axes[*i]));
+        (at, within.map(|i| i as i64).collect())
+    }
+
+    /// A tile of the program's shape out of an operand that follows these axes. What lies outside reads as 1, which
+    /// divides.
+    pub fn load(&mut self, base: ValueId, axes: &[usize]) -> Result<ValueId> {
+        if axes.is_empty() {
+            let (zero, one) = (self.index(0)?, self.index(1)?);
+            let view = self.one(&tile::VIEW, &[base, one, one], attrs! {})?;
+            let none = attrs! { tile: Vec::<i64>::new(), pad: 1.0 };
+            let x = self.one(&tile::LOAD, &[view, zero], none)?;
+            return self.full(x);
+        }
+        let view = self.view(base, axes)?;
+        let (at, within) = self.access(axes);
+        let own: Vec<usize> = within.iter().map(|i| axes[*i as usize]).collect();
+        let shape: Vec<i64> = own.iter().map(|a| self.tiles[*a] as i64).collect();
+        let operands: Vec<ValueId> = [view].into_iter().chain(at).collect();
+        let form = attrs! { tile: shape, axes: within, pad: 1.0 };
+        let mut x = self.one(&tile::LOAD, &operands, form)?;
+        if own.is_empty() {
+            return self.full(x);
+        }
+        if !own.is_sorted() {
+            x = self.one(&tile::TRANSPOSE, &[x], attrs! { perm: vec![1i64, 0] })?;
+        }
+        for (i, a) in self.spanned().enumerate() {
+            if !own.contains(&a) {
+                let form = attrs! { axis: i as i64, size: self.tiles[a] as i64 };
+                x = self.one(&tile::BROADCAST, &[x], form)?;
+            }
+        }
+        Ok(x)
+    }
+
+    fn full(&mut self, x: ValueId) -> Result<ValueId> {
+        let shape: Vec<i64> = self.spanned().map(|a| self.tiles[a] as i64).collect();
+        self.one(&tile::FULL, &[x], attrs! { shape: shape })
+    }
+
+    /// Writes the program's tile of a result that has these axes.
+    pub fn store(&mut self, base: ValueId, value: ValueId, axes: &[usize]) -> Result<()> {
+        // A space of one element has an axis of it.
+        let all = if axes.is_empty() { &[0][..] } else { axes };
+        let view = self.view(base, all)?;
+        let (at, within) = self.access(all);
+        let operands: Vec<ValueId> = [view, value].into_iter().chain(at).collect();
+        self.with(|b| b.op(&tile::STORE, operands, attrs! { axes: within })).map(|_| ())
+    }
+
+    /// A loop from 0 to `size` by `step` that carries a tile.
+    pub fn fold(
+        &mut self,
+        size: ValueId,
+        step: i64,
+        first: ValueId,
+        round: impl FnOnce(&mut Writer, ValueId, ValueId) -> Result<ValueId>,
+    ) -> Result<ValueId> {
+        let (zero, step) = (self.index(0)?, self.index(step)?);
+        let region = self.func.new_region();
+        let at = self.func.add_region_arg(region, Type::Index);
+        let carried = self.func.ty(first).clone();
+        let carried = self.func.add_region_arg(region, carried);
+        let around = std::mem::replace(&mut self.region, region);
+        let next = round(self, at, carried);
+        let done = next.and_then(|v| self.with(|b| b.op(&core::YIELD, [v], attrs! {})));
+        self.region = around;
+        done?;
+        let operands = [zero, size, step, first].map(Some);
+        let op = self.with(|b| b.build(&tile::FOR, &operands, attrs! {}, &[region], &[]))?;
+        Ok(self.func.op(op).result())
+    }
+
+    /// The ops of a region on scalars, applied to tiles; gives what it yields.
+    pub fn apply(
+        &mut self,
+        from: &Func,
+        region: RegionId,
+        args: &[ValueId],
+    ) -> Result<Vec<ValueId>> {
+        let r = from.region(region);
+        let mut known: HashMap<ValueId, ValueId> =
+            r.args.iter().copied().zip(args.iter().copied()).collect();
+        for &inner in &r.ops {
+            let op = from.op(inner);
+            self.at(&op.loc);
+            if op.def.name == core::YIELD.name {
+                return Ok(op.operands().map(|v| known[&v]).collect());
+            }
+            if op.def.is(Traits::CONSTANT) {
+                let Some(t) = op.attrs.tensor("value") else {
+                    bail!(Internal, "a constant's value")
+                };
+                let v = self.filled(t.elem(), t.get(0))?;
+                known.insert(op.result(), v);
+                continue;
+            }
+            if !op.def.is(Traits::ELEMENTWISE) {
+                bail!(Unsupported, "`{}` in a tile kernel", op.def.name);
+            }
+            let of: Vec<Option<ValueId>> = op.slots().map(|v| v.map(|v| known[&v])).collect();
+            let made = self.with(|b| b.build(op.def, &of, op.attrs.clone(), &[], &[]))?;
+            let made = self.func.op(made).results.to_vec();
+            known.extend(op.results.iter().copied().zip(made));
+        }
+        bail!(Internal, "a region without a yield")
+    }
+
+    /// The finished kernel.
+    pub fn done(mut self) -> Result<Kernel> {
+        self.with(|b| b.ret(&[]))?;
+        Ok(Kernel { func: self.func, args: self.args })
+    }
+}
+
+/// The power of two that covers a size, at most `most`.
+pub(crate) fn cover(d: &Dim, most: usize) -> usize {
+    match d {
+        Dim::Const(n) => usize::try_from(*n).unwrap_or(1).clamp(1, most).next_power_of_two(),
+        _ => most,
+    }
+}
