@@ -1,178 +1,26 @@
 //! Kernels of every op, run by the interpreter of tile kernels, beside the op itself.
 
-use silure_ir::dialects::tile::{KernelArg, Options, run_kernel};
-use silure_ir::eval::Interp;
-use silure_ir::weight::NoFiles;
-use silure_ir::{Context, Datum, Module, Tensor, Type, text};
-use silure_tile::{Arg, Kernel, map, matmul};
+mod cases;
 
-/// Name, signature, one op: every way in which an operand can lie in the space.
-const CASES: &[(&str, &str)] = &[
-    ("dense", "(%x: f32[n, 5, 3]) -> (y: f32[n, 5, 3]) {
-      %y = kernel.map %x {maps = [[0, 1, 2]], shape = dims[n, 5, 3]} do(%u: f32) {
-        %a = arith.exp %u : f32
-        yield %a
-      } : f32[n, 5, 3]"),
-    ("row_column_one", "(%x: f32[n, m], %r: f32[m], %c: f32[n, 1], %s: f32[]) -> (y: f32[n, m]) {
-      %y = kernel.map %x, %r, %c, %s {maps = [[0, 1], [1], [0, -1], []], shape = dims[n, m]} do(%u: f32, %v: f32, %w: f32, %z: f32) {
-        %a = arith.mul %u, %v : f32
-        %b = arith.sub %a, %w : f32
-        %d = arith.div %b, %z : f32
-        yield %d
-      } : f32[n, m]"),
-    ("transposed", "(%x: f32[m, n], %y: f32[n, m]) -> (z: f32[n, m]) {
-      %z = kernel.map %x, %y {maps = [[1, 0], [0, 1]], shape = dims[n, m]} do(%u: f32, %v: f32) {
-        %a = arith.max %u, %v : f32
-        yield %a
-      } : f32[n, m]"),
-    ("permuted", "(%x: f32[m, 2, n], %y: f32[2, 1, m]) -> (z: f32[n, 2, m]) {
-      %z = kernel.map %x, %y {maps = [[2, 1, 0], [1, -1, 2]], shape = dims[n, 2, m]} do(%u: f32, %v: f32) {
-        %a = arith.add %u, %v : f32
-        yield %a
-      } : f32[n, 2, m]"),
-    ("lead_repeated", "(%x: f32[7], %y: f32[n, 7, m]) -> (z: f32[n, 7, m]) {
-      %z = kernel.map %x, %y {maps = [[1], [0, 1, 2]], shape = dims[n, 7, m]} do(%u: f32, %v: f32) {
-        %a = arith.mul %u, %v : f32
-        yield %a
-      } : f32[n, 7, m]"),
-    ("types_and_constants", "(%x: f32[n, 3], %i: i32[n, 3]) -> (y: f16[n, 3], k: i32[n, 3]) {
-      %y, %k = kernel.map %x, %i {maps = [[0, 1], [0, 1]], shape = dims[n, 3]} do(%u: f32, %j: i32) {
-        %zero = scalar {value = dense<f32[]: 0.0>} : f32
-        %two = scalar {value = dense<i32[]: 2>} : i32
-        %neg = arith.lt %u, %zero : bool
-        %a = arith.select %neg, %zero, %u : f32
-        %h = arith.cast %a {to = f16} : f16
-        %d = arith.floordiv %two, %j : i32
-        yield %h, %d
-      } : f16[n, 3], i32[n, 3]"),
-    ("one_element", "(%x: f32[], %y: f32[1]) -> (z: f32[1, 1]) {
-      %z = kernel.map %x, %y {maps = [[], [0]], shape = dims[1, 1]} do(%u: f32, %v: f32) {
-        %a = arith.add %u, %v : f32
-        yield %a
-      } : f32[1, 1]"),
-];
-
-/// Products. Numbers are small and whole, so that sums are exact in any order.
-const PRODUCTS: &[(&str, &str)] = &[
-    ("plain", "(%a: f32[n, 40], %b: f32[40, m]) -> (y: f32[n, m]) {
-      %y = graph.matmul %a, %b : f32[n, m]"),
-    ("epilogue", "(%a: f32[n, m], %b: f32[m, 70], %c: f32[70], %r: f32[n, 70]) -> (y: f32[n, 70]) {
-      %y = kernel.anchor %a, %b, %c, %r {inputs = 2, maps = [[1], [0, 1]]} do(%u: f32[n, m], %v: f32[m, 70]) {
-        %p = graph.matmul %u, %v : f32[n, 70]
-        yield %p
-      } do(%s: f32, %d: f32, %e: f32) {
-        %f = arith.add %s, %d : f32
-        %g = arith.relu %f : f32
-        %h = arith.add %g, %e : f32
-        yield %h
-      } : f32[n, 70]"),
-    ("batched_epilogue", "(%a: f32[n, 3, m], %b: f32[n, m, 20], %c: f32[n, 3, 1]) -> (y: f32[n, 3, 20]) {
-      %y = kernel.anchor %a, %b, %c {inputs = 2, maps = [[0, 1, -1]]} do(%u: f32[n, 3, m], %v: f32[n, m, 20]) {
-        %p = graph.matmul %u, %v : f32[n, 3, 20]
-        yield %p
-      } do(%s: f32, %d: f32) {
-        %f = arith.mul %s, %d : f32
-        yield %f
-      } : f32[n, 3, 20]"),
-    ("batched", "(%a: f32[2, n, 9, m], %b: f32[2, n, m, 5]) -> (y: f32[2, n, 9, 5]) {
-      %y = graph.matmul %a, %b : f32[2, n, 9, 5]"),
-    ("one_row", "(%a: f32[1, m], %b: f32[m, n]) -> (y: f32[1, n]) {
-      %y = graph.matmul %a, %b : f32[1, n]"),
-    ("halves", "(%a: f16[n, m], %b: f16[m, 17]) -> (y: f32[n, 17]) {
-      %y = kernel.anchor %a, %b {inputs = 2, maps = []} do(%u: f16[n, m], %v: f16[m, 17]) {
-        %p = graph.matmul %u, %v : f16[n, 17]
-        yield %p
-      } do(%s: f16) {
-        %f = arith.cast %s {to = f32} : f32
-        yield %f
-      } : f32[n, 17]"),
-];
-
-fn module(name: &str, body: &str) -> Module {
-    let results = body[body.find("->").unwrap()..body.find('{').unwrap()].matches(':').count();
-    let names = if body.contains("%y = graph") {
-        "%y"
-    } else if results == 2 {
-        "%y, %k"
-    } else if body.contains("%z = kernel") {
-        "%z"
-    } else {
-        "%y"
-    };
-    let source =
-        format!("module @t {{\n entry @{name}<n: 0.., m: 0..>{body}\n return {names}\n }}\n}}");
-    text::parse_verified(&Context::new(), name, &source).unwrap_or_else(|e| {
-        panic!("{source}\n{}", e.iter().map(|e| format!("{e}\n")).collect::<String>())
-    })
-}
-
-fn made(m: &Module) -> Kernel {
-    let f = &m.funcs[0];
-    let op = f.walk()[0];
-    let k = match f.op(op).def.name {
-        "kernel.map" => map(f, op, "k"),
-        _ => matmul(f, op, "k"),
-    };
-    let k = k.unwrap_or_else(|e| panic!("{e}"));
-    // What was made is text that parses back and passes the verifier.
-    let mut own = Module::new("t");
-    own.funcs.push(k.func.clone());
-    let printed = text::print(&own);
-    let again = text::parse_verified(&Context::new(), "k", &printed).unwrap_or_else(|e| {
-        panic!("{printed}\n{}", e.iter().map(|e| format!("{e}\n")).collect::<String>())
-    });
-    assert_eq!(text::print(&again), printed);
-    k
-}
-
-/// Numbers of either sign, none of them 0, exact in f32.
-fn filled(t: &silure_ir::TensorType, size: &dyn Fn(&str) -> Option<i64>, seed: usize) -> Tensor {
-    let shape: Vec<usize> = t.dims.iter().map(|d| d.eval(size).unwrap() as usize).collect();
-    let n: usize = shape.iter().product();
-    let value = |i: usize| ((i * 7919 + seed * 31) % 41) as f64 - 20.5;
-    let values: Vec<f64> =
-        (0..n).map(|i| if t.elem.is_int() { value(i).trunc() + 30.0 } else { value(i) }).collect();
-    Tensor::from_f64s(t.elem, &shape, &values).unwrap()
-}
+use cases::{CASES, PRODUCTS, SIZES, made, module, problem};
+use silure_ir::Type;
+use silure_ir::dialects::tile::{Options, run_kernel};
+use silure_tile::{Arg, map};
 
 #[test]
 fn kernels_give_what_the_op_gives() {
     for (name, body) in CASES.iter().chain(PRODUCTS) {
         let m = module(name, body);
         let k = made(&m);
-        for (seed, (n, cols)) in
-            [(1, 1), (0, 3), (4, 0), (5, 7), (300, 2), (3, 700), (67, 129)].into_iter().enumerate()
-        {
-            let size = |s: &str| Some(if s == "n" { n } else { cols });
-            let f = &m.funcs[0];
-            let tensors: Vec<Tensor> = f
-                .args()
-                .iter()
-                .map(|v| filled(f.ty(*v).as_tensor().unwrap(), &size, seed))
-                .collect();
-            let inputs = tensors.iter().cloned().map(Datum::from).collect();
-            let out = Interp::new(&m, &NoFiles, Default::default()).run(name, inputs);
-            let out = out.unwrap_or_else(|e| panic!("{name}: {e}"));
-            let want: Vec<&Tensor> = out.iter().map(|d| &**d.tensor().unwrap()).collect();
-            let mut args: Vec<KernelArg> = k
-                .args
-                .iter()
-                .map(|a| match a {
-                    Arg::Operand(i) => KernelArg::Buffer(tensors[*i].bytes().to_vec()),
-                    Arg::Result(i) => KernelArg::Output(vec![0; want[*i].bytes().len()]),
-                    Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
-                })
-                .collect();
-            let report = run_kernel(
-                &k.func,
-                &mut args,
-                &Options { seed: seed as u64, ..Options::default() },
-            )
-            .unwrap_or_else(|e| panic!("{name} of {n} × {cols}: {e}"));
-            assert_eq!(report.unwritten, 0, "{name} of {n} × {cols}");
+        for (seed, sizes) in SIZES.into_iter().enumerate() {
+            let (mut args, want) = problem(&m, &k, sizes, seed);
+            let options = Options { seed: seed as u64, ..Options::default() };
+            let report = run_kernel(&k.func, &mut args, &options)
+                .unwrap_or_else(|e| panic!("{name} of {sizes:?}: {e}"));
+            assert_eq!(report.unwritten, 0, "{name} of {sizes:?}");
             for (a, got) in k.args.iter().zip(&args) {
                 let Arg::Result(i) = a else { continue };
-                assert_eq!(got.bytes(), want[*i].bytes(), "{name} of {n} × {cols}");
+                assert_eq!(got.bytes(), want[*i].bytes(), "{name} of {sizes:?}");
             }
         }
     }
