@@ -82,6 +82,8 @@ pub enum Verb {
     Opt(verbs::opt::Args),
     /// Work on one kernel: run it against the oracle, print its code, measure it
     Kernel(verbs::kernel::Args),
+    /// Run a kernel of PTX text on the CPU and report races, bad accesses and counts
+    Emulate(verbs::emulate::Args),
     /// Find the first change of a pipeline that alters a model's answers
     BisectPass(verbs::bisect::Args),
     /// List the described targets
@@ -104,6 +106,7 @@ impl Verb {
             Verb::Check(a) => verbs::check::run(a, report),
             Verb::Opt(a) => verbs::opt::run(a, report),
             Verb::Kernel(a) => verbs::kernel::run(a, report),
+            Verb::Emulate(a) => verbs::emulate::run(a, report),
             Verb::BisectPass(a) => verbs::bisect::run(a, report),
             Verb::Targets(a) => verbs::targets::run(a, report),
             Verb::Demo(a) => verbs::demo::run(a, report),

@@ -5,6 +5,7 @@ pub mod bisect;
 pub mod check;
 pub mod compile;
 pub mod demo;
+pub mod emulate;
 pub mod generate;
 pub mod inspect;
 pub mod kernel;
