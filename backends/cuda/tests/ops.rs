@@ -5,17 +5,11 @@
 mod cases;
 mod emulator;
 
-use cases::{CASES, PRODUCTS, SIZES, made, module, problem};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
 use emulator::{options, run};
 use silure_cuda::ptx;
 use silure_ir::dialects::tile::KernelArg;
 use silure_tile::Arg;
-
-/// How far a result may be from the interpreter's, relative: exponentials are approximated, to 4 units in the last
-/// place; everything else is exact.
-fn allowed(name: &str) -> f64 {
-    if name == "dense" { 4.0 * 2f64.powi(-23) } else { 0.0 }
-}
 
 fn check(target: &str, cases: &[(&str, &str)]) {
     for (name, body) in cases {
@@ -37,14 +31,8 @@ fn check(target: &str, cases: &[(&str, &str)]) {
                     });
                 for (a, got) in k.args.iter().zip(&args) {
                     let Arg::Result(i) = a else { continue };
-                    let (want, e) = (&want[*i], want[*i].elem());
-                    for j in 0..want.len() {
-                        let (y, w) = (e.decode(e.load(got.bytes(), j).unwrap()), want.get(j).f());
-                        assert!(
-                            (y - w).abs() <= allowed(name) * w.abs(),
-                            "{target}, {name} of {sizes:?}, element {j}: {y}, {w} is wanted"
-                        );
-                    }
+                    close(name, got.bytes(), &want[*i])
+                        .unwrap_or_else(|e| panic!("{target}, {name} of {sizes:?}: {e}"));
                 }
             }
         }
@@ -59,4 +47,9 @@ fn elementwise() {
 #[test]
 fn products() {
     check("cuda:sm_80", PRODUCTS);
+}
+
+#[test]
+fn rows() {
+    check("cuda:sm_80", ROWS);
 }

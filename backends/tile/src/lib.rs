@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `kernel.map` | [`map`]: axes that all operands walk together are one; a program makes a tile of the last two |
 //! | `graph.matmul`, alone or in a `kernel.anchor` | [`matmul`]: tiles of rows × columns, the epilogue on the finished tile |
+//! | `graph.softmax`, `rms_norm`, `layer_norm`, alone or in a `kernel.anchor` | [`rows`]: a program walks along some rows |
 //!
 //! The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
 //! single positions of the others. Everything else is refused by name.
@@ -31,6 +32,7 @@
 
 mod map;
 mod matmul;
+mod rows;
 mod space;
 mod writer;
 
@@ -38,6 +40,7 @@ use silure_ir::{Dim, Func};
 
 pub use map::map;
 pub use matmul::matmul;
+pub use rows::rows;
 
 /// A tile kernel and its arguments.
 #[derive(Clone, Debug)]

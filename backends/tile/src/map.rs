@@ -12,6 +12,9 @@ const TILE: usize = 1024;
 /// Most of them along the last axis, if there is another.
 const ROW: usize = 256;
 
+/// What elements outside of a tensor read as: it divides.
+pub(crate) const PAD: f64 = 1.0;
+
 /// The tile kernel `name` of a `kernel.map`.
 ///
 /// # Errors
@@ -40,10 +43,10 @@ pub fn map(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     for d in &space.axes {
         w.axis(f, d);
     }
-    w.place(tiles(&space.axes))?;
+    w.place(tiles(&space.axes), false)?;
     let mut args = vec![];
     for (base, axes) in pointers.iter().zip(&space.operands).take(inputs) {
-        args.push(w.load(*base, axes)?);
+        args.push(w.load(*base, axes, PAD)?);
     }
     let values = w.apply(f, o.regions[0], &args)?;
     for (v, (base, axes)) in values.iter().zip(pointers.iter().zip(&space.operands).skip(inputs)) {

@@ -4,6 +4,7 @@ use silure_ir::dialects::tile::dot_accumulator;
 use silure_ir::dialects::{arith, graph, kernel, tile};
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
+use crate::map::PAD;
 use crate::space::Space;
 use crate::writer::{Writer, cover};
 use crate::{Arg, Kernel};
@@ -75,7 +76,7 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let n = axes.len();
     let tile = |d: &Dim| cover(d, TILE).max(LEAST);
     let (rows, cols) = (tile(&axes[n - 2]), tile(&axes[n - 1]));
-    w.place((0..n).map(|i| [1, rows, cols][(i + 3).saturating_sub(n).min(2)]).collect())?;
+    w.place((0..n).map(|i| [1, rows, cols][(i + 3).saturating_sub(n).min(2)]).collect(), false)?;
     let depth = &a.dims[a.rank() - 1];
     let deep = cover(depth, DEPTH * 8 / a.elem.bits().max(8)).max(2 * LEAST);
     let k = w.axis(f, depth);
@@ -87,7 +88,7 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let vb = w.view(pb, &[batch, &[k, *last]].concat())?;
     let depth = w.size(k)?;
     let first = w.filled(acc, Num::I(0))?;
-    let sum = w.fold(depth, deep as i64, first, |w, at, sum| {
+    let sum = w.fold(depth, deep as i64, &[first], |w, at, sum| {
         let offsets =
             |w: &Writer, axes: &[usize]| axes.iter().map(|a| w.offset(*a)).collect::<Vec<_>>();
         let part = |w: &mut Writer, view, offsets: Vec<ValueId>, shape: [usize; 2]| {
@@ -99,14 +100,14 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         let ta = part(w, va, to, [rows, deep])?;
         let to = [offsets(w, batch), vec![at, w.offset(*last)]].concat();
         let tb = part(w, vb, to, [deep, cols])?;
-        w.one(&tile::DOT, &[ta, tb, sum], attrs! {})
-    })?;
+        Ok(vec![w.one(&tile::DOT, &[ta, tb, sum[0]], attrs! {})?])
+    })?[0];
     let made = f.ty(heavy.result()).elem().unwrap_or(acc);
     let mut value = cast(&mut w, sum, acc, made)?;
     if whole {
         let mut args = vec![value];
         for (base, axes) in others.iter().zip(&space.operands[2..]) {
-            args.push(w.load(*base, axes)?);
+            args.push(w.load(*base, axes, PAD)?);
         }
         let values = w.apply(f, o.regions[1], &args)?;
         let [v] = values[..] else { bail!(Internal, "an epilogue gives one value") };
@@ -117,7 +118,7 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     w.done()
 }
 
-fn cast(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<ValueId> {
+pub(crate) fn cast(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<ValueId> {
     if from == to {
         return Ok(x);
     }

@@ -114,9 +114,25 @@ impl Writer {
 
     /// A tile of the program's shape of one number.
     pub fn filled(&mut self, elem: Elem, n: Num) -> Result<ValueId> {
-        let value = Attrs::new().with("value", Attr::Tensor(Tensor::scalar(elem, n).into()));
-        let v = self.with(|b| b.typed(&core::SCALAR, [], value, Type::Scalar(elem)))?;
+        let v = self.scalar(elem, n)?;
         self.full(v)
+    }
+
+    /// A number.
+    pub fn scalar(&mut self, elem: Elem, n: Num) -> Result<ValueId> {
+        let value = Attrs::new().with("value", Attr::Tensor(Tensor::scalar(elem, n).into()));
+        self.with(|b| b.typed(&core::SCALAR, [], value, Type::Scalar(elem)))
+    }
+
+    /// The size of the last axis.
+    pub fn walked(&mut self) -> Result<ValueId> {
+        self.size(self.tiles.len() - 1)
+    }
+
+    /// Rows and columns of the program's tile.
+    pub fn extents(&self) -> [usize; 2] {
+        let n = self.tiles.len();
+        [self.tiles[n - 2], self.tiles[n - 1]]
     }
 
     /// The size of an axis.
@@ -127,16 +143,23 @@ impl Writer {
         }
     }
 
-    /// The grid over the axes so far, and where in it the program is: its position split into those of the axes.
-    pub fn place(&mut self, tiles: Vec<usize>) -> Result<()> {
+    /// The grid over the axes so far, and where in it the program is: its position split into those of the axes. With
+    /// `walked` the program goes along the last axis itself ([`Writer::along`]).
+    pub fn place(&mut self, tiles: Vec<usize>, walked: bool) -> Result<()> {
         let count = |(s, t): (&Size, &usize)| match t {
             1 => s.dim.clone(),
             t => s.dim.ceildiv(&Dim::from(*t)),
         };
-        let grid = self.sizes.iter().zip(&tiles).map(count).fold(Dim::Const(1), |n, d| n * d);
+        let split = tiles.len() - walked as usize;
+        let grid =
+            self.sizes.iter().zip(&tiles).take(split).map(count).fold(Dim::Const(1), |n, d| n * d);
         self.func.attrs.set("grid", Attr::Dims(vec![grid]));
         let mut left = self.one(&tile::PROGRAM_ID, &[], attrs! {})?;
-        for axis in (0..tiles.len()).rev() {
+        if walked {
+            let none = self.index(0)?;
+            self.offsets.push(none);
+        }
+        for axis in (0..split).rev() {
             let (size, t) = (self.size(axis)?, tiles[axis] as i64);
             let tile = self.index(t)?;
             let mut at = left;
@@ -202,13 +225,12 @@ impl Writer {
         (at, within.map(|i| i as i64).collect())
     }
 
-    /// A tile of the program's shape out of an operand that follows these axes. What lies outside reads as 1, which
-    /// divides.
-    pub fn load(&mut self, base: ValueId, axes: &[usize]) -> Result<ValueId> {
+    /// A tile of the program's shape out of an operand that follows these axes. What lies outside reads as `pad`.
+    pub fn load(&mut self, base: ValueId, axes: &[usize], pad: f64) -> Result<ValueId> {
         if axes.is_empty() {
             let (zero, one) = (self.index(0)?, self.index(1)?);
             let view = self.one(&tile::VIEW, &[base, one, one], attrs! {})?;
-            let none = attrs! { tile: Vec::<i64>::new(), pad: 1.0 };
+            let none = attrs! { tile: Vec::<i64>::new(), pad: pad };
             let x = self.one(&tile::LOAD, &[view, zero], none)?;
             return self.full(x);
         }
@@ -217,7 +239,7 @@ impl Writer {
         let own: Vec<usize> = within.iter().map(|i| axes[*i as usize]).collect();
         let shape: Vec<i64> = own.iter().map(|a| self.tiles[*a] as i64).collect();
         let operands: Vec<ValueId> = [view].into_iter().chain(at).collect();
-        let form = attrs! { tile: shape, axes: within, pad: 1.0 };
+        let form = attrs! { tile: shape, axes: within, pad: pad };
         let mut x = self.one(&tile::LOAD, &operands, form)?;
         if own.is_empty() {
             return self.full(x);
@@ -249,27 +271,45 @@ impl Writer {
         self.with(|b| b.op(&tile::STORE, operands, attrs! { axes: within })).map(|_| ())
     }
 
-    /// A loop from 0 to `size` by `step` that carries a tile.
+    /// A loop from 0 to `size` by `step` that carries values.
     pub fn fold(
         &mut self,
         size: ValueId,
         step: i64,
-        first: ValueId,
-        round: impl FnOnce(&mut Writer, ValueId, ValueId) -> Result<ValueId>,
-    ) -> Result<ValueId> {
+        first: &[ValueId],
+        round: impl FnOnce(&mut Writer, ValueId, &[ValueId]) -> Result<Vec<ValueId>>,
+    ) -> Result<Vec<ValueId>> {
         let (zero, step) = (self.index(0)?, self.index(step)?);
         let region = self.func.new_region();
         let at = self.func.add_region_arg(region, Type::Index);
-        let carried = self.func.ty(first).clone();
-        let carried = self.func.add_region_arg(region, carried);
+        let mut carried = vec![];
+        for v in first {
+            let ty = self.func.ty(*v).clone();
+            carried.push(self.func.add_region_arg(region, ty));
+        }
         let around = std::mem::replace(&mut self.region, region);
-        let next = round(self, at, carried);
-        let done = next.and_then(|v| self.with(|b| b.op(&core::YIELD, [v], attrs! {})));
+        let next = round(self, at, &carried);
+        let done = next.and_then(|v| self.with(|b| b.op(&core::YIELD, v, attrs! {})));
         self.region = around;
         done?;
-        let operands = [zero, size, step, first].map(Some);
+        let operands: Vec<Option<ValueId>> =
+            [zero, size, step].iter().chain(first).map(|v| Some(*v)).collect();
         let op = self.with(|b| b.build(&tile::FOR, &operands, attrs! {}, &[region], &[]))?;
-        Ok(self.func.op(op).result())
+        Ok(self.func.op(op).results.to_vec())
+    }
+
+    /// A loop over the tiles of the last axis, which the grid leaves out; carries values.
+    pub fn along(
+        &mut self,
+        first: &[ValueId],
+        round: impl FnOnce(&mut Writer, ValueId, &[ValueId]) -> Result<Vec<ValueId>>,
+    ) -> Result<Vec<ValueId>> {
+        let last = self.tiles.len() - 1;
+        let (size, step) = (self.size(last)?, self.tiles[last] as i64);
+        self.fold(size, step, first, |w, at, carried| {
+            w.offsets[last] = at;
+            round(w, at, carried)
+        })
     }
 
     /// The ops of a region on scalars, applied to tiles; gives what it yields.

@@ -6,7 +6,7 @@ use silure_ir::dialects::tile::KernelArg;
 use silure_ir::eval::Interp;
 use silure_ir::weight::NoFiles;
 use silure_ir::{Context, Datum, Module, Tensor, text};
-use silure_tile::{Arg, Kernel, map, matmul};
+use silure_tile::{Arg, Kernel, map, matmul, rows};
 
 /// Sizes n and m: single, none, tails, whole tiles, many.
 pub const SIZES: [(i64, i64); 7] = [(1, 1), (0, 3), (4, 0), (5, 7), (300, 2), (3, 700), (67, 129)];
@@ -93,6 +93,66 @@ pub const PRODUCTS: &[(&str, &str)] = &[
       } : f32[n, 17]"),
 ];
 
+/// Rows: sums and functions are rounded.
+pub const ROWS: &[(&str, &str)] = &[
+    (
+        "softmax",
+        "(%x: f32[n, m]) -> (y: f32[n, m]) {
+      %y = graph.softmax %x : f32[n, m]",
+    ),
+    (
+        "softmax_of_a_line",
+        "(%x: f32[m]) -> (y: f32[m]) {
+      %y = graph.softmax %x : f32[m]",
+    ),
+    (
+        "rms_norm",
+        "(%x: f32[n, 2, m], %s: f32[m]) -> (y: f32[n, 2, m]) {
+      %y = graph.rms_norm %x, %s {epsilon = 0.001} : f32[n, 2, m]",
+    ),
+    (
+        "layer_norm",
+        "(%x: f32[n, m], %s: f32[m], %b: f32[m], %r: f32[n, m]) -> (y: f32[n, m]) {
+      %y = kernel.anchor %x, %s, %b, %r {inputs = 3, maps = [[0, 1]]} do(%u: f32[n, m], %v: f32[m], %w: f32[m]) {
+        %p = graph.layer_norm %u, %v, %w : f32[n, m]
+        yield %p
+      } do(%c: f32, %d: f32) {
+        %f = arith.add %c, %d : f32
+        yield %f
+      } : f32[n, m]",
+    ),
+    (
+        "layer_norm_of_planes",
+        "(%x: f32[n, 3, m]) -> (y: f32[n, 3, m]) {
+      %y = graph.layer_norm %x {axis = 1} : f32[n, 3, m]",
+    ),
+];
+
+/// How far a result may be from the interpreter's, relative to the greatest: exponentials are approximated to 4 units in
+/// the last place, sums of K terms to √K.
+pub fn allowed(name: &str) -> f64 {
+    let unit = 2f64.powi(-23);
+    match name {
+        "dense" => 4.0 * unit,
+        n if ROWS.iter().any(|c| c.0 == n) => 40.0 * unit,
+        _ => 0.0,
+    }
+}
+
+/// Compares a result's bytes.
+pub fn close(name: &str, got: &[u8], want: &Tensor) -> Result<(), String> {
+    let e = want.elem();
+    let most = want.to_f64s().iter().fold(0f64, |m, v| m.max(v.abs()));
+    for j in 0..want.len() {
+        let (y, w) = (e.decode(e.load(got, j).unwrap()), want.get(j).f());
+        let off = (y - w).abs();
+        if !(off <= allowed(name) * most || y.is_nan() && w.is_nan()) {
+            return Err(format!("element {j} is {y}, {w} is wanted"));
+        }
+    }
+    Ok(())
+}
+
 pub fn module(name: &str, body: &str) -> Module {
     let results = body[body.find("->").unwrap()..body.find('{').unwrap()].matches(':').count();
     let names = if body.contains("%y = graph") {
@@ -116,7 +176,8 @@ pub fn made(m: &Module) -> Kernel {
     let op = f.walk()[0];
     let k = match f.op(op).def.name {
         "kernel.map" => map(f, op, "k"),
-        _ => matmul(f, op, "k"),
+        n if n == "graph.matmul" || text::print(m).contains("graph.matmul") => matmul(f, op, "k"),
+        _ => rows(f, op, "k"),
     };
     let k = k.unwrap_or_else(|e| panic!("{e}"));
     // What was made is text that parses back and passes the verifier.
