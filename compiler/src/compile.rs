@@ -7,7 +7,7 @@ use silure_cpu::codegen::{Codegen, IsaLevel};
 use silure_cpu::encode::{Encoded, encode};
 use silure_cpu::{part_contents, weight_bytes, weight_parts};
 use silure_engine::EngineWriter;
-use silure_ir::{Diagnostic, Module};
+use silure_ir::{Diagnostic, Module, Weight, WeightExpr};
 use silure_passes::{Config, Driver, PassRun};
 
 use crate::{Compiler, Error, Loaded, Phase, Result, Source, VERSION};
@@ -164,6 +164,11 @@ impl Compiler {
         if let Some(p) = options.precision
             && until >= Phase::Graph
         {
+            let blocks = |w: &Weight| matches!(w.expr, WeightExpr::Unpack(..));
+            if p != Precision::Bf16 && module.weights.iter().any(blocks) {
+                let note = "the file's own blocks of integers are quantised again";
+                report.notes.push(format!("precision {p}: {note}"));
+            }
             let run = driver.run(&p.pass(), module)?;
             report.notes.push(format!("precision {p}: the weights of {} products", run.changes));
             report.passes.extend(run.passes);

@@ -5,6 +5,7 @@
 //! * [`Settings`], [`Sampler`]: which token comes next. [`StopStrings`]: where text ends.
 //! * [`Pages`]: who owns which page of the cache. [`Scheduler`]: several sequences step by step over a
 //!   [`Decoder`]; [`Model`] is the one that runs an engine.
+//! * [`score`], [`compare`]: how well a model foretells a text, alone or beside another.
 //!
 //! Engines, tokenizers, templates and settings are untrusted: what is wrong in them is an [`Error`].
 //!
@@ -20,6 +21,7 @@ mod model;
 mod pages;
 mod sampler;
 mod scheduler;
+mod score;
 mod settings;
 mod stop;
 mod template;
@@ -31,6 +33,7 @@ pub use model::{Batch, Decoder, Limits, Model};
 pub use pages::{Pages, Table};
 pub use sampler::Sampler;
 pub use scheduler::{End, Event, Request, Scheduler};
+pub use score::{Comparison, Score, Windows, compare, score};
 pub use settings::Settings;
 pub use stop::StopStrings;
 pub use template::{Message, Template};

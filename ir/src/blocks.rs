@@ -7,7 +7,7 @@ use crate::diag::Result;
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 
-/// A matrix by blocks: the integers, `[n, k]` in the element type asked for, and the scales, f32
+/// A matrix by blocks: the integers, `[n, k]` in the element type asked for, and the scales, f16
 /// `[n, ⌈k / block⌉]`. The matrix is about integer times scale.
 pub struct Blocks {
     /// The integers.
@@ -22,14 +22,15 @@ pub fn types(t: &TensorType, elem: Elem, block: usize) -> Result<[TensorType; 2]
     if t.elem != Elem::F32 || !matches!(elem, Elem::I8 | Elem::I4) || block == 0 {
         bail!(Invalid, "{t} by blocks of {block} {elem}: f32 by one or more i8 or i4 are needed");
     }
-    Ok([TensorType::fixed(elem, &[n, k]), TensorType::fixed(Elem::F32, &[n, k.div_ceil(block)])])
+    Ok([TensorType::fixed(elem, &[n, k]), TensorType::fixed(Elem::F16, &[n, k.div_ceil(block)])])
 }
 
 /// Rounds a matrix to the nearest integers, by blocks.
 ///
 /// Of 8 bits the scale is the greatest magnitude / 127. Of 4 bits the greatest magnitude becomes −8 (as in
-/// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps.
-/// What is not finite is taken as 0.
+/// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps. The
+/// integers are those next to the rounded scale. What is not finite is taken as 0; a weight whose scale is beyond f16
+/// is an error.
 pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
     let [codes, scales] = types(&t.ty(), elem, block)?;
     let (n, k) = (t.shape()[0], t.shape()[1]);
@@ -41,18 +42,22 @@ pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
         .map(|b| Some(f32::from_le_bytes(*b)).filter(|x| x.is_finite()).unwrap_or(0.0))
         .collect();
     let mut q = vec![0i8; n * k];
-    let mut s = Vec::with_capacity(n * k.div_ceil(block) * 4);
+    let mut s = Vec::with_capacity(n * k.div_ceil(block) * 2);
     for (x, q) in x.chunks(k.max(1)).zip(q.chunks_mut(k.max(1))) {
         for (x, q) in x.chunks(block).zip(q.chunks_mut(block)) {
             let scale = if elem == Elem::I8 { eight(x, q) } else { four(x, q) };
-            s.extend(scale.to_le_bytes());
+            if !scale.is_finite() {
+                let most = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+                bail!(Invalid, "a weight of magnitude {most} is too large for scales in f16");
+            }
+            s.extend((Elem::F16.encode(scale as f64) as u16).to_le_bytes());
         }
     }
     let cells: Vec<u8> = q.into_iter().map(|v| v as u8).collect();
     let shape = |t: &TensorType| t.shape().unwrap_or_default();
     Ok(Blocks {
         codes: Tensor::new(elem, &shape(&codes), elem.from_cells(&cells))?,
-        scales: Tensor::new(Elem::F32, &shape(&scales), s)?,
+        scales: Tensor::new(Elem::F16, &shape(&scales), s)?,
     })
 }
 
@@ -64,15 +69,21 @@ fn nearest(x: &[f32], scale: f32, (lo, hi): (f32, f32), q: &mut [i8]) {
     }
 }
 
+/// The nearest number of f16; for what is too small, the smallest one that is not 0.
+fn half(x: f32) -> f32 {
+    let near = Elem::F16.decode(Elem::F16.encode(x as f64)) as f32;
+    if near == 0.0 && x != 0.0 { (1.0 / (1 << 24) as f32).copysign(x) } else { near }
+}
+
 fn eight(x: &[f32], q: &mut [i8]) -> f32 {
-    let scale = x.iter().fold(0f32, |m, x| m.max(x.abs())) / 127.0;
+    let scale = half(x.iter().fold(0f32, |m, x| m.max(x.abs())) / 127.0);
     nearest(x, scale, (-127.0, 127.0), q);
     scale
 }
 
 fn four(x: &[f32], q: &mut [i8]) -> f32 {
     let largest = x.iter().fold(0f32, |m, x| if x.abs() > m.abs() { *x } else { m });
-    let mut scale = largest / -8.0;
+    let mut scale = half(largest / -8.0);
     nearest(x, scale, (-8.0, 7.0), q);
     let error = |q: &[i8], s: f32| -> f32 {
         x.iter().zip(q).map(|(x, q)| (x - *q as f32 * s).powi(2)).sum()
@@ -87,7 +98,7 @@ fn four(x: &[f32], q: &mut [i8]) -> f32 {
         if qq == 0.0 {
             break;
         }
-        let fitted = xq / qq;
+        let fitted = half(xq / qq);
         nearest(x, fitted, (-8.0, 7.0), &mut next);
         let e = error(&next, fitted);
         if e >= best {
@@ -140,6 +151,15 @@ mod tests {
             assert_eq!((b.codes.to_f64s(), b.scales.to_f64s()), (vec![0.0; 4], vec![0.0; 2]));
             let none = Tensor::zeros(Elem::F32, &[0, 4]).unwrap();
             assert_eq!(quantize(&none, elem, 3).unwrap().scales.shape(), [0, 2]);
+        }
+        let huge = Tensor::from_f64s(Elem::F32, &[1, 2], &[1e30, 1.0]).unwrap();
+        let tiny = Tensor::from_f64s(Elem::F32, &[1, 2], &[1e-7, -5e-8]).unwrap();
+        for elem in [Elem::I8, Elem::I4] {
+            let e = quantize(&huge, elem, 2).err().unwrap().to_string();
+            assert!(e.contains("too large for scales in f16"), "{e}");
+            let b = quantize(&tiny, elem, 2).unwrap();
+            let step = b.scales.get(0).f();
+            assert!((b.codes.get(0).f() * step - 1e-7).abs() < 3.1e-8, "{elem}: {step}");
         }
         assert!(quantize(&t, Elem::U4, 3).is_err() && quantize(&t, Elem::I8, 0).is_err());
     }

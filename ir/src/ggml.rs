@@ -2,8 +2,9 @@
 //!
 //! A row of k elements is k / 32 or k / 256 blocks of bytes, each with its scale or scales. [`unpack`]
 //! gives what they stand for, as the format's own implementation computes it in f32, or their parts: the
-//! integers, one scale for each 32 or 16 of them, and zero points, so that (code − zero) · scale is the
-//! element. The two levels of scales of the `k` types are multiplied to one, which is exact in f32.
+//! integers, one scale for each 32 or 16 of them, and what is then taken off, so that code · scale − offset is
+//! the element. Scales and offsets are f16, as they are stored; the two levels of scales of the `k` types
+//! are multiplied to one, which is exact in f32.
 
 use silure_types::Elem;
 
@@ -34,10 +35,10 @@ pub enum Part {
     Values,
     /// The integers: i8, i4 or u4.
     Codes,
-    /// The scales, f32.
+    /// The scales: f16, or f32 of two levels.
     Scales,
-    /// The zero points of types that have a minimum, f32.
-    Zeros,
+    /// What is taken off the scaled integers, in types that have a minimum; the type of the scales.
+    Offsets,
 }
 
 impl Form {
@@ -80,8 +81,13 @@ impl Form {
         }
     }
 
+    /// Type of scales and offsets.
+    pub fn scales(self) -> Elem {
+        if matches!(self, Form::Q4K | Form::Q6K) { Elem::F32 } else { Elem::F16 }
+    }
+
     /// Whether elements have a minimum.
-    pub fn has_zeros(self) -> bool {
+    pub fn has_offsets(self) -> bool {
         matches!(self, Form::Q4_1 | Form::Q4K)
     }
 }
@@ -93,12 +99,12 @@ impl Part {
             Part::Values => "values",
             Part::Codes => "codes",
             Part::Scales => "scales",
-            Part::Zeros => "zeros",
+            Part::Offsets => "offsets",
         }
     }
 
     /// All of them.
-    pub const ALL: [Part; 4] = [Part::Values, Part::Codes, Part::Scales, Part::Zeros];
+    pub const ALL: [Part; 4] = [Part::Values, Part::Codes, Part::Scales, Part::Offsets];
 }
 
 /// The type of a part of rows of bytes.
@@ -112,11 +118,15 @@ pub fn unpacked(form: Form, part: Part, t: &TensorType) -> Result<TensorType> {
     let Some(k) = k else {
         bail!(Invalid, "{t} as {}: rows of a multiple of {bytes} bytes are needed", form.name());
     };
-    if part == Part::Zeros && !form.has_zeros() {
-        bail!(Invalid, "{} has no zero points", form.name());
+    if part == Part::Offsets && !form.has_offsets() {
+        bail!(Invalid, "{} has no offsets", form.name());
     }
-    shape[last] = if matches!(part, Part::Scales | Part::Zeros) { k / form.group() } else { k };
-    let elem = if part == Part::Codes { form.codes() } else { Elem::F32 };
+    let (elem, per) = match part {
+        Part::Values => (Elem::F32, 1),
+        Part::Codes => (form.codes(), 1),
+        Part::Scales | Part::Offsets => (form.scales(), form.group()),
+    };
+    shape[last] = k / per;
     Ok(TensorType::fixed(elem, &shape))
 }
 
@@ -137,25 +147,22 @@ pub fn unpack(form: Form, part: Part, t: &Tensor) -> Result<Tensor> {
     let mut b = Block { codes: [0; 256], groups: [(0.0, -0.0); 16] };
     for (i, raw) in t.bytes().chunks_exact(bytes).enumerate() {
         read(form, raw, &mut b);
-        let groups = &mut b.groups[..elements / group];
+        let groups = &b.groups[..elements / group];
         if let Some((s, o)) = groups.iter().find(|g| !g.0.is_finite() || !g.1.is_finite()) {
             bail!(Invalid, "block {i} of {}: its scale is {s}, its minimum {o}", form.name());
         }
-        for (g, (scale, offset)) in groups.iter_mut().enumerate() {
-            let codes = &mut b.codes[g * group..(g + 1) * group];
-            let mut zero = if *scale == 0.0 { 0.0 } else { -*offset / *scale };
-            if part != Part::Values && *offset != 0.0 && (*scale == 0.0 || !zero.is_finite()) {
-                // The offset alone is left of these elements: no code times nothing gives it.
-                (*scale, zero) = (*offset, -1.0);
-                codes.fill(0);
-            }
+        let number = |out: &mut Vec<u8>, v: f32| match ty.elem {
+            Elem::F16 => out.extend((Elem::F16.encode(v as f64) as u16).to_le_bytes()),
+            _ => out.extend(v.to_le_bytes()),
+        };
+        for ((scale, least), codes) in groups.iter().zip(b.codes.chunks(group)) {
             match part {
                 Part::Values => codes
                     .iter()
-                    .for_each(|c| out.extend((*scale * *c as f32 + *offset).to_le_bytes())),
+                    .for_each(|c| out.extend((*scale * *c as f32 + *least).to_le_bytes())),
                 Part::Codes => cells.extend(codes.iter().map(|c| *c as u8)),
-                Part::Scales => out.extend(scale.to_le_bytes()),
-                Part::Zeros => out.extend(zero.to_le_bytes()),
+                Part::Scales => number(&mut out, *scale),
+                Part::Offsets => number(&mut out, -*least),
             }
         }
     }
@@ -259,17 +266,13 @@ mod tests {
             let t = rows(form, 3, 5);
             let get = |p| unpack(form, p, &t).unwrap();
             let (v, c, s) = (get(Part::Values), get(Part::Codes), get(Part::Scales));
-            let z = form.has_zeros().then(|| get(Part::Zeros));
+            let o = form.has_offsets().then(|| get(Part::Offsets));
             assert_eq!(c.shape(), v.shape());
             for i in 0..v.len() {
                 let g = i / form.group();
-                let zero = z.as_ref().map_or(0.0, |z| z.get(g).f());
-                let (x, scale) = (v.get(i).f(), s.get(g).f());
-                let y = (c.get(i).f() - zero) * scale;
-                // The zero point and the elements are rounded; without one all is exact.
-                let size = (zero * scale).abs() + (c.get(i).f() * scale).abs();
-                let bound = if z.is_some() { size * 1.2e-7 } else { 0.0 };
-                assert!((x - y).abs() <= bound, "{form:?} {i}: {x} and {y}");
+                let offset = o.as_ref().map_or(0.0, |o| o.get(g).f()) as f32;
+                let y = c.get(i).f() as f32 * s.get(g).f() as f32 - offset;
+                assert_eq!(v.get(i).f(), y as f64, "{form:?} {i}");
             }
         }
     }
@@ -282,10 +285,7 @@ mod tests {
         let t = Tensor::new(Elem::U8, &[1, 20], raw).unwrap();
         let get = |p| unpack(Form::Q4_1, p, &t).unwrap().to_f64s();
         assert_eq!(get(Part::Values), vec![1.0; 32]);
-        assert_eq!(
-            (get(Part::Codes), get(Part::Scales), get(Part::Zeros)),
-            (vec![0.0; 32], vec![1.0], vec![-1.0])
-        );
+        assert_eq!((get(Part::Scales), get(Part::Offsets)), (vec![0.0], vec![-1.0]));
     }
 
     #[test]
@@ -300,6 +300,6 @@ mod tests {
             let floats = Tensor::zeros(Elem::F32, &[1, bytes]).unwrap();
             assert!(unpack(form, Part::Codes, &floats).is_err());
         }
-        assert!(unpack(Form::Q8_0, Part::Zeros, &rows(Form::Q8_0, 1, 1)).is_err());
+        assert!(unpack(Form::Q8_0, Part::Offsets, &rows(Form::Q8_0, 1, 1)).is_err());
     }
 }

@@ -25,8 +25,8 @@ fn blocks_are_what_ggml_makes_of_them_bit_for_bit() {
 fn the_expression_reads_back_from_its_text() {
     let ctx = silure_ir::Context::new();
     let text = "unpack(file(\"x.gguf\", 64, 240, u8[2, 120]), q4_1, values)";
-    let all = ["values", "codes", "scales", "zeros"].map(|p| text.replace("values", p));
-    for (text, ty) in all.iter().zip(["f32[2, 192]", "u4[2, 192]", "f32[2, 6]", "f32[2, 6]"]) {
+    let all = ["values", "codes", "scales", "offsets"].map(|p| text.replace("values", p));
+    for (text, ty) in all.iter().zip(["f32[2, 192]", "u4[2, 192]", "f16[2, 6]", "f16[2, 6]"]) {
         let module = format!("module @m {{\n  weight @w : {ty} = {text}\n}}\n");
         let m = silure_ir::text::parse(&ctx, "t", &module, Default::default()).unwrap();
         assert_eq!(m.weights[0].expr.to_string(), *text);

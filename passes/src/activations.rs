@@ -71,7 +71,7 @@ fn product(
     let columns = Box::new(turned(e));
     let codes = WeightExpr::Codes(columns.clone(), Elem::I8, k);
     let codes = WeightExpr::Transpose(Box::new(codes), vec![1, 0]);
-    let scales = WeightExpr::Scales(columns, Elem::I8, k);
+    let scales = WeightExpr::Cast(Box::new(WeightExpr::Scales(columns, Elem::I8, k)), Elem::F32);
     let scales = WeightExpr::Reshape(Box::new(scales), vec![1, n]);
     let q = precision::value(m, (i, op), made, codes, &format!("{name}.i8"))?;
     let s = precision::value(m, (i, op), made, scales, &format!("{name}.scales"))?;

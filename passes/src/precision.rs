@@ -11,6 +11,7 @@ use silure_ir::attrs;
 use silure_ir::bail;
 use silure_ir::diag::Result;
 use silure_ir::dialects::{core, graph};
+use silure_ir::ggml;
 use silure_ir::op::Traits;
 use silure_ir::weight::expression;
 use silure_ir::{
@@ -75,7 +76,7 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
             }
             let found = match form {
                 Form::Blocks(..) => weight(cx.module, f, op).or_else(|| scaled(cx.module, f, op)),
-                // Floats of 8 bits are narrower.
+                // Floats of 8 bits and blocks are narrower.
                 Form::Bf16 => weight(cx.module, f, op),
             };
             let Some(e) = found else { continue };
@@ -133,8 +134,8 @@ fn dense(m: &Module, f: &Func, v: ValueId) -> Option<WeightExpr> {
     })
 }
 
-/// The same of a product with floats of 8 bits that are scaled by blocks: what they stand for, the rows of
-/// one matrix crosswise.
+/// The same of a product with blocks of a GGUF file, or with floats of 8 bits that are scaled by blocks: what
+/// they stand for, the rows of one matrix crosswise.
 pub(crate) fn scaled(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
     let o = f.op(op);
     let scale = match o.def.name {
@@ -143,6 +144,12 @@ pub(crate) fn scaled(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
         _ => return None,
     };
     let w = o.operand(1)?;
+    if let Some(WeightExpr::Unpack(raw, form, ggml::Part::Codes)) = dense(m, f, w)
+        && f.ty(w).as_tensor()?.count().as_size()? >= LEAST
+        && f.ty(o.operand(0)?).elem() == Some(Elem::F32)
+    {
+        return Some(turned(WeightExpr::Unpack(raw, form, ggml::Part::Values)));
+    }
     let t = f.ty(w).as_tensor()?;
     let (shape, block) = (t.shape()?, usize::try_from(o.attrs.int("block")).ok()?);
     if t.elem != Elem::E4m3fn

@@ -8,7 +8,8 @@ use silure_kernels_cpu::gemm::pack::{
 };
 
 use crate::lower::{
-    BF16_PACKED, BYTES_PACKED, E4M3_PACKED, F32_PACKED, I8_PACKED, U4_PACKED, packed_bytes,
+    BF16_PACKED, BYTES_PACKED, E4M3_PACKED, F32_PACKED, HALF_PACKED, I8_PACKED, U4_PACKED,
+    packed_bytes,
 };
 
 /// Bytes that a weight takes in an engine.
@@ -79,7 +80,9 @@ impl WeightSource for Packed<'_> {
                 }
                 Ok(out)
             }
-            BF16_PACKED if dense.elem() == Elem::Bf16 => {
+            BF16_PACKED | HALF_PACKED
+                if dense.elem() == if layout == BF16_PACKED { Elem::Bf16 } else { Elem::F16 } =>
+            {
                 let (size, len) = (k * n, packed_b_f32_len(k, n));
                 let mut out = vec![0u8; batch * len * 2];
                 for b in 0..batch {

@@ -20,6 +20,7 @@ mod families;
 mod folder;
 mod gguf;
 mod import;
+mod matrix;
 mod net;
 mod promised;
 mod quantised;

@@ -15,6 +15,7 @@ use crate::blocks::step::Step;
 use crate::checkpoint::{Checkpoint, Stored};
 use crate::error::{Code, Error, Result, quoted};
 use crate::import::Parameters;
+use crate::matrix::above;
 use crate::promised::Promised;
 use crate::quantised;
 
@@ -292,6 +293,11 @@ impl<'a> Net<'a> {
         p
     }
 
+    /// The tensor of a name as the checkpoint has it.
+    pub fn raw(&self, name: &str, shape: &[usize]) -> Option<Cow<'a, Stored>> {
+        self.checkpoint.get(name, shape)
+    }
+
     /// Matrices of 8-bit floats (names, rows) one above the other as they are stored, and their scales by
     /// blocks of a row; `None` unless all are such.
     pub fn floats8(
@@ -315,10 +321,7 @@ impl<'a> Net<'a> {
             codes.push(q);
             scales.push(s);
         }
-        Ok(Some([codes, scales].map(|mut all| match all.len() {
-            1 => all.remove(0),
-            _ => WeightExpr::Concat(all, 0),
-        })))
+        Ok(Some([codes, scales].map(above)))
     }
 
     /// The weight of a name, made of an expression the first time.
@@ -358,36 +361,17 @@ impl<'a> Net<'a> {
                 format!("{folder}.{}.{what}", names.join("+"))
             }
         };
-        let stack = |net: &mut Self, what: &str, input: Option<usize>| {
-            let all = l.parts.iter().map(|(name, out)| {
-                let shape: Vec<usize> = [*out].into_iter().chain(input).collect();
-                net.tensor(&format!("{name}.{what}"), &shape)
-            });
-            let mut all = all.collect::<Result<Vec<_>>>()?;
-            match all.len() {
-                1 => Ok(all.remove(0)),
-                _ => Ok(WeightExpr::Concat(all, 0)),
-            }
-        };
         let named: Vec<(String, usize)> =
             l.parts.iter().map(|(name, out)| (format!("{name}.weight"), *out)).collect();
-        let y = match self.floats8(&named, l.input)? {
-            Some([q, s]) => {
-                let q = self.weight(&joined("weight"), |_| Ok(q))?;
-                let s = self.weight(&joined("weight_scale_inv"), |_| Ok(s))?;
-                let block = attrs! { block: quantised::BLOCK as i64 };
-                self.op(&graph::MATMUL_BLOCKS, &[x, q, s], block)?
-            }
-            None => {
-                let w =
-                    self.weight(&joined("weight"), |net| stack(net, "weight", Some(l.input)))?;
-                self.times(x, w)?
-            }
-        };
+        let y = self.product(x, &named, l.input, &joined("weight"))?;
         if !l.bias {
             return Ok(y);
         }
-        let bias = self.weight(&joined("bias"), |net| stack(net, "bias", None))?;
+        let bias = self.weight(&joined("bias"), |net| {
+            let all =
+                l.parts.iter().map(|(name, out)| net.tensor(&format!("{name}.bias"), &[*out]));
+            Ok(above(all.collect::<Result<Vec<_>>>()?))
+        })?;
         self.two(&arith::ADD, y, bias)
     }
 

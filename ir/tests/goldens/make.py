@@ -326,9 +326,12 @@ for scale in [1.0, 0.5]:
 # Blocks of a row, the last one cut.
 rows, q, s, z = f(2, 3, 5), i(-8, 7, 4, 5, dtype=np.int8), f(4, 3), i(-3, 3, 4, 3, dtype=np.int8)
 wide = lambda v: np.repeat(v, 2, 1)[:, :5].astype(np.float64)
-for zero in [None, z]:
-    w = (q - (0 if zero is None else wide(zero))) * wide(s)
-    case("matmul_blocks {block = 2}", [rows, q, s] + ([] if zero is None else [zero]), [(rows.astype(np.float64) @ w.T).astype(np.float32)])
+off, at = ((np.arange(12) - 5) / 8).astype(np.float32).reshape(4, 3), I(2, -1, 0, 3, 2, 2).reshape(2, 3)
+for zero, offset in [(None, None), (z, None), (None, off), (z, off)]:
+    w = (q - (0 if zero is None else wide(zero))) * wide(s) - (0 if offset is None else wide(offset))
+    given = [zero, offset] if offset is not None else [] if zero is None else [zero]
+    case("matmul_blocks {block = 2}", [rows, q, s] + given, [(rows.astype(np.float64) @ w.T).astype(np.float32)])
+    case("gather_blocks {block = 2}", [q, s, at] + given, [w[at].astype(np.float32)])
 
 
 def paged(q, k, v, lengths, pages, ends, page, scale=None, cap=0.0, window=0):

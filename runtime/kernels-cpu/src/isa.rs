@@ -59,14 +59,14 @@ pub trait Isa: Copy + 'static {
     /// As [`crate::gemm::tile8::portable`]; the machine has the level.
     unsafe fn tile8<const MR: usize>(t: &tile8::Tile8);
 
-    /// Dot products of `R` rows with a panel of elements stored as `STORE`, see [`crate::gemm::dot`].
+    /// Dot products of `R` rows with a panel of elements stored as `STORE`, scales in f16 if `HALF`, see [`crate::gemm::dot`].
     ///
     /// # Safety
     /// As [`dot::portable`]; the machine has the level.
     #[inline(always)]
-    unsafe fn dot<const R: usize, const STORE: usize>(d: &dot::Dot) {
+    unsafe fn dot<const R: usize, const STORE: usize, const HALF: bool>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { dot::portable::<Self, R, STORE>(d) }
+        unsafe { dot::portable::<Self, R, STORE, HALF>(d) }
     }
 
     /// A panel of elements stored as `STORE` as floats, see [`crate::gemm::dot`].
@@ -74,9 +74,9 @@ pub trait Isa: Copy + 'static {
     /// # Safety
     /// As [`dot::widen`]; the machine has the level.
     #[inline(always)]
-    unsafe fn widen<const STORE: usize>(w: &dot::Widen) {
+    unsafe fn widen<const STORE: usize, const HALF: bool>(w: &dot::Widen) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { dot::widen::<Self, STORE>(w) }
+        unsafe { dot::widen::<Self, STORE, HALF>(w) }
     }
 
     /// Transposes a block of 16 × 16 floats.
@@ -220,14 +220,14 @@ level!(
         unsafe { cross::avx512(src, stride, dst) }
     }
     #[inline(always)]
-    unsafe fn dot<const R: usize, const STORE: usize>(d: &dot::Dot) {
+    unsafe fn dot<const R: usize, const STORE: usize, const HALF: bool>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { dot::avx512::<R, STORE>(d) }
+        unsafe { dot::avx512::<R, STORE, HALF>(d) }
     }
     #[inline(always)]
-    unsafe fn widen<const STORE: usize>(w: &dot::Widen) {
+    unsafe fn widen<const STORE: usize, const HALF: bool>(w: &dot::Widen) {
         // SAFETY: the caller's contract is the callee's.
-        unsafe { dot::widen_avx512::<STORE>(w) }
+        unsafe { dot::widen_avx512::<STORE, HALF>(w) }
     }
 });
 

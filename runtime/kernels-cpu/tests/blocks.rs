@@ -5,6 +5,7 @@ use common::*;
 use silure_kernels_cpu::gemm::blocks::Blocks;
 use silure_kernels_cpu::gemm::dot;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
+use silure_kernels_cpu::gemm::lookup::Lookup;
 use silure_kernels_cpu::gemm::pack::*;
 
 /// `[rows, n]` in panels of 16 columns.
@@ -12,6 +13,100 @@ fn panels(v: &[f32], rows: usize, n: usize) -> Vec<f32> {
     let mut out = vec![0.0; packed_b_f32_len(rows, n)];
     pack_b_f32(v, rows, n, n, 1, &mut out);
     out
+}
+
+/// The nearest f16, for numbers of usual size.
+fn half_of(v: f32) -> u16 {
+    silure_types::Elem::F16.encode(v as f64) as u16
+}
+
+fn rounded(v: f32) -> f32 {
+    silure_types::Elem::F16.decode(half_of(v) as u64) as f32
+}
+
+#[test]
+fn every_half_is_read() {
+    for bits in 0..=u16::MAX {
+        // SAFETY: one f16 lies there.
+        let got = unsafe { dot::factor::<true>(bits.to_le_bytes().as_ptr(), 0) };
+        let want = silure_types::Elem::F16.decode(bits as u64) as f32;
+        assert!(
+            got == want && got.is_sign_negative() == want.is_sign_negative()
+                || want.is_nan() && got.is_nan()
+        );
+    }
+}
+
+#[test]
+fn rows_of_packed_tables_are_found() {
+    let mut rng = Rng(72);
+    for (n, k, block) in [(33usize, 70usize, 16usize), (16, 64, 32), (5, 24, 100), (100, 1000, 40), (1, 0, 8)] {
+        for (store, half) in [
+            (dot::U4, false),
+            (dot::U4, true),
+            (dot::I8, false),
+            (dot::I8, true),
+            (dot::E4M3, false),
+        ] {
+            for offsets in [false, true] {
+                let blocks = k.div_ceil(block);
+                let mask = [15, 255, 0, 0x77][store];
+                let q: Vec<u8> = rng.bytes(k * n).iter().map(|v| v & mask).collect();
+                let mut lines = || -> Vec<f32> {
+                    rng.floats(blocks * n)
+                        .into_iter()
+                        .map(if half { rounded } else { |v| v })
+                        .collect()
+                };
+                let (scale, offset) = (lines(), lines());
+                let at: Vec<i64> = (0..40)
+                    .map(|i| i * 7 % n as i64 - if i % 3 == 0 { n as i64 } else { 0 })
+                    .collect();
+                let center = [8.0f32, -3.0, 0.0, 0.0][store];
+                let mut want = vec![];
+                for i in &at {
+                    let row = i.rem_euclid(n as i64) as usize;
+                    for j in 0..k {
+                        let (code, g) = (q[j * n + row], j / block * n + row);
+                        let v = match store {
+                            dot::U4 => code as f64,
+                            dot::I8 => code as i8 as f64,
+                            _ => silure_types::Elem::E4m3fn.decode(code as u64),
+                        };
+                        let (v, o) =
+                            (v - center as f64, if offsets { offset[g] as f64 } else { 0.0 });
+                        want.push((v * scale[g] as f64 - o, (v * scale[g] as f64).abs() + o.abs()));
+                    }
+                }
+                let mut packed = vec![0u8; packed_b_f32_len(k, n)];
+                let name = match store {
+                    dot::U4 => {
+                        packed.resize(packed_b_u4_len(k, n), 0);
+                        pack_b_u4(&q, k, n, &mut packed);
+                        if half { "gather.u4.f16" } else { "gather.u4" }
+                    }
+                    _ => {
+                        pack_b_bytes(&q, k, n, &mut packed);
+                        match store {
+                            dot::I8 if half => "gather.i8.f16",
+                            dot::I8 => "gather.i8",
+                            _ => "gather.e4m3",
+                        }
+                    }
+                };
+                let lines = |v: &[f32]| match half {
+                    true => {
+                        buf(&panels(v, blocks, n).into_iter().map(half_of).collect::<Vec<u16>>())
+                    }
+                    false => buf(&panels(v, blocks, n)),
+                };
+                let s = Lookup { n, k, indices: at.len(), wide: true, block, center, offsets };
+                let rest = if offsets { lines(&offset) } else { None };
+                let bufs = [buf(&packed), buf(&at), lines(&scale), rest, out::<f32>(at.len() * k)];
+                run(name, &s.to_vec(), &bufs, |got| close(&read(&got[4]), &want, 2.0, name));
+            }
+        }
+    }
 }
 
 #[test]
@@ -34,9 +129,15 @@ fn products_by_blocks_match() {
     ];
     for (m, n, k, block) in cases {
         for store in [dot::U4, dot::I8, dot::BF16, dot::E4M3] {
-            for (offsets, close_to) in [(false, false), (true, false), (false, true)] {
+            for (offsets, close_to, half) in [
+                (false, false, false),
+                (true, false, false),
+                (false, true, false),
+                (true, false, true),
+                (false, true, true),
+            ] {
                 // bf16 has neither scales nor offsets here, e4m3fn no offsets.
-                if offsets && store >= dot::BF16 {
+                if (offsets || half) && store >= dot::BF16 {
                     continue;
                 }
                 let (plain, blocks) = (store == dot::BF16, k.div_ceil(block));
@@ -57,6 +158,10 @@ fn products_by_blocks_match() {
                     false => rng.floats(blocks * n).iter().map(|v| v * 0.1).collect(),
                 };
                 let offset: Vec<f32> = if offsets { rng.floats(blocks * n) } else { vec![] };
+                // What f16 can hold, if the kernel reads that.
+                let held =
+                    |v: Vec<f32>| if half { v.into_iter().map(rounded).collect() } else { v };
+                let (scale, offset) = (held(scale), held(offset));
                 let (b, r) = (rng.floats(n), rng.floats(m * n));
                 let center = match store {
                     dot::U4 => 8.0f32,
@@ -102,7 +207,7 @@ fn products_by_blocks_match() {
                     dot::U4 => {
                         packed.resize(packed_b_u4_len(k, n), 0);
                         pack_b_u4(&q, k, n, &mut packed);
-                        "matmul.f32.u4"
+                        if half { "matmul.f32.u4.f16" } else { "matmul.f32.u4" }
                     }
                     dot::BF16 => {
                         packed.resize(2 * packed_b_f32_len(k, n), 0);
@@ -112,11 +217,21 @@ fn products_by_blocks_match() {
                     }
                     _ => {
                         pack_b_bytes(&q, k, n, &mut packed);
-                        if store == dot::I8 { "matmul.f32.i8" } else { "matmul.f32.e4m3" }
+                        match store {
+                            dot::I8 if half => "matmul.f32.i8.f16",
+                            dot::I8 => "matmul.f32.i8",
+                            _ => "matmul.f32.e4m3",
+                        }
                     }
                 };
-                let o = if offsets { buf(&panels(&offset, blocks, n)) } else { None };
-                let scales = if plain { None } else { buf(&panels(&scale, blocks, n)) };
+                let lines = |v: &[f32]| match half {
+                    true => {
+                        buf(&panels(v, blocks, n).into_iter().map(half_of).collect::<Vec<u16>>())
+                    }
+                    false => buf(&panels(v, blocks, n)),
+                };
+                let o = if offsets { lines(&offset) } else { None };
+                let scales = if plain { None } else { lines(&scale) };
                 let bufs =
                     [buf(&a), buf(&packed), buf(&b), buf(&r), None, scales, o, out::<f32>(m * n)];
                 run(name, &s.to_vec(), &bufs, |got| close(&read(&got[7]), &want, 8.0, name));

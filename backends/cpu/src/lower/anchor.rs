@@ -72,9 +72,7 @@ fn anchor(l: &mut Lower, op: OpId) -> Result<ValueId> {
     tail.epilogue.callback = called;
     let y = match inner.def.name {
         n if n == graph::MATMUL.name => matmul(l, inputs[0], inputs[1], &tail)?,
-        n if n == graph::MATMUL_BLOCKS.name => {
-            blocks::matmul_blocks(l, &inner.attrs, inputs, &tail)?
-        }
+        n if n == graph::MATMUL_BLOCKS.name => blocks::matmul_blocks(l, &inner, inputs, &tail)?,
         n if n == graph::CONV.name => {
             let own = inputs.get(2).copied();
             conv_of(l, &inner.attrs, inputs[0], inputs[1], own, &tail)?

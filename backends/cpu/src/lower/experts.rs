@@ -5,7 +5,7 @@ use silure_ir::weight::is_weight;
 use silure_ir::{Elem, Result, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::experts::Experts;
 
-use super::blocks::{narrow, stored};
+use super::blocks::{HALF_PACKED, narrow, stored};
 use super::matmul::F32_PACKED;
 use super::{Lowering, Sizes, f32_bits, product};
 use crate::lower::BF16_PACKED;
@@ -28,25 +28,29 @@ static EXPERT_MATMUL: Lowering = Lowering {
         let (suffix, layout, center, expr) = match scale {
             Some(_) => {
                 let (suffix, layout, center) = stored(tw.elem);
-                (suffix, layout, center, expr)
+                (suffix.to_string(), layout, center, expr)
             }
             None => match narrow(&expr) {
-                Some(e) => (".bf16", BF16_PACKED, 0.0, e),
-                None => ("", F32_PACKED, 0.0, expr),
+                Some(e) => (".bf16".into(), BF16_PACKED, 0.0, e),
+                None => (String::new(), F32_PACKED, 0.0, expr),
             },
         };
         let packed = WeightExpr::Pack(turned(expr), layout.into());
         let packed = l.weight(&format!("{name}.packed"), packed)?;
-        let scales = |s: ValueId| -> Result<ValueId> {
+        let mut half = "";
+        let mut scales = |s: ValueId| -> Result<ValueId> {
             let Some(s) = l.weight_of(s) else { bail!(Internal, "the scales are not a weight") };
-            let s = match s.ty()?.elem {
-                Elem::F32 => s,
-                _ => WeightExpr::Cast(Box::new(s), Elem::F32),
+            let (s, layout) = match s.ty()?.elem {
+                Elem::F32 => (s, F32_PACKED),
+                Elem::F16 if tw.elem.is_int() => {
+                    half = ".f16";
+                    (s, HALF_PACKED)
+                }
+                _ => (WeightExpr::Cast(Box::new(s), Elem::F32), F32_PACKED),
             };
-            let s = WeightExpr::Pack(turned(s), F32_PACKED.into());
-            l.weight(&format!("{name}.scales"), s)
+            l.weight(&format!("{name}.scales"), WeightExpr::Pack(turned(s), layout.into()))
         };
-        let scales = scale.map(scales).transpose()?;
+        let scales = scale.map(&mut scales).transpose()?;
         let block = l.attrs(op).int("block").clamp(1, (k as i64).max(1));
         let sizes = Sizes::of(Experts::FIELDS)
             .set("m", product(&y.dims[..2]))
@@ -59,7 +63,7 @@ static EXPERT_MATMUL: Lowering = Lowering {
             .set("center", f32_bits(center))
             .done()?;
         let ins = [Some(x), Some(packed), Some(ids), scales];
-        Ok(vec![l.launch1(&format!("matmul.f32.experts{suffix}"), &ins, y, sizes)?])
+        Ok(vec![l.launch1(&format!("matmul.f32.experts{suffix}{half}"), &ins, y, sizes)?])
     },
 };
 

@@ -9,7 +9,7 @@ use silure_kernels_cpu::gemm::matmul::Matmul;
 use silure_kernels_cpu::gemm::pack::{packed_b_f32_len, packed_b_i8_len, packed_b_u4_len};
 use silure_kernels_cpu::gemm::stage::{Stage, per};
 
-use super::blocks::{BF16_PACKED, E4M3_PACKED, U4_PACKED, bf16};
+use super::blocks::{BF16_PACKED, E4M3_PACKED, HALF_PACKED, U4_PACKED, bf16};
 use super::{Lower, Lowering, Sizes, elem_is, product, strides};
 
 /// Lowerings of this file.
@@ -357,7 +357,7 @@ pub fn packed_bytes(layout: &str, shape: &[usize]) -> Option<u64> {
         F32_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 4) as u64),
         I8_PACKED => Some((batch * packed_b_i8_len(*k, *n)) as u64),
         U4_PACKED => Some((batch * packed_b_u4_len(*k, *n)) as u64),
-        BF16_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 2) as u64),
+        BF16_PACKED | HALF_PACKED => Some((batch * packed_b_f32_len(*k, *n) * 2) as u64),
         BYTES_PACKED | E4M3_PACKED => Some((batch * packed_b_f32_len(*k, *n)) as u64),
         _ => None,
     }

@@ -40,7 +40,7 @@ use silure_ir::{
 
 use crate::codegen::ScalarLowering;
 
-pub use blocks::{BF16_PACKED, E4M3_PACKED, U4_PACKED};
+pub use blocks::{BF16_PACKED, E4M3_PACKED, HALF_PACKED, U4_PACKED};
 pub use legal::legalise;
 pub use matmul::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
 pub use sizes::{Sizes, f32_bits, f64_bits};

@@ -74,8 +74,7 @@ impl Decoder {
         const EMBEDDING: &str = "model.embed_tokens";
         let table = format!("{EMBEDDING}.weight");
         net.enter(EMBEDDING);
-        let embedding = net.stored(&table, &[self.vocab, self.hidden])?;
-        let mut x = net.op(&graph::GATHER, &[embedding, step.tokens], attrs! { axis: 0i64 })?;
+        let mut x = net.lookup(&table, [self.vocab, self.hidden], step.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
             x = self.layer(net, step, i, layer, x)?;
         }
@@ -85,11 +84,8 @@ impl Decoder {
         }
         let x = self.norm(net, x, "model.norm")?;
         net.enter("lm_head");
-        let head = match self.tied {
-            true => embedding,
-            false => net.stored("lm_head.weight", &[self.vocab, self.hidden])?,
-        };
-        net.times(x, head)
+        let head = if self.tied { table } else { "lm_head.weight".into() };
+        net.product(x, &[(head.clone(), self.vocab)], self.hidden, &head)
     }
 
     fn norm(&self, net: &mut Net, x: ValueId, at: &str) -> Result<ValueId> {

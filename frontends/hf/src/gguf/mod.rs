@@ -1,9 +1,9 @@
 //! GGUF files: one file with the tensors, the sizes, the tokenizer and the chat template.
 //!
 //! A file becomes what a directory has: a config.json of its family, tensors by the family's names, and
-//! the files for the host. Blocks of integers are expressions over the file, read as the f32 numbers they stand for
-//! ([`silure_ir::ggml`]); the rows of queries and keys, which the files of the llama family hold in
-//! another order, are put back in order.
+//! the files for the host. Blocks of integers are expressions over the file ([`silure_ir::ggml`]): products and
+//! lookups read their integers and scales, anything else the f32 numbers they stand for. The rows of queries and
+//! keys, which the files of the llama family hold in another order, are put back in order.
 
 mod reader;
 mod tokenizer;
@@ -144,26 +144,30 @@ fn stored(file: &Arc<str>, t: &Entry, heads: usize) -> Stored {
         bytes: t.bytes,
         ty: TensorType::fixed(elem, shape),
     };
-    let (elem, mut expr) = match t.kind {
-        Kind::Plain(e) => (e, range(e, &t.shape)),
+    let (elem, shape) = match t.kind {
+        Kind::Plain(e) => (e, t.shape.clone()),
         Kind::Blocks(form) => {
             let (elements, bytes) = form.block();
             let mut shape = t.shape.clone();
             if let Some(last) = shape.last_mut() {
                 *last = *last / elements * bytes;
             }
-            let raw = Box::new(range(Elem::U8, &shape));
-            (Elem::F32, WeightExpr::Unpack(raw, form, Part::Values))
+            (Elem::U8, shape)
         }
     };
+    let mut expr = range(elem, &shape);
     if heads > 0 {
-        let rows = t.shape[0];
-        let inner: usize = t.shape[1..].iter().product();
+        let rows = shape[0];
+        let inner: usize = shape[1..].iter().product();
         let split = vec![heads, rows / heads / 2, 2, inner];
         let halves = WeightExpr::Reshape(Box::new(expr), split);
         let halves = WeightExpr::Transpose(Box::new(halves), vec![0, 2, 1, 3]);
-        expr = WeightExpr::Reshape(Box::new(halves), t.shape.clone());
+        expr = WeightExpr::Reshape(Box::new(halves), shape);
     }
+    let (elem, expr) = match t.kind {
+        Kind::Plain(e) => (e, expr),
+        Kind::Blocks(form) => (Elem::F32, WeightExpr::Unpack(Box::new(expr), form, Part::Values)),
+    };
     Stored {
         file: file.clone(),
         offset: t.offset,

@@ -1,8 +1,13 @@
-//! Products with weights that are quantised by blocks: `matmul_blocks(a, q, scale, zero?) {block}`.
+//! Weights that are quantised by blocks: w = (q − zero) · scale − offset.
+//!
+//! * `matmul_blocks(a, q, scale, zero?, offset?) {block}`: a · wᵀ
+//! * `gather_blocks(q, scale, indices, zero?, offset?) {block}`: rows of w
+
+use silure_types::Elem;
 
 use super::linalg::multiply;
 use super::shape::{RESHAPE, TRANSPOSE};
-use super::{DEQUANTIZE, MATMUL, util};
+use super::{BROADCAST, DEQUANTIZE, GATHER, MATMUL, util};
 use crate::attrs;
 use crate::bail;
 use crate::builder::Builder;
@@ -13,25 +18,50 @@ use crate::eval::EvalCx;
 use crate::func::{OpId, ValueId};
 use crate::infer::InferCx;
 use crate::op::*;
-use crate::tensor::{Datum, Tensor};
+use crate::tensor::{Num, Tensor};
 use crate::types::{TensorType, Type};
 
 /// A product with a transposed matrix that has a scale for each block of a row.
 pub static MATMUL_BLOCKS: OpDef = OpDef {
     name: "graph.matmul_blocks",
-    doc: "a · wᵀ with w = (q − zero) · scale: a [..., k], q [n, k] integers or (without zero) floats, scale and zero [n, ⌈k / block⌉], one for each \
-          `block` elements of a row of q; the result is [..., n] in a's element type.",
+    doc: "a · wᵀ with w = (q − zero) · scale − offset: a [..., k], q [n, k] integers or (without zero) floats, scale, zero and offset \
+          [n, ⌈k / block⌉], one for each `block` elements of a row of q; zero has q's type, offset the scale's. The result is [..., n] in \
+          a's element type.",
     operands: &[
         one("a", Of::Float),
         one("q", Of::Num),
         one("scale", Of::Float),
         optional("zero", Of::Num),
+        optional("offset", Of::Float),
     ],
     results: &["y"],
     attrs: &[int("block", 1)],
-    infer: Some(infer),
-    eval: Some(eval),
-    decompose: Some(decompose),
+    infer: Some(|cx| {
+        let (a, q) = (cx.tensor(0)?, cx.tensor(1)?);
+        check(cx, [1, 2, 3, 4])?;
+        let Some((last, lead)) = a.dims.split_last() else {
+            return Err(cx.wrong(0, "rank 1 or more", cx.ty(0)?));
+        };
+        cx.same("the contracted sizes", last, &q.dims[1])?;
+        let dims: Vec<Dim> = lead.iter().chain([&q.dims[0]]).cloned().collect();
+        Ok(vec![Type::tensor(a.elem, dims)])
+    }),
+    eval: Some(|cx| {
+        let (a, q) = (cx.tensor(0)?, cx.tensor(1)?);
+        let w = Wide::new(cx, [1, 2, 3, 4])?;
+        let (&[n, k], Some((_, lead))) = (q.shape(), a.shape().split_last()) else {
+            bail!(Eval, "a matrix and rows were needed")
+        };
+        if a.shape().last() != Some(&k) {
+            bail!(Eval, "{:?} and {:?} do not fit", a.shape(), q.shape());
+        }
+        let turned: Vec<f64> = (0..k * n).map(|i| w.at(i % n, i / n)).collect();
+        let rows = lead.iter().product();
+        let (_, y) = multiply(&[rows, k], &a.to_f64s(), &[k, n], &turned)?;
+        let shape: Vec<usize> = lead.iter().copied().chain([n]).collect();
+        Ok(vec![util::floats(a.elem(), &shape, &y)?])
+    }),
+    decompose: Some(product),
     cost: Some(|cx| {
         let k = cx.tensor(1).ok().and_then(|q| q.dims.last().cloned()).unwrap_or(Dim::Const(1));
         util::cost(cx, util::result_count(cx, 0) * k * Dim::Const(2))
@@ -40,75 +70,149 @@ pub static MATMUL_BLOCKS: OpDef = OpDef {
     ..OpDef::NEW
 };
 
-fn infer(cx: &InferCx) -> Result<Vec<Type>> {
-    let (a, q, s) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
+/// Rows of a matrix that has a scale for each block of a row.
+pub static GATHER_BLOCKS: OpDef = OpDef {
+    name: "graph.gather_blocks",
+    doc: "The rows of w = (q − zero) · scale − offset at `indices`, in f32: q [n, k] integers or (without zero) floats, scale, zero and \
+          offset [n, ⌈k / block⌉] as in `graph.matmul_blocks`; the result has the shape of the indices and k.",
+    operands: &[
+        one("q", Of::Num),
+        one("scale", Of::Float),
+        one("indices", Of::Position),
+        optional("zero", Of::Num),
+        optional("offset", Of::Float),
+    ],
+    results: &["y"],
+    attrs: &[int("block", 1)],
+    infer: Some(|cx| {
+        check(cx, [0, 1, 3, 4])?;
+        let (q, i) = (cx.tensor(0)?, cx.tensor(2)?);
+        let dims: Vec<Dim> = i.dims.iter().chain([&q.dims[1]]).cloned().collect();
+        Ok(vec![Type::tensor(Elem::F32, dims)])
+    }),
+    eval: Some(|cx| {
+        let (q, ix) = (cx.tensor(0)?, cx.tensor(2)?);
+        let w = Wide::new(cx, [0, 1, 3, 4])?;
+        let &[n, k] = q.shape() else { bail!(Eval, "a matrix was needed") };
+        let mut y = Vec::with_capacity(ix.len() * k);
+        for i in ix.nums() {
+            let row = util::index(i, n)?;
+            y.extend((0..k).map(|j| w.at(row, j)));
+        }
+        let shape = [ix.shape(), &[k]].concat();
+        Ok(vec![util::floats(Elem::F32, &shape, &y)?])
+    }),
+    decompose: Some(lookup),
+    // Scaling and moving may cancel: the error is one of the largest element.
+    tolerance: Tolerance::Reduction,
+    ..OpDef::NEW
+};
+
+/// Checks the parts of w at the slots q, scale, zero and offset.
+fn check(cx: &InferCx, [q, s, z, o]: [usize; 4]) -> Result<()> {
+    let (tq, ts) = (cx.tensor(q)?, cx.tensor(s)?);
     let block = cx.attrs().int("block");
     if block < 1 {
         bail!(Type, "`block` is {block}: 1 or more is needed");
     }
-    let [n, k] = q.dims.as_slice() else { return Err(cx.wrong(1, "rank 2", cx.ty(1)?)) };
-    let Some((last, lead)) = a.dims.split_last() else {
-        return Err(cx.wrong(0, "rank 1 or more", cx.ty(0)?));
-    };
-    if !q.elem.is_int() && cx.operand(3).is_some() {
-        return Err(cx.wrong(1, "integers, as there are zero points", cx.ty(1)?));
+    let [n, k] = tq.dims.as_slice() else { return Err(cx.wrong(q, "rank 2", cx.ty(q)?)) };
+    if !tq.elem.is_int() && cx.operand(z).is_some() {
+        return Err(cx.wrong(q, "integers, as there are zero points", cx.ty(q)?));
     }
-    cx.same("the contracted sizes", last, k)?;
     let want = vec![n.clone(), k.ceildiv(&Dim::Const(block))];
-    if s.dims != want {
-        return Err(cx.wrong(2, &TensorType::new(s.elem, want).to_string(), cx.ty(2)?));
-    }
-    if let Some(z) = cx.maybe_tensor(3)?
-        && (z.dims != want || z.elem != q.elem)
-    {
-        return Err(cx.wrong(3, &TensorType::new(q.elem, want).to_string(), cx.ty(3)?));
-    }
-    let dims: Vec<Dim> = lead.iter().chain([n]).cloned().collect();
-    Ok(vec![Type::tensor(a.elem, dims)])
-}
-
-fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
-    let (a, q, s, z) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?, cx.maybe(3)?);
-    let Some(block) = usize::try_from(cx.attrs().int("block")).ok().filter(|b| *b > 0) else {
-        bail!(Eval, "`block` of 1 or more was needed")
-    };
-    let (&[n, k], Some((_, lead))) = (q.shape(), a.shape().split_last()) else {
-        bail!(Eval, "a matrix and rows were needed")
-    };
-    let blocks = k.div_ceil(block);
-    if a.shape().last() != Some(&k) || [s.len(), z.map_or(s.len(), Tensor::len)] != [n * blocks; 2]
-    {
-        bail!(Eval, "{:?}, {:?} and {:?} do not fit", a.shape(), q.shape(), s.shape());
-    }
-    let mut w = vec![0.0; k * n];
-    for (i, row) in w.chunks_exact_mut(n.max(1)).enumerate() {
-        for (j, v) in row.iter_mut().enumerate() {
-            let at = j * blocks + i / block;
-            *v = (q.get(j * k + i).f() - z.map_or(0.0, |z| z.get(at).f())) * s.get(at).f();
+    for (i, elem) in [(s, ts.elem), (z, tq.elem), (o, ts.elem)] {
+        if let Some(t) = cx.maybe_tensor(i)?
+            && (t.dims != want || t.elem != elem)
+        {
+            return Err(cx.wrong(i, &TensorType::new(elem, want).to_string(), cx.ty(i)?));
         }
     }
-    let rows = lead.iter().product();
-    let (_, y) = multiply(&[rows, k], &a.to_f64s(), &[k, n], &w)?;
-    let shape: Vec<usize> = lead.iter().copied().chain([n]).collect();
-    Ok(vec![util::floats(a.elem(), &shape, &y)?])
+    Ok(())
+}
+
+/// The parts of w.
+struct Wide<'a> {
+    q: &'a Tensor,
+    scale: &'a Tensor,
+    zero: Option<&'a Tensor>,
+    offset: Option<&'a Tensor>,
+    k: usize,
+    block: usize,
+}
+
+impl<'a> Wide<'a> {
+    fn new(cx: &'a EvalCx, [q, s, z, o]: [usize; 4]) -> Result<Wide<'a>> {
+        let (q, scale, zero, offset) = (cx.tensor(q)?, cx.tensor(s)?, cx.maybe(z)?, cx.maybe(o)?);
+        let Some(block) = usize::try_from(cx.attrs().int("block")).ok().filter(|b| *b > 0) else {
+            bail!(Eval, "`block` of 1 or more was needed")
+        };
+        let &[n, k] = q.shape() else { bail!(Eval, "a matrix was needed") };
+        let wrong = |t: &&Tensor| t.len() != n * k.div_ceil(block);
+        if let Some(t) = [Some(scale), zero, offset].into_iter().flatten().find(wrong) {
+            bail!(Eval, "{:?} and {:?} do not fit", q.shape(), t.shape());
+        }
+        Ok(Wide { q, scale, zero, offset, k, block })
+    }
+
+    fn at(&self, row: usize, i: usize) -> f64 {
+        let g = row * self.k.div_ceil(self.block) + i / self.block;
+        let of = |t: Option<&Tensor>| t.map_or(0.0, |t| t.get(g).f());
+        (self.q.get(row * self.k + i).f() - of(self.zero)) * self.scale.get(g).f() - of(self.offset)
+    }
+}
+
+/// w of its parts, in the element type that is asked for.
+fn widened(
+    b: &mut Builder,
+    [q, scale, zero, offset]: [Option<ValueId>; 4],
+    block: i64,
+    elem: Elem,
+) -> Result<ValueId> {
+    let places = attrs! { axis: 1, block: block };
+    let w = b.build(&DEQUANTIZE, &[q, scale, zero], places.clone(), &[], &[])?;
+    let w = b.single(w)?;
+    let w = b.one(&arith::CAST, [w], attrs! { to: elem })?;
+    let (Some(q), Some(offset)) = (q, offset) else { return Ok(w) };
+    // Ones times the offsets are the offsets of all elements.
+    let dims = b.tensor(q)?.dims;
+    let one = b.constant(Tensor::scalar(Elem::I8, Num::I(1)))?;
+    let ones = b.one(&BROADCAST, [one], attrs! { shape: dims })?;
+    let offsets = b.one(&DEQUANTIZE, [ones, offset], places)?;
+    let offsets = b.one(&arith::CAST, [offsets], attrs! { to: elem })?;
+    b.one(&arith::SUB, [w, offsets], attrs! {})
 }
 
 /// dequantize, transpose, matmul.
-fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
+fn product(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let o = b.func.op(op);
     let (y, block) = (o.result(), o.attrs.int("block"));
-    let (Some(a), q) = (o.operand(0), [1, 2, 3].map(|i| o.operand(i))) else {
+    let (Some(a), parts) = (o.operand(0), [1, 2, 3, 4].map(|i| o.operand(i))) else {
         bail!(Internal, "three operands are needed")
     };
     let (ta, to) = (b.tensor(a)?, b.tensor(y)?.dims);
-    let places = attrs! { axis: 1, block: block };
-    let w = b.build(&DEQUANTIZE, &q, places, &[], &[])?;
-    let w = b.single(w)?;
-    let w = b.one(&arith::CAST, [w], attrs! { to: ta.elem })?;
+    let w = widened(b, parts, block, ta.elem)?;
     let w = b.one(&TRANSPOSE, [w], attrs! { perm: vec![1, 0] })?;
     let (lead, k) = (&ta.dims[..ta.rank() - 1], ta.dims[ta.rank() - 1].clone());
     let rows = lead.iter().cloned().fold(Dim::Const(1), |a, d| a * d);
     let a = b.one(&RESHAPE, [a], attrs! { shape: vec![rows, k] })?;
     let y = b.one(&MATMUL, [a, w], attrs! {})?;
     Ok(vec![b.one(&RESHAPE, [y], attrs! { shape: to })?])
+}
+
+/// Each part looked up, then dequantize.
+fn lookup(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
+    let o = b.func.op(op);
+    let (y, block) = (o.result(), o.attrs.int("block"));
+    let (Some(ix), parts) = (o.operand(2), [0, 1, 3, 4].map(|i| o.operand(i))) else {
+        bail!(Internal, "three operands are needed")
+    };
+    let to = b.tensor(y)?.dims;
+    let count = b.tensor(ix)?.count();
+    let ix = b.one(&RESHAPE, [ix], attrs! { shape: vec![count] })?;
+    let mut rows = [None; 4];
+    for (row, part) in rows.iter_mut().zip(parts) {
+        *row = part.map(|v| b.one(&GATHER, [v, ix], attrs! { axis: 0 })).transpose()?;
+    }
+    let w = widened(b, rows, block, Elem::F32)?;
+    Ok(vec![b.one(&RESHAPE, [w], attrs! { shape: to })?])
 }

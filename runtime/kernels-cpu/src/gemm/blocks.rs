@@ -2,8 +2,9 @@
 //! blocks along the depth.
 //!
 //! Element `(i, j)` of B is `(q[i, j] − center) · s[i / block, j] − o[i / block, j]`. Buffers: `a`, `q` (in its
-//! packed layout), `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row a block;
-//! either may be missing), `c`. A few rows stream B once; more share panels widened to f32.
+//! packed layout), `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row a block, f16 in
+//! kernels whose names end in `.f16`; either may be missing), `c`. A few rows stream B once; more share panels
+//! widened to f32.
 
 use super::NR;
 use super::core::{self, Block, Grid, Panels};
@@ -83,34 +84,32 @@ pub(super) const fn panel_bytes(store: usize, k: usize) -> usize {
 
 /// B as a source of panels.
 #[derive(Clone, Copy)]
-pub(super) struct Source<const STORE: usize> {
+pub(super) struct Source<const STORE: usize, const HALF: bool> {
     pub q: *const u8,
-    pub scale: *const f32,
-    pub offset: *const f32,
+    pub scale: *const u8,
+    pub offset: *const u8,
     pub k: usize,
     pub block: usize,
     pub center: f32,
 }
 
-impl<const STORE: usize> Source<STORE> {
+impl<const STORE: usize, const HALF: bool> Source<STORE, HALF> {
     /// The panel of columns `n0..n0 + 16`: integers, scales, offsets.
     ///
     /// # Safety
     /// `n0` is a multiple of 16 inside the matrix.
     #[inline(always)]
-    unsafe fn at(&self, n0: usize) -> (*const u8, *const f32, *const f32) {
-        let bytes =
-            if STORE == dot::U4 { self.k.div_ceil(8) * 4 } else { self.k * dot::bits(STORE) / 8 };
-        let blocks = n0 * self.k.div_ceil(self.block);
+    pub(super) unsafe fn at(&self, n0: usize) -> (*const u8, *const u8, *const u8) {
+        let blocks = n0 * self.k.div_ceil(self.block) * dot::factor_bytes(HALF);
         // SAFETY: by the caller's contract; a missing buffer is not moved from.
         unsafe {
-            let at = |p: *const f32| if p.is_null() { p } else { p.add(blocks) };
-            (self.q.add(n0 * bytes), at(self.scale), at(self.offset))
+            let at = |p: *const u8| if p.is_null() { p } else { p.add(blocks) };
+            (self.q.add(n0 / NR * panel_bytes(STORE, self.k)), at(self.scale), at(self.offset))
         }
     }
 }
 
-impl<const STORE: usize> Source<STORE> {
+impl<const STORE: usize, const HALF: bool> Source<STORE, HALF> {
     /// Products of up to [`FEW`] rows with panels `p0..p1` of a matrix of `n` columns, each read once;
     /// `sums` are those of the rows by blocks where there are offsets, `last` has [`FEW`] · 16 floats.
     ///
@@ -152,10 +151,10 @@ impl<const STORE: usize> Source<STORE> {
                         ldo,
                     };
                     match m - r {
-                        1 => I::dot::<1, STORE>(&d),
-                        2 => I::dot::<2, STORE>(&d),
-                        3 => I::dot::<3, STORE>(&d),
-                        _ => I::dot::<4, STORE>(&d),
+                        1 => I::dot::<1, STORE, HALF>(&d),
+                        2 => I::dot::<2, STORE, HALF>(&d),
+                        3 => I::dot::<3, STORE, HALF>(&d),
+                        _ => I::dot::<4, STORE, HALF>(&d),
                     }
                 }
                 if cols < NR {
@@ -169,7 +168,7 @@ impl<const STORE: usize> Source<STORE> {
     }
 }
 
-impl<const STORE: usize> Panels for Source<STORE> {
+impl<const STORE: usize, const HALF: bool> Panels for Source<STORE, HALF> {
     #[inline(always)]
     unsafe fn panel<I: Isa>(
         &self,
@@ -184,19 +183,19 @@ impl<const STORE: usize> Panels for Source<STORE> {
         unsafe {
             let (q, scale, offset) = self.at(n0);
             let w = Widen { q, scale, offset, block: self.block, center: self.center, k0, kc, buf };
-            I::widen::<STORE>(&w);
+            I::widen::<STORE, HALF>(&w);
         }
         (buf, NR)
     }
 }
 
 #[inline(always)]
-unsafe fn body<I: Isa, const STORE: usize>(s: &Blocks, call: &Call) -> i32 {
+unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks, call: &Call) -> i32 {
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (a, c) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(7));
-        let offset = if s.offsets { call.bufs.get::<f32>(6) } else { std::ptr::null_mut() };
-        let b = Source::<STORE> {
+        let offset = if s.offsets { call.bufs.get::<u8>(6) } else { std::ptr::null_mut() };
+        let b = Source::<STORE, HALF> {
             q: call.bufs.get(1),
             scale: call.bufs.get(5),
             offset,
@@ -248,22 +247,47 @@ unsafe fn body<I: Isa, const STORE: usize>(s: &Blocks, call: &Call) -> i32 {
     OK
 }
 
-kernel!(MATMUL_F32_U4 = "matmul.f32.u4", Blocks, bufs 8,
-    "f32 product with B as integers of 4 bits in layout u4 NR=16 KR=8, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
-    check |s| s.valid(dot::U4), tasks |s| s.tasks(dot::U4), scratch |s| s.scratch(),
-    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::U4 }>);
+macro_rules! blocks {
+    ($id:ident = $name:literal, $store:expr, $half:literal, $doc:literal) => {
+        kernel!($id = $name, Blocks, bufs 8, $doc,
+            check |s| s.valid($store), tasks |s| s.tasks($store), scratch |s| s.scratch(),
+            flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ $store }, $half>);
+    };
+}
 
-kernel!(MATMUL_F32_I8 = "matmul.f32.i8", Blocks, bufs 8,
-    "f32 product with B as signed bytes in layout i8 NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
-    check |s| s.valid(dot::I8), tasks |s| s.tasks(dot::I8), scratch |s| s.scratch(),
-    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::I8 }>);
-
-kernel!(MATMUL_F32_BF16 = "matmul.f32.bf16", Blocks, bufs 8,
-    "f32 product with B as bf16 in layout bf16 NR=16 KR=1, without scales. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
-    check |s| s.valid(dot::BF16), tasks |s| s.tasks(dot::BF16), scratch |s| s.scratch(),
-    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::BF16 }>);
-
-kernel!(MATMUL_F32_E4M3 = "matmul.f32.e4m3", Blocks, bufs 8,
-    "f32 product with B as 8-bit floats in layout e4m3fn NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`.",
-    check |s| s.valid(dot::E4M3), tasks |s| s.tasks(dot::E4M3), scratch |s| s.scratch(),
-    flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ dot::E4M3 }>);
+blocks!(
+    MATMUL_F32_U4 = "matmul.f32.u4",
+    dot::U4,
+    false,
+    "f32 product with B as integers of 4 bits in layout u4 NR=16 KR=8, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`."
+);
+blocks!(
+    MATMUL_F32_U4_F16 = "matmul.f32.u4.f16",
+    dot::U4,
+    true,
+    "f32 product with B as integers of 4 bits in layout u4 NR=16 KR=8, scaled by blocks in f16. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`."
+);
+blocks!(
+    MATMUL_F32_I8 = "matmul.f32.i8",
+    dot::I8,
+    false,
+    "f32 product with B as signed bytes in layout i8 NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`."
+);
+blocks!(
+    MATMUL_F32_I8_F16 = "matmul.f32.i8.f16",
+    dot::I8,
+    true,
+    "f32 product with B as signed bytes in layout i8 NR=16 KR=1, scaled by blocks in f16. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`."
+);
+blocks!(
+    MATMUL_F32_BF16 = "matmul.f32.bf16",
+    dot::BF16,
+    false,
+    "f32 product with B as bf16 in layout bf16 NR=16 KR=1, without scales. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`."
+);
+blocks!(
+    MATMUL_F32_E4M3 = "matmul.f32.e4m3",
+    dot::E4M3,
+    false,
+    "f32 product with B as 8-bit floats in layout e4m3fn NR=16 KR=1, scaled by blocks. Buffers a, q, bias, residual, callback, scale, offset, c; sizes `Blocks`."
+);

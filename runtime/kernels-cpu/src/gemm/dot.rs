@@ -1,7 +1,8 @@
 //! Dot products of a few rows with one panel of columns in a narrow type, each weight read once.
 //!
 //! `out[r][j] = Σ_g s[g][j] · Σ_{i in g} x[r][i] · (q[i][j] − center) − Σ_g o[g][j] · Σ_{i in g} x[r][i]`, the
-//! last sum only where there are offsets `o`. Sums of a block go by four chains.
+//! last sum only where there are offsets `o`. Sums of a block go by four chains. Scales and offsets are f32, or
+//! f16 (`HALF`).
 
 use super::NR;
 use super::core::prefetch_lines;
@@ -81,6 +82,68 @@ pub unsafe fn line<const STORE: usize>(q: *const u8, i: usize) -> [f32; NR] {
     v
 }
 
+/// The element of column `j` at depth `i` of a panel.
+///
+/// # Safety
+/// The panel has that depth and column.
+#[inline(always)]
+pub unsafe fn element<const STORE: usize>(q: *const u8, i: usize, j: usize) -> f32 {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match STORE {
+            U4 => (*q.add((i / 8 * NR + j) * 4 + i % 8 / 2) >> (i % 2 * 4) & 15) as f32,
+            I8 => *q.add(i * NR + j) as i8 as f32,
+            BF16 => {
+                let bits = (q.add((i * NR + j) * 2) as *const u16).read_unaligned();
+                f32::from_bits((bits as u32) << 16)
+            }
+            _ => E4M3_VALUES[*q.add(i * NR + j) as usize],
+        }
+    }
+}
+
+/// Bytes of a scale or an offset.
+pub const fn factor_bytes(half: bool) -> usize {
+    if half { 2 } else { 4 }
+}
+
+/// Scale or offset `at`: f16 if `HALF`, else f32.
+///
+/// # Safety
+/// It is there.
+#[inline(always)]
+pub unsafe fn factor<const HALF: bool>(p: *const u8, at: usize) -> f32 {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match HALF {
+            true => from_half((p as *const u16).add(at).read_unaligned()),
+            false => (p as *const f32).add(at).read_unaligned(),
+        }
+    }
+}
+
+/// The 16 scales or offsets of block `g` of a panel.
+///
+/// # Safety
+/// The block is there.
+#[inline(always)]
+pub unsafe fn factors<const HALF: bool>(p: *const u8, g: usize) -> [f32; NR] {
+    // SAFETY: by the caller's contract.
+    unsafe { std::array::from_fn(|j| factor::<HALF>(p, g * NR + j)) }
+}
+
+/// An f16: as f32 its exponent is 112 too small, which an exact product mends.
+#[inline(always)]
+fn from_half(h: u16) -> f32 {
+    let magnitude = (h & 0x7FFF) as u32;
+    let v = f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000);
+    let v = match magnitude {
+        0x7C00.. => f32::from_bits(magnitude << 13 | 0x7F80_0000),
+        _ => v,
+    };
+    f32::from_bits(v.to_bits() | ((h & 0x8000) as u32) << 16)
+}
+
 /// Rows that share one reading of the panel.
 pub const ROWS: usize = 4;
 
@@ -105,9 +168,9 @@ pub struct Dot {
     /// Elements from row to row.
     pub row: i64,
     /// Scales of the panel, 16 a block, or null: they are 1.
-    pub scale: *const f32,
-    /// Offsets of the panel, 16 a block, or null.
-    pub offset: *const f32,
+    pub scale: *const u8,
+    /// Offsets of the panel, 16 a block, or null; of the scales' type.
+    pub offset: *const u8,
     /// Sums of x by row and block; read if there are offsets.
     pub sums: *const f32,
     /// The results: 16 a row.
@@ -129,7 +192,7 @@ impl Dot {
 /// # Safety
 /// The pointers cover `R` rows and the panel.
 #[inline(always)]
-pub unsafe fn portable<I: Isa, const R: usize, const STORE: usize>(d: &Dot) {
+pub unsafe fn portable<I: Isa, const R: usize, const STORE: usize, const HALF: bool>(d: &Dot) {
     let mut acc = [[0f32; NR]; R];
     // SAFETY: by the caller's contract.
     unsafe {
@@ -149,7 +212,7 @@ pub unsafe fn portable<I: Isa, const R: usize, const STORE: usize>(d: &Dot) {
             }
             let s = match d.scale.is_null() {
                 true => [1f32; NR],
-                false => *(d.scale.add(g * NR) as *const [f32; NR]),
+                false => factors::<HALF>(d.scale, g),
             };
             for (r, acc) in acc.iter_mut().enumerate() {
                 let p = &part[r];
@@ -157,7 +220,7 @@ pub unsafe fn portable<I: Isa, const R: usize, const STORE: usize>(d: &Dot) {
                     acc[j] = I::fma((p[0][j] + p[1][j]) + (p[2][j] + p[3][j]), s[j], acc[j]);
                 }
                 if !d.offset.is_null() {
-                    let o = *(d.offset.add(g * NR) as *const [f32; NR]);
+                    let o = factors::<HALF>(d.offset, g);
                     let sum = *d.sums.add(r * d.blocks() + g);
                     for j in 0..NR {
                         acc[j] = I::fma(-o[j], sum, acc[j]);
@@ -177,9 +240,9 @@ pub struct Widen {
     /// The panel.
     pub q: *const u8,
     /// Scales of the panel, 16 a block, or null: they are 1.
-    pub scale: *const f32,
-    /// Offsets of the panel, 16 a block, or null.
-    pub offset: *const f32,
+    pub scale: *const u8,
+    /// Offsets of the panel, 16 a block, or null; of the scales' type.
+    pub offset: *const u8,
     /// Elements of a block.
     pub block: usize,
     /// What is taken off each element.
@@ -211,13 +274,13 @@ impl Widen {
 /// # Safety
 /// The pointers cover the rows.
 #[inline(always)]
-pub unsafe fn widen<I: Isa, const STORE: usize>(w: &Widen) {
+pub unsafe fn widen<I: Isa, const STORE: usize, const HALF: bool>(w: &Widen) {
     w.blocks(|g, from, to| {
         // SAFETY: by the caller's contract.
         unsafe {
-            let of = |p: *const f32, missing: f32| match p.is_null() {
+            let of = |p: *const u8, missing: f32| match p.is_null() {
                 true => [missing; NR],
-                false => *(p.add(g * NR) as *const [f32; NR]),
+                false => factors::<HALF>(p, g),
             };
             let (s, rest) = (of(w.scale, 1.0), of(w.offset, 0.0));
             for i in from..to {
@@ -239,15 +302,15 @@ pub unsafe fn widen<I: Isa, const STORE: usize>(w: &Widen) {
 /// As [`widen`]; the machine has AVX-512 F, BW and VL.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn widen_avx512<const STORE: usize>(w: &Widen) {
+pub unsafe fn widen_avx512<const STORE: usize, const HALF: bool>(w: &Widen) {
     use std::arch::x86_64::*;
     let center = _mm512_set1_ps(w.center);
     // SAFETY: by the caller's contract.
     unsafe {
         w.blocks(|g, from, to| {
-            let of = |p: *const f32, missing: f32| match p.is_null() {
+            let of = |p: *const u8, missing: f32| match p.is_null() {
                 true => _mm512_set1_ps(missing),
-                false => _mm512_loadu_ps(p.add(g * NR)),
+                false => sixteen::<HALF>(p, g),
             };
             let (s, rest) = (of(w.scale, 1.0), of(w.offset, 0.0));
             for i in from..to {
@@ -259,6 +322,24 @@ pub unsafe fn widen_avx512<const STORE: usize>(w: &Widen) {
                 _mm512_storeu_ps(w.buf.add((i - w.k0) * NR), v);
             }
         });
+    }
+}
+
+/// [`factors`] in AVX-512.
+///
+/// # Safety
+/// As [`factors`]; the machine has AVX-512 F, BW and VL.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+unsafe fn sixteen<const HALF: bool>(p: *const u8, g: usize) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match HALF {
+            true => _mm512_cvtph_ps(_mm256_loadu_si256(p.add(g * NR * 2) as *const __m256i)),
+            false => _mm512_loadu_ps(p.add(g * NR * 4) as *const f32),
+        }
     }
 }
 
@@ -315,7 +396,7 @@ fn e4m3(w: std::arch::x86_64::__m128i) -> std::arch::x86_64::__m512 {
 /// As [`portable`]; the machine has AVX-512 F, BW and VL.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn avx512<const R: usize, const STORE: usize>(d: &Dot) {
+pub unsafe fn avx512<const R: usize, const STORE: usize, const HALF: bool>(d: &Dot) {
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `portable`.
     unsafe {
@@ -375,14 +456,14 @@ pub unsafe fn avx512<const R: usize, const STORE: usize>(d: &Dot) {
             }
             let s = match d.scale.is_null() {
                 true => _mm512_set1_ps(1.0),
-                false => _mm512_loadu_ps(d.scale.add(g * NR)),
+                false => sixteen::<HALF>(d.scale, g),
             };
             for (r, acc) in acc.iter_mut().enumerate() {
                 let p = &part[r];
                 let all = _mm512_add_ps(_mm512_add_ps(p[0], p[1]), _mm512_add_ps(p[2], p[3]));
                 *acc = _mm512_fmadd_ps(all, s, *acc);
                 if !d.offset.is_null() {
-                    let o = _mm512_loadu_ps(d.offset.add(g * NR));
+                    let o = sixteen::<HALF>(d.offset, g);
                     let sum = _mm512_set1_ps(*d.sums.add(r * blocks + g));
                     *acc = _mm512_fnmadd_ps(o, sum, *acc);
                 }

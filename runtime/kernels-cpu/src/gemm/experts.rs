@@ -2,7 +2,7 @@
 //!
 //! Row `i` of C is row `i` (or, `shared`, row `i / per`) of A times matrix `ids[i]` of B. Buffers: `a`, `b`
 //! (`experts` matrices in a packed layout, one after the other), `ids` (i64), `scale` (f32 NR=16 KR=1 of one
-//! row a block, or missing), `c`. A task is some columns of all experts: it puts the rows of an expert
+//! row a block, f16 in kernels whose names end in `.f16`, or missing), `c`. A task is some columns of all experts: it puts the rows of an expert
 //! together, so each matrix that is used is read once and one that is not never.
 
 use super::NR;
@@ -78,12 +78,12 @@ impl Experts {
 }
 
 #[inline(always)]
-unsafe fn body<I: Isa, const STORE: usize>(s: &Experts, call: &Call) -> i32 {
+unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Experts, call: &Call) -> i32 {
     // SAFETY: by the ABI the buffers cover the sizes, and scratch is as `scratch` counts it.
     unsafe {
         let (a, b) = (call.bufs.get::<f32>(0), call.bufs.get::<u8>(1));
         let ids = std::slice::from_raw_parts(call.bufs.get::<i64>(2), s.m);
-        let (scale, c) = (call.bufs.get::<f32>(3), call.bufs.get::<f32>(4));
+        let (scale, c) = (call.bufs.get::<u8>(3), call.bufs.get::<f32>(4));
         let [order, rows, sums, last, _] = s.scratch();
         let order = (call.scratch as *mut usize, order);
         let rows = (call.scratch.add(order.1) as *mut f32, rows);
@@ -112,7 +112,7 @@ unsafe fn body<I: Isa, const STORE: usize>(s: &Experts, call: &Call) -> i32 {
         let plain = Bound::none(call);
         let all = s.n.div_ceil(NR);
         let matrix = all * panel_bytes(STORE, s.k);
-        let scales = all * s.k.div_ceil(s.block) * NR;
+        let scales = all * s.k.div_ceil(s.block) * NR * dot::factor_bytes(HALF);
         for t in call.begin..call.end {
             let (p0, p1) = part(all, s.tasks(STORE), t);
             let (n0, n1) = (p0 * NR, (p1 * NR).min(s.n));
@@ -139,7 +139,7 @@ unsafe fn body<I: Isa, const STORE: usize>(s: &Experts, call: &Call) -> i32 {
                         let b = Packed { b: b.add(e * matrix) as *const f32, k: s.k };
                         core::run::<I, _>(&g, &b, true, &plain, rest);
                     } else {
-                        let src = Source::<STORE> {
+                        let src = Source::<STORE, HALF> {
                             q: b.add(e * matrix),
                             scale: if scale.is_null() { scale } else { scale.add(e * scales) },
                             offset: std::ptr::null(),
@@ -167,36 +167,53 @@ unsafe fn body<I: Isa, const STORE: usize>(s: &Experts, call: &Call) -> i32 {
 }
 
 macro_rules! experts {
-    ($id:ident = $name:literal, $store:expr, $doc:literal) => {
+    ($id:ident = $name:literal, $store:expr, $half:literal, $doc:literal) => {
         kernel!($id = $name, Experts, bufs 5, $doc,
             check |s| s.valid($store), tasks |s| s.tasks($store),
             scratch |s| s.scratch().into_iter().fold(0, usize::saturating_add),
-            flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ $store }>);
+            flops |s| 2 * (s.m * s.n * s.k) as u64, body body::<{ $store }, $half>);
     };
 }
 
 experts!(
     MATMUL_F32_EXPERTS = "matmul.f32.experts",
     dot::F32,
+    false,
     "Rows times the f32 matrices of their experts, layout f32 NR=16 KR=1. Buffers a, b, ids, scale, c; sizes `Experts`."
 );
 experts!(
     MATMUL_F32_EXPERTS_BF16 = "matmul.f32.experts.bf16",
     dot::BF16,
+    false,
     "Rows times the bf16 matrices of their experts, layout bf16 NR=16 KR=1. Buffers a, b, ids, scale, c; sizes `Experts`."
 );
 experts!(
     MATMUL_F32_EXPERTS_E4M3 = "matmul.f32.experts.e4m3",
     dot::E4M3,
+    false,
     "Rows times matrices of 8-bit floats scaled by blocks, layout e4m3fn NR=16 KR=1. Buffers a, b, ids, scale, c; sizes `Experts`."
 );
 experts!(
     MATMUL_F32_EXPERTS_I8 = "matmul.f32.experts.i8",
     dot::I8,
+    false,
     "Rows times matrices of signed bytes scaled by blocks, layout i8 NR=16 KR=1. Buffers a, b, ids, scale, c; sizes `Experts`."
+);
+experts!(
+    MATMUL_F32_EXPERTS_I8_F16 = "matmul.f32.experts.i8.f16",
+    dot::I8,
+    true,
+    "Rows times matrices of signed bytes scaled by blocks in f16, layout i8 NR=16 KR=1. Buffers a, b, ids, scale, c; sizes `Experts`."
 );
 experts!(
     MATMUL_F32_EXPERTS_U4 = "matmul.f32.experts.u4",
     dot::U4,
+    false,
     "Rows times matrices of 4-bit integers scaled by blocks, layout u4 NR=16 KR=8. Buffers a, b, ids, scale, c; sizes `Experts`."
+);
+experts!(
+    MATMUL_F32_EXPERTS_U4_F16 = "matmul.f32.experts.u4.f16",
+    dot::U4,
+    true,
+    "Rows times matrices of 4-bit integers scaled by blocks in f16, layout u4 NR=16 KR=8. Buffers a, b, ids, scale, c; sizes `Experts`."
 );

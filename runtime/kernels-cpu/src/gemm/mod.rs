@@ -5,7 +5,7 @@
 //! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
 //! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums; [`requant`]:
 //!   floats to bytes.
-//! * [`dot`]: a few rows with columns that are quantised by blocks.
+//! * [`dot`]: a few rows with columns that are quantised by blocks; [`lookup`]: such columns as they are.
 //! * [`matmul`], [`blocks`], [`int8`], [`double`]: the kernels.
 //!
 //! Invariant: the order in which one output element is summed depends on the problem's shape only.
@@ -21,6 +21,7 @@ pub mod double;
 pub mod epilogue;
 pub mod experts;
 pub mod int8;
+pub mod lookup;
 pub mod matmul;
 pub mod pack;
 pub mod requant;
