@@ -10,6 +10,7 @@
 //! ```
 
 mod args;
+mod evaluate;
 mod failure;
 mod model;
 mod oracle;

@@ -224,6 +224,12 @@ impl Compiler {
 }
 
 impl Compiled {
+    /// Adds to what the engine's manifest says, or changes it.
+    pub fn say(&mut self, name: &str, value: String) {
+        self.says.retain(|s| s.0 != name);
+        self.says.push((name.into(), value));
+    }
+
     fn writer(&self) -> EngineWriter {
         let mut w = EngineWriter::new(self.encoded.plan.clone(), VERSION)
             .source(&self.hash)

@@ -140,8 +140,8 @@ fn narrower_weights_are_what_the_pass_says() {
     let full = run(None, "");
     for (p, pass, kernel, error) in [
         (Precision::Bf16, "precision{weights=bf16}", "matmul.f32.bf16", 1e-9),
-        (Precision::Int8(64), "precision{weights=int8,block=64}", "matmul.f32.i8", 0.006),
-        (Precision::Int4(32), "precision{weights=int4,block=32}", "matmul.f32.u4", 0.12),
+        (Precision::Int8(64), "precision{weights=int8,block=64}", "matmul.f32.i8.f16", 0.006),
+        (Precision::Int4(32), "precision{weights=int4,block=32}", "matmul.f32.u4.f16", 0.12),
         (Precision::W8A8, "activations", "matmul.i8.packed", 0.015),
     ] {
         let r = run(Some(p), pass);
@@ -206,8 +206,8 @@ fn rows_meet_the_weights_of_their_experts() {
         ("i8", file("i8", 0, all, "40"), 2, None, ".i8"),
         ("i4", file("i4", 0, all / 2, "40"), 5, None, ".u4"),
         ("e4m3fn", file("e4m3fn", 0, all, "40"), 2, None, ".e4m3"),
-        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int8(16)), ".i8"),
-        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int4(8)), ".u4"),
+        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int8(16)), ".i8.f16"),
+        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int4(8)), ".u4.f16"),
         ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Bf16), ".bf16"),
     ];
     let mut s = 5u64;

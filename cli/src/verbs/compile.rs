@@ -8,6 +8,7 @@ use serde_json::json;
 use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
 
+use crate::evaluate;
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs, WeightsArgs};
 use crate::report::{Report, bytes, count, seconds, table};
@@ -26,6 +27,10 @@ pub struct Args {
     pub compile: CompileArgs,
     #[command(flatten)]
     pub weights: WeightsArgs,
+    /// Say how far --precision takes a language model from what it was, on this text (or tokens, F.npy): mean
+    /// KL divergence, top-1 agreement, perplexities. The engine's options keep it
+    #[arg(long, value_name = "FILE", requires = "precision")]
+    pub evaluate: Option<PathBuf>,
     /// Write the module behind each phase into this folder
     #[arg(long, value_name = "DIR")]
     pub dump_phases: Option<PathBuf>,
@@ -67,6 +72,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     if model::is_engine(&a.model)? {
         return Err(Failure::usage(format!("{} is an engine already", a.model.display())));
     }
+    if let Some(text) = &a.evaluate {
+        evaluate::check(&a.model, &args, text)?;
+    }
     let compiler = Compiler::new()?;
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
@@ -75,7 +83,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let mut options = args.options()?;
     options.weights_beside = a.weights_beside;
     let mut phases = vec![];
-    let compiled = model::compile(&compiler, loaded, &options, report, &mut |phase, m| {
+    let mut compiled = model::compile(&compiler, loaded, &options, report, &mut |phase, m| {
         phases.push((phase, ops(m), start.elapsed().as_secs_f64()));
         if a.print_ir_after.contains(&phase) {
             report.ir(&format!("// behind phase {}\n{}", phase.name(), ir::text::print(m)));
@@ -88,6 +96,15 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         }
         Ok(())
     })?;
+    let mut apart = None;
+    if let (Some(text), Some(o)) = (&a.evaluate, &a.output) {
+        report.step("evaluate");
+        let e = evaluate::precision(&compiler, &a.model, &args, o, text, report)?;
+        compiled.say("precision.kl", format!("{:.6}", e.kl));
+        compiled.say("precision.top1", format!("{:.6}", e.top1));
+        compiled.say("precision.tokens", e.other.tokens.to_string());
+        apart = Some(e);
+    }
     if let Some(o) = &a.output {
         report.step("write");
         compiled.write(o)?;
@@ -110,6 +127,10 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             "weight_bytes": plan.weight_bytes(),
             "parameters": parameters.map(|p| json!({
                 "total": p.total, "routed": p.routed, "active": p.active,
+            })),
+            "evaluation": apart.map(|e| json!({
+                "kl": e.kl, "top1": e.top1, "tokens": e.other.tokens,
+                "perplexity": e.other.perplexity(), "reference_perplexity": e.reference.perplexity(),
             })),
             "seconds": elapsed,
             "phases": phases.iter().map(|(p, n, t)| json!({"phase": p.name(), "ops": n, "at": t}))
@@ -135,6 +156,16 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         plan.functions.len(),
         seconds(elapsed),
     ));
+    if let Some(e) = apart {
+        report.info(&format!(
+            "beside the model as it was, over {} tokens: mean KL {:.6} nats, top-1 the same for {:.2} %, perplexity {:.4} instead of {:.4}",
+            e.other.tokens,
+            e.kl,
+            e.top1 * 100.0,
+            e.other.perplexity(),
+            e.reference.perplexity()
+        ));
+    }
     match path {
         Some(p) => report.line(&p),
         None => report.line(&format!("no engine: there are no weights ({})", a.model.display())),

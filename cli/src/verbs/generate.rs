@@ -1,20 +1,21 @@
 //! `generate`: text from a language model: an engine, or what the compiler makes one of.
 //!
-//! Stdout is the text and nothing else; everything that is said about it goes to stderr.
+//! Stdout is the text (with `--score` the score) and nothing else; everything that is said about it goes to stderr.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
 use silure_engine::plan::{BufKind, Inst, KernelRef, Plan};
 use silure_generate::{
     Assets, End, Event, Message, Model, Request, Scheduler, Settings, StopStrings, Stream,
     Tokenizer,
 };
 use silure_runtime::{Engine, Pool, SessionOptions, Tensor, limits, npy};
-use silure_types::Elem;
 
+use crate::evaluate;
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs};
 use crate::report::{Report, bytes, seconds};
@@ -41,6 +42,18 @@ pub struct Args {
     /// Tokens to continue (integers, one axis, or one row)
     #[arg(long, value_name = "F.npy", group = "what")]
     pub prompt_ids: Option<PathBuf>,
+    /// Say how well the model foretells a text (or tokens, F.npy): the perplexity, over windows that overlap
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub score: Option<PathBuf>,
+    /// Tokens of a window (default: the context, at most 1024)
+    #[arg(long, value_name = "N", requires = "score")]
+    pub window: Option<usize>,
+    /// Tokens from one window to the next, less than a window (default: half a window)
+    #[arg(long, value_name = "N", requires = "score")]
+    pub stride: Option<usize>,
+    /// Print the score as JSON
+    #[arg(long, requires = "score")]
+    pub json: bool,
     /// What the system says before the user
     #[arg(long, requires = "chat")]
     pub system: Option<String>,
@@ -101,11 +114,12 @@ impl From<silure_generate::Error> for Failure {
 
 /// See the module documentation.
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
-    if a.prompt.is_none() && a.chat.is_none() && a.text.is_none() && a.prompt_ids.is_none() {
-        let m = "say what to continue: --prompt, --chat, --file or --prompt-ids";
+    let given = [a.prompt.is_some(), a.chat.is_some(), a.text.is_some(), a.prompt_ids.is_some()];
+    if !given.contains(&true) && a.score.is_none() {
+        let m = "say what to continue: --prompt, --chat, --file or --prompt-ids; or --score a text";
         return Err(Failure::usage(m));
     }
-    if let Some(f) = a.text.iter().chain(&a.prompt_ids).next() {
+    if let Some(f) = a.text.iter().chain(&a.prompt_ids).chain(&a.score).next() {
         // Before the model is compiled, which may take longer.
         std::fs::metadata(f).map_err(|e| Failure::io(f, e))?;
     }
@@ -114,6 +128,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let engine = model::engine(&a.file, &compile, report)?;
     let assets = Assets::of(&engine);
     let tokenizer = assets.tokenizer()?;
+    if let Some(text) = &a.score {
+        return score(a, &engine, &evaluate::tokens(text, tokenizer.as_ref())?, report);
+    }
     let settings = settings(a, assets.settings(tokenizer.as_ref())?);
     let prompt = prompt(a, &assets, tokenizer.as_ref())?;
     if !settings.greedy() {
@@ -185,6 +202,29 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The perplexity of a text.
+fn score(a: &Args, engine: &Arc<Engine>, tokens: &[u32], report: &mut Report) -> Result<()> {
+    let pool = Arc::new(Pool::new(super::run::threads(a.threads)));
+    let options = SessionOptions { pool: Some(pool), memory_limit: a.memory };
+    let mut model = Model::new(engine, options)?;
+    let cut = evaluate::windows(&model, a.window, a.stride);
+    let s = silure_generate::score(&mut model, tokens, cut)?;
+    if a.json {
+        return report.value(&json!({
+            "tokens": s.tokens, "nll": s.nll, "perplexity": s.perplexity(),
+            "window": cut.window, "stride": cut.stride,
+        }));
+    }
+    report.line(&format!(
+        "perplexity {:.4}, {:.6} nats a token over {} tokens (windows of {}, {} apart)",
+        s.perplexity(),
+        s.nll,
+        s.tokens,
+        cut.window,
+        cut.stride
+    ))
+}
+
 /// Why the text ended. What begins with "the " cut it off.
 fn why(end: End, most: usize, context: usize) -> String {
     match end {
@@ -219,7 +259,7 @@ fn settings(a: &Args, model: Settings) -> Settings {
 /// The prompt's tokens.
 fn prompt(a: &Args, assets: &Assets<'_>, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
     if let Some(path) = &a.prompt_ids {
-        return prompt_ids(path);
+        return evaluate::ids(path);
     }
     let missing = |what: &str| {
         let m = format!("{}: no {what} came with this model", a.file.display());
@@ -240,29 +280,6 @@ fn prompt(a: &Args, assets: &Assets<'_>, tokenizer: Option<&Tokenizer>) -> Resul
         _ => String::new(),
     };
     Ok(tokenizer.encode(&text, true)?)
-}
-
-fn prompt_ids(path: &Path) -> Result<Vec<u32>> {
-    let array = npy::read(path)?;
-    let bad = |m: String| Failure::usage(format!("{}: {m}", path.display()));
-    let elem =
-        [Elem::I64, Elem::I32, Elem::U32].into_iter().find(|e| npy::dtype_of(*e) == array.dtype);
-    let Some(elem) = elem else {
-        return Err(bad(format!("needed tokens as i8, i4 or u4, present {}", array.dtype)));
-    };
-    let tensor = array.into_tensor(elem)?;
-    let shape = &tensor.shape;
-    if !matches!(shape[..], [_] | [1, _]) {
-        return Err(bad(format!("needed tokens of one sequence, present shape {shape:?}")));
-    }
-    let mut ids = Vec::with_capacity(shape.iter().product());
-    for (i, v) in tensor.to_f64().into_iter().enumerate() {
-        if !(0.0..=u32::MAX as f64).contains(&v) {
-            return Err(bad(format!("token {i}: needed 0 or more, present {v}")));
-        }
-        ids.push(v as u32);
-    }
-    Ok(ids)
 }
 
 /// Text on stdout as it comes.

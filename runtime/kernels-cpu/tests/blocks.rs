@@ -40,7 +40,9 @@ fn every_half_is_read() {
 #[test]
 fn rows_of_packed_tables_are_found() {
     let mut rng = Rng(72);
-    for (n, k, block) in [(33usize, 70usize, 16usize), (16, 64, 32), (5, 24, 100), (100, 1000, 40), (1, 0, 8)] {
+    for (n, k, block) in
+        [(33usize, 70usize, 16usize), (16, 64, 32), (5, 24, 100), (100, 1000, 40), (1, 0, 8)]
+    {
         for (store, half) in [
             (dot::U4, false),
             (dot::U4, true),
