@@ -309,7 +309,7 @@ impl Walk<'_> {
             KernelRef::Code(_) => ("", None),
         };
         let share = match name {
-            "gather" => Share::Rows,
+            n if n == "gather" || n.starts_with("gather.") => Share::Rows,
             n if n.contains(".experts") => Share::Experts,
             _ => Share::Whole,
         };
