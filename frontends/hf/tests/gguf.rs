@@ -123,13 +123,12 @@ fn a_file_is_read_as_its_family() {
             i.assets[1..],
             [("chat_template.jinja".to_string(), b"{{ messages }}".to_vec())]
         );
+        // Blocks stay integers and scales.
         let (shape, all) = elements(&i, "down_proj");
-        let want = |k: usize| (k % 32) as f64 / 2.0;
-        let right = |(j, x): (usize, &f64)| {
-            // Products hold matrices either way round.
-            *x == want(if shape == [HIDDEN, 64] { j % 64 } else { j / HIDDEN })
-        };
-        assert!(all.iter().enumerate().all(right), "{shape:?}");
+        assert_eq!(shape, [HIDDEN, 64]);
+        assert!(all.iter().enumerate().all(|(k, q)| *q == (k % 32) as f64));
+        let scales = elements(&i, "down_proj.weight.scales");
+        assert_eq!(scales, (vec![HIDDEN, 2], vec![0.5; 2 * HIDDEN]));
     }
 }
 
