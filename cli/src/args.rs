@@ -67,7 +67,7 @@ pub enum Verb {
     /// Run a model or an engine on .npy files
     Run(verbs::run::Args),
     /// Generate text with a language model
-    Generate(verbs::generate::Args),
+    Generate(Box<verbs::generate::Args>),
     /// Measure a model or an engine on random inputs
     Bench(verbs::bench::Args),
     /// Measure what this machine can do at best
