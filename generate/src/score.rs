@@ -215,10 +215,11 @@ mod tests {
             assert_eq!(b.lengths[0], b.positions.last().unwrap() + 1);
             assert!(b.pages.len() * 4 >= b.lengths[0] as usize && b.positions == b.slots);
             self.seen += b.tokens.len();
+            let shift = self.shift;
             let row = |r: &i64| {
                 let (t, p) = (b.tokens[*r as usize] as f32, b.positions[*r as usize] as f32);
                 (0..5).map(move |v| {
-                    ((t + v as f32) * 0.7 + p * 0.1 * v as f32).sin() + self.shift * v as f32
+                    ((t + v as f32) * 0.7 + p * 0.1 * v as f32).sin() + shift * v as f32
                 })
             };
             Ok(b.rows.iter().flat_map(row).collect())
