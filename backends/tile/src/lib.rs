@@ -30,6 +30,7 @@
 //! assert_eq!(made.args.len(), 4); // Two operands, a result, n.
 //! ```
 
+mod anchor;
 mod map;
 mod matmul;
 mod rows;

@@ -1,10 +1,10 @@
 //! Matrix products with an epilogue: `graph.matmul` alone, or in a `kernel.anchor`.
 
 use silure_ir::dialects::tile::dot_accumulator;
-use silure_ir::dialects::{arith, graph, kernel, tile};
+use silure_ir::dialects::{arith, graph, tile};
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
-use crate::map::PAD;
+use crate::anchor::Anchor;
 use crate::space::Space;
 use crate::writer::{Writer, cover};
 use crate::{Arg, Kernel};
@@ -21,25 +21,18 @@ const DEPTH: usize = 128;
 /// # Errors
 /// An op that is no product of matrices, types that have no product, an epilogue that tiles do not have.
 pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
-    let o = f.op(op);
-    let whole = o.def.name == kernel::ANCHOR.name;
-    let heavy = match whole {
-        true => f.region(o.regions[0]).ops.first().map(|i| f.op(*i)),
-        false => Some(o),
+    let o = Anchor::of(f, op)?;
+    if o.heavy.def.name != graph::MATMUL.name {
+        bail!(Unsupported, "`{}` is no product of matrices", o.heavy.def.name);
+    }
+    let [Some(ai), Some(bi)] = o.given()?[..] else {
+        bail!(Internal, "a product has two operands")
     };
-    let Some(heavy) = heavy.filter(|h| h.def.name == graph::MATMUL.name) else {
-        bail!(Unsupported, "`{}` is no product of matrices", o.def.name)
-    };
-    let operands: Vec<ValueId> = o.operands().collect();
-    let inputs = if whole { f.region(o.regions[0]).args.clone() } else { operands.clone() };
-    let at = |i: usize| heavy.operand(i).and_then(|v| inputs.iter().position(|x| *x == v));
-    let (Some(ai), Some(bi)) = (at(0), at(1)) else {
-        bail!(Unsupported, "a product of what its anchor computes itself")
-    };
+    let result = f.op(op).result();
     let (Some(a), Some(b), Some(y)) = (
-        f.ty(operands[ai]).as_tensor(),
-        f.ty(operands[bi]).as_tensor(),
-        f.ty(o.result()).as_tensor(),
+        f.ty(o.operands[ai]).as_tensor(),
+        f.ty(o.operands[bi]).as_tensor(),
+        f.ty(result).as_tensor(),
     ) else {
         bail!(Internal, "a product of tensors")
     };
@@ -53,22 +46,16 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         (0..t.rank()).filter(|d| *d != summed).map(|d| d as i64).collect()
     };
     let mut maps = vec![follow(a, a.rank() - 1), follow(b, b.rank() - 2)];
-    let extras = if whole { &operands[inputs.len()..] } else { &[][..] };
-    if whole {
-        maps.extend(o.attrs.maps("maps").iter().cloned());
-    }
+    maps.extend(o.maps().iter().cloned());
     maps.push((0..rank as i64).collect());
     let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
 
     let mut w = Writer::new(name);
-    w.at(&heavy.loc);
-    let pa = w.pointer(Arg::Operand(ai), f.ty(operands[ai]))?;
-    let pb = w.pointer(Arg::Operand(bi), f.ty(operands[bi]))?;
-    let mut others = vec![];
-    for (i, v) in extras.iter().enumerate() {
-        others.push(w.pointer(Arg::Operand(inputs.len() + i), f.ty(*v))?);
-    }
-    let py = w.pointer(Arg::Result(0), f.ty(o.result()))?;
+    w.at(&o.heavy.loc);
+    let pa = w.pointer(Arg::Operand(ai), f.ty(o.operands[ai]))?;
+    let pb = w.pointer(Arg::Operand(bi), f.ty(o.operands[bi]))?;
+    let others = o.others(&mut w)?;
+    let py = w.pointer(Arg::Result(0), f.ty(result))?;
     let axes = &space.axes;
     for d in axes {
         w.axis(f, d);
@@ -102,17 +89,9 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         let tb = part(w, vb, to, [deep, cols])?;
         Ok(vec![w.one(&tile::DOT, &[ta, tb, sum[0]], attrs! {})?])
     })?[0];
-    let made = f.ty(heavy.result()).elem().unwrap_or(acc);
-    let mut value = cast(&mut w, sum, acc, made)?;
-    if whole {
-        let mut args = vec![value];
-        for (base, axes) in others.iter().zip(&space.operands[2..]) {
-            args.push(w.load(*base, axes, PAD)?);
-        }
-        let values = w.apply(f, o.regions[1], &args)?;
-        let [v] = values[..] else { bail!(Internal, "an epilogue gives one value") };
-        value = v;
-    }
+    let made = f.ty(o.heavy.result()).elem().unwrap_or(acc);
+    let value = cast(&mut w, sum, acc, made)?;
+    let value = o.epilogue(&mut w, value, &others, &space.operands[2..])?;
     let all = &space.operands[space.operands.len() - 1];
     w.store(py, value, all)?;
     w.done()

@@ -1,10 +1,11 @@
 //! Softmax and norms, alone or with an epilogue: what works on whole rows. A program has some rows and walks along
 //! them in tiles, once for each number it needs and once to write.
 
-use silure_ir::dialects::{arith, graph, kernel, tile};
+use silure_ir::dialects::{arith, graph, tile};
 use silure_ir::infer::norm_axis;
 use silure_ir::{Dim, Elem, Func, Num, OpDef, OpId, Result, ValueId, attrs, bail};
 
+use crate::anchor::Anchor;
 use crate::map::PAD;
 use crate::matmul::cast;
 use crate::space::Space;
@@ -29,13 +30,8 @@ enum Kind {
 /// Another op, softmax along an axis that is not the last, statistics as results, types or an epilogue that tiles do
 /// not have.
 pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
-    let o = f.op(op);
-    let whole = o.def.name == kernel::ANCHOR.name;
-    let heavy = match whole {
-        true => f.region(o.regions[0]).ops.first().map(|i| f.op(*i)),
-        false => Some(o),
-    };
-    let Some(heavy) = heavy else { bail!(Internal, "an anchor without an op") };
+    let o = Anchor::of(f, op)?;
+    let heavy = o.heavy;
     let epsilon = heavy.attrs.float("epsilon");
     let kind = match heavy.def.name {
         n if n == graph::SOFTMAX.name => Kind::Softmax,
@@ -46,15 +42,7 @@ pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     if heavy.results.len() != 1 {
         bail!(Unsupported, "statistics of `{}` in a tile kernel", heavy.def.name);
     }
-    let operands: Vec<ValueId> = o.operands().collect();
-    let inputs = if whole { f.region(o.regions[0]).args.clone() } else { operands.clone() };
-    let mut given = vec![];
-    for v in heavy.slots() {
-        given.push(match v.map(|v| inputs.iter().position(|x| *x == v)) {
-            Some(None) => bail!(Unsupported, "rows of what their anchor computes itself"),
-            at => at.flatten(),
-        });
-    }
+    let (given, operands) = (o.given()?, &o.operands);
     let Some(x) = given[0] else { bail!(Internal, "rows without an operand") };
     let Some(t) = f.ty(operands[x]).as_tensor() else { bail!(Internal, "rows of a tensor") };
     if !matches!(t.elem, Elem::F32 | Elem::F16 | Elem::Bf16) {
@@ -70,10 +58,8 @@ pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let all: Vec<i64> = (0..=rank as i64).collect();
     let row: Vec<i64> = all[axis + 1..].to_vec();
     let mut maps = vec![all.clone(), row.clone()];
-    if whole {
-        let further = |m: &Vec<i64>| m.iter().map(|a| if *a < 0 { -1 } else { a + 1 }).collect();
-        maps.extend(o.attrs.maps("maps").iter().map(further));
-    }
+    let further = |m: &Vec<i64>| m.iter().map(|a| if *a < 0 { -1 } else { a + 1 }).collect();
+    maps.extend(o.maps().iter().map(further));
     let space = Space::new(&shape, &maps, &[axis, rank]);
     let n = space.axes.len();
     if n < 2 || space.operands[1] != [n - 1] {
@@ -89,11 +75,8 @@ pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
             None => None,
         });
     }
-    let mut others = vec![];
-    for (i, v) in operands.iter().enumerate().skip(inputs.len()) {
-        others.push(w.pointer(Arg::Operand(i), f.ty(*v))?);
-    }
-    let py = w.pointer(Arg::Result(0), f.ty(o.result()))?;
+    let others = o.others(&mut w)?;
+    let py = w.pointer(Arg::Result(0), f.ty(f.op(op).result()))?;
     for d in &space.axes {
         w.axis(f, d);
     }
@@ -118,15 +101,7 @@ pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
             }
         }
         v = cast(w, v, Elem::F32, made)?;
-        if whole {
-            let mut args = vec![v];
-            for (p, axes) in others.iter().zip(&space.operands[2..]) {
-                args.push(w.load(*p, axes, PAD)?);
-            }
-            let values = w.apply(f, o.regions[1], &args)?;
-            let [last] = values[..] else { bail!(Internal, "an epilogue gives one value") };
-            v = last;
-        }
+        v = o.epilogue(w, v, &others, &space.operands[2..])?;
         w.store(py, v, along)?;
         Ok(vec![])
     })?;
