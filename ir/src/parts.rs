@@ -301,7 +301,7 @@ mod tests {
     /// Floats of 8 bits with a scale for each block of 4 × 4, as checkpoints have them.
     fn scaled(n: usize, k: usize, offset: u64) -> WeightExpr {
         let wide = WeightExpr::Cast(boxed(stored(Elem::E4m3fn, &[n, k], offset)), Elem::F32);
-        let scale = stored(Elem::Bf16, &[n.div_ceil(4), k.div_ceil(4)], 64 * offset);
+        let scale = stored(Elem::E4m3fn, &[n.div_ceil(4), k.div_ceil(4)], 64 * offset);
         let scale = WeightExpr::Cast(boxed(scale), Elem::F32);
         let rows = WeightExpr::Repeat(boxed(scale), 0, 4);
         let all = WeightExpr::Repeat(boxed(rows), 1, 4);

@@ -59,7 +59,13 @@ def main():
     silure, gguf, wheel, work = sys.argv[1:]
     os.makedirs(work, exist_ok=True)
     folder, name = os.path.split(os.path.abspath(gguf))
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
+    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    # What was read from blocks is not saved again, so the same numbers go into a model of their own.
+    config = type(read.config).from_dict(
+        {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
+    )
+    model = type(read)(config).eval()
+    model.load_state_dict(read.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     directory = os.path.join(work, "directory")
     model.save_pretrained(directory)
