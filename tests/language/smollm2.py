@@ -66,6 +66,8 @@ def main():
     )
     model = type(read)(config).eval()
     model.load_state_dict(read.state_dict())
+    # No token ends a text.
+    model.generation_config.eos_token_id = None
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     directory = os.path.join(work, "directory")
     model.save_pretrained(directory)
@@ -91,7 +93,7 @@ def main():
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
-            out = model.generate(ids, max_new_tokens=64, min_new_tokens=64, do_sample=False, return_dict_in_generate=True, output_logits=True)
+            out = model.generate(ids, max_new_tokens=64, do_sample=False, return_dict_in_generate=True, output_logits=True)
         want = out.sequences[0, ids.shape[1] :].tolist()
         top = torch.stack(out.logits)[:, 0].topk(2).values
         margin = float((top[:, 0] - top[:, 1]).min())
