@@ -93,6 +93,40 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
+/// A file in memory, whose growth can fail.
+#[derive(Default)]
+struct Memory(std::io::Cursor<Vec<u8>>);
+
+impl Memory {
+    /// Makes room for so many more bytes.
+    fn room(&mut self, bytes: u64) -> std::io::Result<()> {
+        let held = self.0.get_ref().len();
+        let n = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.0.get_mut().try_reserve(n).map_err(|_| {
+            let what =
+                format!("{bytes} bytes more than {held} are not there for an engine in memory");
+            std::io::Error::new(std::io::ErrorKind::OutOfMemory, what)
+        })
+    }
+}
+
+impl Write for Memory {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let end = self.0.position().saturating_add(buf.len() as u64);
+        self.room(end.saturating_sub(self.0.get_ref().len() as u64))?;
+        self.0.write(buf)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Memory {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
 fn pad(w: &mut impl Write, n: u64) -> std::io::Result<()> {
     std::io::copy(&mut std::io::repeat(0).take(n), w).map(|_| ())
 }
@@ -198,13 +232,18 @@ impl EngineWriter {
     }
 
     /// The engine as bytes, weights inside.
+    ///
+    /// # Errors
+    /// As [`EngineWriter::write`]; and if memory does not hold it.
     pub fn to_bytes(
         &self,
         mut weights: impl FnMut(u32, &mut dyn Write) -> std::io::Result<()>,
     ) -> Result<Vec<u8>> {
-        let mut out = std::io::Cursor::new(Vec::new());
-        self.emit::<_, File>(&mut out, "", None, &mut weights, Path::new("memory"))?;
-        Ok(out.into_inner())
+        let path = Path::new("memory");
+        let mut out = Memory::default();
+        out.room(self.plan.weight_bytes()).map_err(|e| FormatError::io(path, e))?;
+        self.emit::<_, File>(&mut out, "", None, &mut weights, path)?;
+        Ok(out.0.into_inner())
     }
 
     fn emit<W: Write + Seek, S: Write>(
