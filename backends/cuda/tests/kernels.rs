@@ -4,11 +4,14 @@
 //! `ptxas` is looked for in $SILURE_PTXAS, on the PATH and in target/tools; tests/tools/fetch_ptxas.sh
 //! gets it. Without it the assembly test says loudly that it is skipped.
 
+mod emulator;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use emulator::{UNARY, parse};
 use silure_cuda::{PtxModule, can, ptx};
-use silure_ir::{Context, Func, text};
+use silure_ir::Func;
 
 const NAMES: [&str; 6] = [
     "softmax",
@@ -23,17 +26,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn context() -> Context {
-    let mut cx = Context::new();
-    silure_simt::register(&mut cx).unwrap();
-    cx
-}
-
-fn parse(file: &str, source: &str) -> Func {
-    let m = text::parse_verified(&context(), file, source).unwrap_or_else(|e| panic!("{e:?}"));
-    m.funcs[0].clone()
-}
-
+/// A kernel of tests/kernels; the printed locations name the file alone.
 fn kernel(name: &str) -> Func {
     let path = root().join(format!("tests/kernels/{name}.sir"));
     let source = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
@@ -111,35 +104,7 @@ fn ptxas_accepts_the_other_ops() {
         println!("{}: {}", f.name, assemble(&tool, &m, "sm_80"));
         count += 1;
     }
-    let unary_ops = [
-        "relu",
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "recip",
-        "tanh",
-        "erf",
-        "gelu",
-        "sigmoid",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-        "sign",
-        "softplus",
-        "elu",
-        "clip",
-        "leaky_relu",
-        "hard_sigmoid",
-        "expm1",
-        "log1p",
-        "atan",
-        "sinh",
-    ];
-    for op in unary_ops {
+    for op in UNARY {
         for elem in ["f32", "f16", "bf16"] {
             let f = parse("m.sir", &unary(&format!("arith.{op}"), elem));
             let m = ptx(&f, "sm_80").unwrap_or_else(|e| panic!("{op} on {elem}: {e}"));

@@ -90,3 +90,33 @@ pub fn run(
     }
     Ok(report)
 }
+
+/// The elementwise ops of one operand on floats.
+pub const UNARY: [&str; 26] = [
+    "relu",
+    "neg",
+    "abs",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "recip",
+    "tanh",
+    "erf",
+    "gelu",
+    "sigmoid",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "sign",
+    "softplus",
+    "elu",
+    "clip",
+    "leaky_relu",
+    "hard_sigmoid",
+    "expm1",
+    "log1p",
+    "atan",
+    "sinh",
+];
