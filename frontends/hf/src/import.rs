@@ -189,6 +189,7 @@ fn build(parts: Parts, options: &ImportOptions) -> Result<Imported> {
         Model::Decoder(mut d) => {
             let sizes = options.sizes(d.context, &mut notes)?;
             d.latent_form(options.latent);
+            notes.extend(d.latent_note(sizes.pages * sizes.page));
             layers = d.layers.len();
             d.build(&mut net, &sizes)?;
             let all = [

@@ -80,5 +80,8 @@ fn the_form_follows_the_cost() {
     assert!(sides(&model, "decode", 1, 64).is_none(), "a token alone never pays for all rows");
     // Keys and values of 8192 rows would be 1.3 GB.
     let o = ImportOptions { meta: true, context: Some(8192), ..Default::default() };
-    assert!(sides(&load(&compiler, config.as_ref(), &o), "prefill", 512, 64).is_none());
+    let long = load(&compiler, config.as_ref(), &o);
+    assert!(sides(&long, "prefill", 512, 64).is_none());
+    let told = |m: &Loaded| m.notes.iter().any(|n| n.contains("absorbed in every step"));
+    assert!(told(&long) && !told(&model), "{:?}", long.notes);
 }

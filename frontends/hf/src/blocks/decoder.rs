@@ -59,6 +59,14 @@ impl Decoder {
         }
     }
 
+    /// What the user should know of a cache of so many rows.
+    pub fn latent_note(&self, rows: usize) -> Option<String> {
+        self.layers.iter().find_map(|l| match &l.attention {
+            Attention::Latent(a) => a.note(rows),
+            Attention::Heads(_) => None,
+        })
+    }
+
     /// Builds the entries `prefill` and `decode`.
     pub fn build(&self, net: &mut Net, sizes: &Sizes) -> Result<()> {
         for (name, prefill) in [("prefill", true), ("decode", false)] {

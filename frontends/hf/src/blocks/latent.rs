@@ -146,14 +146,35 @@ impl Latent {
         (self.rank * wide, (2 * self.rank).saturating_sub(wide))
     }
 
+    /// Bytes of the keys and values of so many rows, in f32.
+    fn made_bytes(&self, rows: usize) -> usize {
+        let row = (self.plain + self.rotated + self.value).saturating_mul(4 * self.heads);
+        row.saturating_mul(rows)
+    }
+
+    fn is_large(&self, rows: usize) -> bool {
+        self.made_bytes(rows) > MOST_BYTES
+    }
+
+    /// What the user should know of a cache of so many rows.
+    pub fn note(&self, rows: usize) -> Option<String> {
+        (self.form == LatentForm::ByCost && self.is_large(rows)).then(|| {
+            format!(
+                "latent attention is absorbed in every step: keys and values of the whole cache would be {} bytes, \
+                 at most {MOST_BYTES} are made",
+                self.made_bytes(rows)
+            )
+        })
+    }
+
     /// The form of an entry's steps, if one is right for all of them.
     fn form_of(&self, step: &Step) -> LatentForm {
         let (made, less) = self.costs();
-        let row = (self.plain + self.rotated + self.value).saturating_mul(4 * self.heads);
-        let large = row.saturating_mul(step.capacity) > MOST_BYTES;
         match self.form {
             // One token over two rows or more.
-            LatentForm::ByCost if large || (step.most == 1 && made >= 2 * less) => {
+            LatentForm::ByCost
+                if self.is_large(step.capacity) || (step.most == 1 && made >= 2 * less) =>
+            {
                 LatentForm::Absorbed
             }
             form => form,
