@@ -35,7 +35,8 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
         for op in cx.module.funcs[i].walk() {
             let f = &cx.module.funcs[i];
             let expert = f.op(op).def.name == graph::EXPERT_MATMUL.name;
-            if expert || chooses(f, op) {
+            let matrix = |v| f.ty(v).as_tensor().is_some_and(|t| t.rank() == 2);
+            if expert || !f.op(op).operand(0).is_some_and(matrix) || chooses(f, op) {
                 continue;
             }
             let found = weight(cx.module, f, op).or_else(|| scaled(cx.module, f, op));

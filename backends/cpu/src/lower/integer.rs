@@ -212,18 +212,6 @@ impl Place<'_> {
         (types[i].count() == Dim::Const(1)).then_some(Part::Extra(i))
     }
 
-    /// An operand with one element per output feature, laid out densely.
-    fn line(&self, v: ValueId, types: &[silure_ir::TensorType], dims: &[Dim]) -> Option<Part> {
-        let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
-        let alone = self.maps[i]
-            .iter()
-            .zip(&types[i].dims)
-            .all(|(a, d)| *a == self.feature as i64 || *d == Dim::Const(1));
-        (alone && types[i].count() == dims[self.feature]).then_some(Part::Extra(i))
-    }
-}
-
-impl Place<'_> {
     /// An operand with one element for each row of a matrix.
     fn rows(&self, v: ValueId, types: &[silure_ir::TensorType], dims: &[Dim]) -> Option<Part> {
         let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
@@ -232,6 +220,16 @@ impl Place<'_> {
             self.maps[i].iter().zip(&types[i].dims).all(|(a, d)| *a == 0 || *d == Dim::Const(1));
         let float = types[i].elem == Elem::F32 && self.feature == 1;
         (alone && float && types[i].count() == *rows).then_some(Part::Extra(i))
+    }
+
+    /// An operand with one element per output feature, laid out densely.
+    fn line(&self, v: ValueId, types: &[silure_ir::TensorType], dims: &[Dim]) -> Option<Part> {
+        let i = self.f.region(self.region).args[1..].iter().position(|a| *a == v)?;
+        let alone = self.maps[i]
+            .iter()
+            .zip(&types[i].dims)
+            .all(|(a, d)| *a == self.feature as i64 || *d == Dim::Const(1));
+        (alone && types[i].count() == dims[self.feature]).then_some(Part::Extra(i))
     }
 }
 
