@@ -41,11 +41,9 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         bail!(Unsupported, "a product of {a} and {b} in a tile kernel")
     };
     let rank = y.rank();
-    // Axes of the result that an operand's follow; the one that is summed has none.
-    let follow = |t: &silure_ir::TensorType, summed: usize| -> Vec<i64> {
-        (0..t.rank()).filter(|d| *d != summed).map(|d| d as i64).collect()
-    };
-    let mut maps = vec![follow(a, a.rank() - 1), follow(b, b.rank() - 2)];
+    // Axes of the result that the operands' follow; the one that is summed has none.
+    let without = |d: usize| (0..rank).filter(|i| *i != d).map(|i| i as i64).collect();
+    let mut maps: Vec<Vec<i64>> = vec![without(rank - 1), without(rank - 2)];
     maps.extend(o.maps().iter().cloned());
     maps.push((0..rank as i64).collect());
     let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
@@ -63,7 +61,9 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let n = axes.len();
     let tile = |d: &Dim| cover(d, TILE).max(LEAST);
     let (rows, cols) = (tile(&axes[n - 2]), tile(&axes[n - 1]));
-    w.place((0..n).map(|i| [1, rows, cols][(i + 3).saturating_sub(n).min(2)]).collect(), false)?;
+    let mut tiles = vec![1; n];
+    (tiles[n - 2], tiles[n - 1]) = (rows, cols);
+    w.place(tiles, false)?;
     let depth = &a.dims[a.rank() - 1];
     let deep = cover(depth, DEPTH * 8 / a.elem.bits().max(8)).max(2 * LEAST);
     let k = w.axis(f, depth);
