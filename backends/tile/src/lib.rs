@@ -31,6 +31,7 @@
 //! ```
 
 mod anchor;
+mod kernels;
 mod map;
 mod matmul;
 mod rows;
@@ -39,6 +40,7 @@ mod writer;
 
 use silure_ir::{Dim, Func};
 
+pub use kernels::kernels;
 pub use map::map;
 pub use matmul::matmul;
 pub use rows::rows;
@@ -50,6 +52,8 @@ pub struct Kernel {
     pub func: Func,
     /// What each of its arguments is, in order.
     pub args: Vec<Arg>,
+    /// Programs of a launch, over the symbols of the function that the op is in. Of 0 there is nothing to launch.
+    pub grid: Dim,
 }
 
 /// An argument of a kernel.

@@ -12,9 +12,11 @@ use silure_ir::{
 
 use crate::{Arg, Kernel};
 
-/// A size of an axis: over the kernel's symbols, and the argument that holds it if it is not fixed.
+/// A size of an axis: over the kernel's symbols and over those of the op's function, and the argument that holds it if
+/// it is not fixed.
 struct Size {
     dim: Dim,
+    of: Dim,
     fixed: i64,
     value: Option<ValueId>,
 }
@@ -24,6 +26,7 @@ struct Size {
 pub(crate) struct Writer {
     func: Func,
     args: Vec<Arg>,
+    grid: Dim,
     region: RegionId,
     loc: Loc,
     sizes: Vec<Size>,
@@ -43,6 +46,7 @@ impl Writer {
         Writer {
             func,
             args: vec![],
+            grid: Dim::Const(1),
             region,
             loc: Loc::Unknown,
             sizes: vec![],
@@ -85,14 +89,14 @@ impl Writer {
     pub fn axis(&mut self, from: &Func, d: &Dim) -> usize {
         let i = self.sizes.len();
         self.sizes.push(match d {
-            Dim::Const(n) => Size { dim: d.clone(), fixed: *n, value: None },
+            Dim::Const(n) => Size { dim: d.clone(), of: d.clone(), fixed: *n, value: None },
             _ => {
                 let name = format!("d{i}");
                 let (min, max) = d.bounds(&|s| from.symbol_range(s));
                 self.func.declare(SymDecl { min: min.max(0), max, ..SymDecl::new(&name) });
                 self.args.push(Arg::Size(d.clone()));
                 let value = Some(self.func.add_arg(&name, Type::Index));
-                Size { dim: Dim::sym(&name), fixed: 0, value }
+                Size { dim: Dim::sym(&name), of: d.clone(), fixed: 0, value }
             }
         });
         i
@@ -146,13 +150,14 @@ impl Writer {
     /// The grid over the axes so far, and where in it the program is: its position split into those of the axes. With
     /// `walked` the program goes along the last axis itself ([`Writer::along`]).
     pub fn place(&mut self, tiles: Vec<usize>, walked: bool) -> Result<()> {
-        let count = |(s, t): (&Size, &usize)| match t {
-            1 => s.dim.clone(),
-            t => s.dim.ceildiv(&Dim::from(*t)),
-        };
+        let count = |d: &Dim, t: usize| if t == 1 { d.clone() } else { d.ceildiv(&Dim::from(t)) };
         let split = tiles.len() - walked as usize;
-        let grid =
-            self.sizes.iter().zip(&tiles).take(split).map(count).fold(Dim::Const(1), |n, d| n * d);
+        let all = |of: &dyn Fn(&Size) -> Dim| {
+            let axes = self.sizes.iter().zip(&tiles).take(split);
+            axes.map(|(s, t)| count(&of(s), *t)).fold(Dim::Const(1), |n, d| n * d)
+        };
+        self.grid = all(&|s| s.of.clone());
+        let grid = all(&|s| s.dim.clone());
         self.func.attrs.set("grid", Attr::Dims(vec![grid]));
         let mut left = self.one(&tile::PROGRAM_ID, &[], attrs! {})?;
         if walked {
@@ -350,7 +355,7 @@ impl Writer {
     /// The finished kernel.
     pub fn done(mut self) -> Result<Kernel> {
         self.with(|b| b.ret(&[]))?;
-        Ok(Kernel { func: self.func, args: self.args })
+        Ok(Kernel { func: self.func, args: self.args, grid: self.grid })
     }
 }
 

@@ -117,6 +117,8 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
             "tile.reshape" | "tile.scan" => {
                 group.push(vec![o.result(), o.operands().next().unwrap_or(o.result())])
             }
+            "tile.gather" => group.push(vec![o.result(), o.operand(1).unwrap_or(o.result())]),
+            "tile.scatter" => group.push(o.operands().skip(1).collect()),
             "tile.dot" => group.push(o.operand(2).into_iter().chain([o.result()]).collect()),
             "tile.for" | "tile.if" => {
                 for (i, &r) in o.results.iter().enumerate() {

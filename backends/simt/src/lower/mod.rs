@@ -12,6 +12,7 @@ mod classes;
 mod convert;
 mod dot;
 mod emit;
+mod gather;
 mod memory;
 
 use std::collections::HashMap;
@@ -294,6 +295,8 @@ impl Lower<'_> {
             "tile.view" => return Ok(()),
             "tile.load" => self.load(op)?,
             "tile.store" => return self.store(op),
+            "tile.gather" => self.gather(op)?,
+            "tile.scatter" => return self.scatter(op),
             "tile.index" => {
                 let x = self.scalar(self.operand(op, 0)?)?;
                 Val::One(self.e.widen(x)?)

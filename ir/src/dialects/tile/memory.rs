@@ -84,6 +84,56 @@ pub static STORE: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// Elements anywhere in a view.
+pub static GATHER: OpDef = OpDef {
+    name: "tile.gather",
+    doc: "For each of the tile `positions` the view's element there; `pad` where the position is outside the view, which \
+          has one axis.",
+    operands: &[one("view", Of::View), one("positions", Of::Position)],
+    results: &["y"],
+    attrs: &[float("pad", 0.0)],
+    traits: Traits::READS,
+    infer: Some(|cx| {
+        let elem = line(cx)?;
+        Ok(vec![Type::tile(elem, positions(cx, 1)?.to_vec())])
+    }),
+    verify: LOAD.verify,
+    ..OpDef::NEW
+};
+
+/// Elements to anywhere in a view.
+pub static SCATTER: OpDef = OpDef {
+    name: "tile.scatter",
+    doc: "Writes each element of the tile `value` at its own of the tile `positions` of the view, which has one axis; \
+          nothing where the position is outside. No two positions are one.",
+    operands: &[one("view", Of::View), one("value", Of::Elem), one("positions", Of::Position)],
+    traits: Traits::EFFECT,
+    infer: Some(|cx| {
+        let (elem, shape) = (line(cx)?, positions(cx, 2)?);
+        match cx.ty(1)? {
+            Type::Tile(t) if t.elem == elem && t.shape == shape => Ok(vec![]),
+            t => Err(cx.wrong(1, &Type::tile(elem, shape.to_vec()).to_string(), t)),
+        }
+    }),
+    ..OpDef::NEW
+};
+
+/// The elements of a view of one axis.
+fn line(cx: &InferCx) -> Result<Elem> {
+    match view_type(cx)? {
+        (elem, 1) => Ok(elem),
+        _ => Err(cx.wrong(0, "a view of one axis", cx.ty(0)?)),
+    }
+}
+
+/// The shape of a tile of positions.
+fn positions<'a>(cx: &InferCx<'a>, i: usize) -> Result<&'a [usize]> {
+    match cx.ty(i)? {
+        Type::Tile(t) => Ok(&t.shape),
+        t => Err(cx.wrong(i, "a tile", t)),
+    }
+}
+
 fn view_type(cx: &InferCx) -> Result<(Elem, usize)> {
     match cx.ty(0)? {
         Type::View(e, r) => Ok((*e, *r)),

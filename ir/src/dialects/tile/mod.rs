@@ -12,6 +12,8 @@
 //!   read as `pad` and are not written. So a tail needs no mask, and a padded border no special case.
 //! * **Axes** of a view that the tile does not span have extent 1 and are dropped, so a matrix out of a
 //!   batch, a page of a cache or a row of an image is one load. A tile of rank 0 is a scalar.
+//! * **Anywhere** in memory is reached by `tile.gather` and `tile.scatter`, with a tile of positions that the view
+//!   bounds in the same way.
 //! * **Values** are tiles, scalars and indices. Elementwise ops are those of `arith`; `tile.broadcast`
 //!   inserts an axis and `tile.reduce` removes one.
 //! * **Control** is `tile.for` and `tile.if`, carrying values (never views).
@@ -51,7 +53,7 @@ pub use control::{FOR, IF, NUM_PROGRAMS, PROGRAM_ID};
 pub use facts::{Facts, accesses};
 pub use interp::{KernelArg, Options, Report, run_kernel};
 pub use kernel::{check_kernel, grid_of, symbol_args};
-pub use memory::{Access, LOAD, STORE, VIEW, ViewParts, access, view_of};
+pub use memory::{Access, GATHER, LOAD, SCATTER, STORE, VIEW, ViewParts, access, view_of};
 
 /// All ops of the dialect.
 pub static OPS: &[&OpDef] = &[
@@ -60,6 +62,8 @@ pub static OPS: &[&OpDef] = &[
     &VIEW,
     &LOAD,
     &STORE,
+    &GATHER,
+    &SCATTER,
     &FULL,
     &IOTA,
     &BROADCAST,

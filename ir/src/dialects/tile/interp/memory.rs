@@ -7,7 +7,7 @@ use super::value::{self, Data, Value};
 use crate::bail;
 use crate::diag::{Code, Diagnostic, Result};
 use crate::dialects::tile;
-use crate::func::{OpId, slot};
+use crate::func::{OpId, ValueId, slot};
 use crate::tensor::{Num, for_each_index};
 use crate::types::Type;
 
@@ -145,6 +145,49 @@ impl Machine<'_> {
             _ => &[],
         };
         Ok(Value::Data(Data::new(elem, shape, nums)))
+    }
+
+    /// The buffer of a view of one axis, and its element at each position; `None` outside.
+    fn anywhere(&self, view: ValueId, positions: ValueId) -> Result<(usize, Vec<Option<i64>>)> {
+        let Value::View(view) = self.get(view)? else { bail!(Internal, "not a view") };
+        let positions = self.data(positions)?;
+        let at = (0..positions.len()).map(|i| i64::try_from(positions.num(i).i()).ok());
+        let elements = at.map(|p| view.element([p].into_iter())).collect::<Result<_>>()?;
+        Ok((view.buffer, elements))
+    }
+
+    pub(super) fn gather(&mut self, op: OpId) -> Result<Value> {
+        let o = self.f.op(op);
+        let (Some(view), Some(positions)) = (o.operand(0), o.operand(1)) else {
+            bail!(Internal, "an operand is missing")
+        };
+        let (buffer, elements) = self.anywhere(view, positions)?;
+        let elem = self.buffers[buffer].elem;
+        let pad = value::round(elem, Num::F(o.attrs.float("pad")));
+        let (program, buffer) = (self.program, &mut self.buffers[buffer]);
+        let nums = elements
+            .into_iter()
+            .map(|e| e.map_or(Ok(pad), |i| buffer.read(program, i)))
+            .collect::<Result<Vec<Num>>>()?;
+        let Type::Tile(t) = self.f.ty(o.result()) else { bail!(Internal, "no tile") };
+        Ok(Value::Data(Data::new(elem, &t.shape, nums)))
+    }
+
+    pub(super) fn scatter(&mut self, op: OpId) -> Result<()> {
+        let o = self.f.op(op);
+        let (Some(view), Some(v), Some(at)) = (o.operand(0), o.operand(1), o.operand(2)) else {
+            bail!(Internal, "an operand is missing")
+        };
+        let (buffer, elements) = self.anywhere(view, at)?;
+        let mut seen = std::collections::HashSet::new();
+        let data = self.data(v)?.clone();
+        for (n, i) in elements.into_iter().enumerate().filter_map(|(n, e)| Some((n, e?))) {
+            if !seen.insert(i) {
+                bail!(Eval, "a race: element {i} is written twice by one scatter");
+            }
+            self.buffers[buffer].write(self.program, i, data.num(n))?;
+        }
+        Ok(())
     }
 
     pub(super) fn store(&mut self, op: OpId) -> Result<()> {

@@ -326,6 +326,11 @@ impl Machine<'_> {
                 self.store(op)?;
                 return Ok(vec![]);
             }
+            "tile.gather" => return Ok(vec![self.gather(op)?]),
+            "tile.scatter" => {
+                self.scatter(op)?;
+                return Ok(vec![]);
+            }
             "tile.index" => match self.data(arg(0)?)?.num(0).i().try_into() {
                 Ok(i) => Value::Index(i),
                 Err(_) => bail!(Eval, "the value does not fit an index"),

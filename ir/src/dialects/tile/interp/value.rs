@@ -74,6 +74,10 @@ impl Data {
         self.nums[i]
     }
 
+    pub fn len(&self) -> usize {
+        self.nums.len()
+    }
+
     fn floats(&self) -> Vec<f64> {
         self.nums.iter().map(|n| n.f()).collect()
     }
