@@ -5,7 +5,7 @@
 mod cases;
 mod emulator;
 
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
+use cases::{graph, CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
 use emulator::{options, run};
 use silure_cuda::ptx;
 use silure_ir::dialects::tile::KernelArg;
@@ -52,4 +52,44 @@ fn products() {
 #[test]
 fn rows() {
     check("cuda:sm_80", ROWS);
+}
+
+fn check_graph(target: &str, list: &'static [graph::Case]) {
+    for case in list {
+        let made = graph::made(case);
+        let print = |k: &silure_tile::Kernel| ptx(&k.func, target);
+        let texts: Vec<_> = made
+            .kernels
+            .iter()
+            .map(|k| print(k).unwrap_or_else(|e| panic!("{}: {e}", case.name)))
+            .collect();
+        for (seed, sizes) in SIZES.into_iter().enumerate() {
+            if !graph::Memory::fits(case, sizes) {
+                continue;
+            }
+            let first = made.memory(sizes, seed);
+            for order in 0..if first.small() { 5 } else { 1 } {
+                let mut memory = made.memory(sizes, seed);
+                let ran = memory.run(&made, |i, k, args| {
+                    let options = options(5 * seed as u64 + order);
+                    run(&texts[i], &texts[i].text, &k.func, args, &options)
+                        .map(|_| ())
+                        .map_err(|e| format!("{e}\n{}", texts[i].text))
+                });
+                ran.and_then(|()| memory.check(&made))
+                    .unwrap_or_else(|e| panic!("{target}, {} of {sizes:?}: {e}", case.name));
+            }
+        }
+    }
+}
+
+#[test]
+fn moves() {
+    check_graph("cuda:sm_80", graph::MOVES);
+    check_graph("cuda:sm_80", graph::ROTARY);
+}
+
+#[test]
+fn lines() {
+    check_graph("cuda:sm_80", graph::LINES);
 }

@@ -18,6 +18,8 @@ pub(crate) struct Anchor<'a> {
     pub operands: Vec<ValueId>,
     /// What the heavy op names them, as many as are its own.
     inputs: Vec<ValueId>,
+    /// Where they stand among the operands of the op.
+    slots: Vec<usize>,
     whole: bool,
 }
 
@@ -32,11 +34,12 @@ impl<'a> Anchor<'a> {
         };
         let Some(heavy) = heavy else { bail!(Internal, "an anchor without an op") };
         let operands: Vec<ValueId> = o.operands().collect();
+        let slots = o.slots().enumerate().filter(|s| s.1.is_some()).map(|s| s.0).collect();
         let inputs = match whole {
             true => f.region(o.regions[0]).args.clone(),
             false => operands.clone(),
         };
-        Ok(Anchor { f, op: o, heavy, operands, inputs, whole })
+        Ok(Anchor { f, op: o, heavy, operands, inputs, slots, whole })
     }
 
     /// For each operand of the heavy op which of the whole's it is; `None` for an absent one.
@@ -57,6 +60,11 @@ impl<'a> Anchor<'a> {
         Ok(given)
     }
 
+    /// An operand of the whole.
+    pub fn arg(&self, i: usize) -> Arg {
+        Arg::Operand(self.slots[i])
+    }
+
     /// How the operands of the epilogue lie in the result.
     pub fn maps(&self) -> &[Vec<i64>] {
         if self.whole { self.op.attrs.maps("maps") } else { &[] }
@@ -65,7 +73,7 @@ impl<'a> Anchor<'a> {
     /// Pointers to the operands of the epilogue.
     pub fn others(&self, w: &mut Writer) -> Result<Vec<ValueId>> {
         let all = self.operands.iter().enumerate().skip(self.inputs.len());
-        all.map(|(i, v)| w.pointer(Arg::Operand(i), self.f.ty(*v))).collect()
+        all.map(|(i, v)| w.pointer(self.arg(i), self.f.ty(*v))).collect()
     }
 
     /// The epilogue of the program's tile `value`, its operands following these axes of the space.

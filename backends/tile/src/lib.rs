@@ -32,13 +32,17 @@
 
 mod anchor;
 mod kernels;
+mod lanes;
+mod lines;
 mod map;
 mod matmul;
+mod moves;
+mod points;
 mod rows;
 mod space;
 mod writer;
 
-use silure_ir::{Dim, Func};
+use silure_ir::{Dim, Func, ValueId};
 
 pub use kernels::kernels;
 pub use map::map;
@@ -59,10 +63,13 @@ pub struct Kernel {
 /// An argument of a kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Arg {
-    /// The first element of an operand of the op, dense row-major.
+    /// The first element of an operand of the op (the slot, where some are absent), dense row-major.
     Operand(usize),
     /// The first element of a result.
     Result(usize),
+    /// The first element of another value of the op's function, out of which an operand is moved or widened (a transposed
+    /// weight, a weight of 16 bits): the kernel reads it as it is stored, and nothing has to make the operand.
+    Value(ValueId),
     /// A size, over the symbols of the function that the op is in.
     Size(Dim),
 }

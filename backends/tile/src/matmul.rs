@@ -50,8 +50,8 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 
     let mut w = Writer::new(name);
     w.at(&o.heavy.loc);
-    let pa = w.pointer(Arg::Operand(ai), f.ty(o.operands[ai]))?;
-    let pb = w.pointer(Arg::Operand(bi), f.ty(o.operands[bi]))?;
+    let pa = w.pointer(o.arg(ai), f.ty(o.operands[ai]))?;
+    let pb = w.pointer(o.arg(bi), f.ty(o.operands[bi]))?;
     let others = o.others(&mut w)?;
     let py = w.pointer(Arg::Result(0), f.ty(result))?;
     let axes = &space.axes;

@@ -71,7 +71,7 @@ pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let mut pointers = vec![];
     for i in given.iter() {
         pointers.push(match i {
-            Some(i) => Some(w.pointer(Arg::Operand(*i), f.ty(operands[*i]))?),
+            Some(i) => Some(w.pointer(o.arg(*i), f.ty(operands[*i]))?),
             None => None,
         });
     }

@@ -36,6 +36,11 @@ pub(crate) struct Writer {
     offsets: Vec<ValueId>,
     /// Indices of the function's body that are there.
     numbers: HashMap<i64, ValueId>,
+    /// The shape of tiles of positions, and those that are constants.
+    pub(crate) lane: Vec<i64>,
+    pub(crate) known: HashMap<ValueId, i64>,
+    /// Arguments that are no sizes of axes: what they hold.
+    others: Vec<(Dim, ValueId)>,
 }
 
 impl Writer {
@@ -53,6 +58,9 @@ impl Writer {
             tiles: vec![],
             offsets: vec![],
             numbers: HashMap::new(),
+            lane: vec![],
+            known: HashMap::new(),
+            others: vec![],
         }
     }
 
@@ -72,6 +80,31 @@ impl Writer {
         self.with(|b| b.one(def, of.iter().copied(), a))
     }
 
+    /// An op without results.
+    pub fn effect(&mut self, def: &'static OpDef, of: &[ValueId]) -> Result<()> {
+        self.with(|b| b.op(def, of.iter().copied(), attrs! {})).map(|_| ())
+    }
+
+    /// The elements of a tile or scalar.
+    pub fn elem(&self, v: ValueId) -> Option<Elem> {
+        self.func.ty(v).elem()
+    }
+
+    /// The argument that holds a size already.
+    pub fn given(&self, d: &Dim) -> Option<ValueId> {
+        let size = self.sizes.iter().find(|s| s.of == *d).and_then(|s| s.value);
+        size.or_else(|| self.others.iter().find(|o| o.0 == *d).map(|o| o.1))
+    }
+
+    /// An argument for a number over the symbols of the op's function, of any sign.
+    pub fn number(&mut self, d: &Dim) -> ValueId {
+        let name = format!("i{}", self.others.len());
+        self.args.push(Arg::Size(d.clone()));
+        let v = self.func.add_arg(&name, Type::Index);
+        self.others.push((d.clone(), v));
+        v
+    }
+
     /// The pointer to an operand or result of the op.
     pub fn pointer(&mut self, arg: Arg, ty: &Type) -> Result<ValueId> {
         let elem = ty.as_tensor().map(|t| t.elem).filter(|e| !e.is_str() && e.bits() >= 8);
@@ -79,6 +112,7 @@ impl Writer {
         let name = match &arg {
             Arg::Operand(i) => format!("x{i}"),
             Arg::Result(i) => format!("y{i}"),
+            Arg::Value(v) => format!("v{}", silure_ir::func::slot(*v)),
             Arg::Size(d) => bail!(Internal, "the size {d} is no pointer"),
         };
         self.args.push(arg);
@@ -88,9 +122,14 @@ impl Writer {
     /// One more axis, of a size over the symbols of `from`; gives its number.
     pub fn axis(&mut self, from: &Func, d: &Dim) -> usize {
         let i = self.sizes.len();
-        self.sizes.push(match d {
+        let size = match d {
             Dim::Const(n) => Size { dim: d.clone(), of: d.clone(), fixed: *n, value: None },
             _ => {
+                if let Some(s) = self.sizes.iter().find(|s| s.of == *d) {
+                    let again = Size { dim: s.dim.clone(), of: d.clone(), ..*s };
+                    self.sizes.push(again);
+                    return i;
+                }
                 let name = format!("d{i}");
                 let (min, max) = d.bounds(&|s| from.symbol_range(s));
                 self.func.declare(SymDecl { min: min.max(0), max, ..SymDecl::new(&name) });
@@ -98,7 +137,8 @@ impl Writer {
                 let value = Some(self.func.add_arg(&name, Type::Index));
                 Size { dim: Dim::sym(&name), of: d.clone(), fixed: 0, value }
             }
-        });
+        };
+        self.sizes.push(size);
         i
     }
 

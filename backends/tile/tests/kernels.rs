@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
+use cases::{graph, CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
 use silure_ir::Type;
 use silure_ir::dialects::tile::{Options, run_kernel};
 use silure_tile::{Arg, map};
@@ -25,6 +25,36 @@ fn kernels_give_what_the_op_gives() {
             }
         }
     }
+}
+
+/// Graph ops, each kernel on what those before it wrote.
+fn graph(list: &'static [graph::Case]) {
+    for case in list {
+        let made = graph::made(case);
+        for (seed, sizes) in SIZES.into_iter().enumerate() {
+            if !graph::Memory::fits(case, sizes) {
+                continue;
+            }
+            let mut memory = made.memory(sizes, seed);
+            let options = Options { seed: seed as u64, ..Options::default() };
+            let ran = memory.run(&made, |_, k, args| {
+                run_kernel(&k.func, args, &options).map(|_| ()).map_err(|e| e.to_string())
+            });
+            ran.and_then(|()| memory.check(&made))
+                .unwrap_or_else(|e| panic!("{} of {sizes:?}: {e}", case.name));
+        }
+    }
+}
+
+#[test]
+fn moves() {
+    graph(graph::MOVES);
+    graph(graph::ROTARY);
+}
+
+#[test]
+fn lines() {
+    graph(graph::LINES);
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub fn run(
     let launch = Launch { grid, block: [entry.launch.threads, 1, 1], shared, params };
     let report = d.launch(&module, &entry.name, &launch, options)?;
     for (a, place) in args.iter_mut().zip(places) {
-        if let KernelArg::Output(b) = a {
+        if let KernelArg::Output(b) | KernelArg::Buffer(b) = a {
             for (i, byte) in b.iter_mut().enumerate() {
                 let mut one = [0];
                 *byte = if d.read(place + i as u64, &mut one)? { one[0] } else { 0xFF };

@@ -9,7 +9,7 @@ use crate::dialect;
 use crate::layout::{Bits, Layout};
 
 impl Lower<'_> {
-    pub(super) fn gather(&mut self, op: OpId) -> Result<Val> {
+    pub(super) fn load_anywhere(&mut self, op: OpId) -> Result<Val> {
         let o = self.src.op(op);
         let (y, pad) = (o.result(), o.attrs.float("pad"));
         let l = self.layout(y)?;
@@ -22,7 +22,7 @@ impl Lower<'_> {
         Ok(Val::Regs(out.into()))
     }
 
-    pub(super) fn scatter(&mut self, op: OpId) -> Result<()> {
+    pub(super) fn store_anywhere(&mut self, op: OpId) -> Result<()> {
         let (value, at) = (self.operand(op, 1)?, self.operand(op, 2)?);
         let planned = self.plan.layouts.get(&value).or_else(|| self.plan.layouts.get(&at)).cloned();
         let l = match (planned, tile_of(self.src, value)) {

@@ -295,8 +295,8 @@ impl Lower<'_> {
             "tile.view" => return Ok(()),
             "tile.load" => self.load(op)?,
             "tile.store" => return self.store(op),
-            "tile.gather" => self.gather(op)?,
-            "tile.scatter" => return self.scatter(op),
+            "tile.gather" => self.load_anywhere(op)?,
+            "tile.scatter" => return self.store_anywhere(op),
             "tile.index" => {
                 let x = self.scalar(self.operand(op, 0)?)?;
                 Val::One(self.e.widen(x)?)

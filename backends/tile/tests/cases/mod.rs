@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
 
+pub mod graph;
+
 use silure_ir::dialects::tile::KernelArg;
 use silure_ir::eval::Interp;
 use silure_ir::weight::NoFiles;
@@ -220,6 +222,7 @@ pub fn problem(
         Arg::Operand(i) => KernelArg::Buffer(tensors[*i].bytes().to_vec()),
         Arg::Result(i) => KernelArg::Output(vec![0; want[*i].bytes().len()]),
         Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
+        Arg::Value(_) => panic!("an operand that is looked through"),
     });
     (args.collect(), want)
 }

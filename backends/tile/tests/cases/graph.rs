@@ -1,0 +1,357 @@
+//! Problems of graph ops: one op of a function, with indices that are right and some that are not.
+
+use std::collections::HashMap;
+
+use silure_ir::dialects::tile::KernelArg;
+use silure_ir::eval::Interp;
+use silure_ir::weight::NoFiles;
+use silure_ir::{Context, Datum, Func, Module, OpId, Tensor, ValueId, text};
+use silure_tile::{Arg, Kernel, kernels};
+
+/// A function around one op.
+pub struct Case {
+    pub name: &'static str,
+    /// The op, by its name.
+    pub op: &'static str,
+    /// Signature, body, `return`.
+    pub body: &'static str,
+    /// Arguments that are integers: below which number (a size by its name), and what is added.
+    pub ints: &'static [(&'static str, &'static str, i64)],
+    /// The longest of the reductions (a number, or sizes multiplied); none: the same bits.
+    pub sum: &'static str,
+    /// Sizes that it is run with.
+    pub least: i64,
+    pub most: i64,
+}
+
+const EXACT: Case = Case { name: "", op: "", body: "", ints: &[], sum: "", least: 0, most: 1 << 20 };
+
+macro_rules! cases {
+    ($($name:literal $op:literal $([$($k:ident : $v:expr),*])? $body:literal;)*) => {
+        &[$(Case { name: $name, op: $op, body: $body, $($($k: $v,)*)? ..EXACT }),*]
+    };
+}
+
+/// Elements moved.
+pub const MOVES: &[Case] = cases! {
+    "transpose" "graph.transpose" "(%x: f32[n, 3, m]) -> (y: f32[m, n, 3]) {
+      %y = graph.transpose %x {perm = [2, 0, 1]} : f32[m, n, 3]
+      return %y";
+    "transpose_bytes" "graph.transpose" "(%x: u8[n, m]) -> (y: u8[m, n]) {
+      %y = graph.transpose %x {perm = [1, 0]} : u8[m, n]
+      return %y";
+    "broadcast" "graph.broadcast" "(%x: f16[m, 1]) -> (y: f16[n, m, 5]) {
+      %y = graph.broadcast %x {shape = dims[n, m, 5]} : f16[n, m, 5]
+      return %y";
+    "broadcast_one" "graph.broadcast" "(%x: i64[]) -> (y: i64[n, m]) {
+      %y = graph.broadcast %x {shape = dims[n, m]} : i64[n, m]
+      return %y";
+    "reshape" "graph.reshape" "(%x: f32[n, m, 2]) -> (y: f32[2*n*m]) {
+      %y = graph.reshape %x {shape = dims[2*n*m]} : f32[2*n*m]
+      return %y";
+    "slice" "graph.slice" "(%x: f32[n + 5, m + 3]) -> (y: f32[n + 2, m + 2]) {
+      %y = graph.slice %x {axes = [0, 1], starts = dims[1, -2-m], ends = dims[n + 3, m + 3]} : f32[n + 2, m + 2]
+      return %y";
+    "slice_back" "graph.slice" "(%x: i32[m, 9]) -> (y: i32[m, 3]) {
+      %y = graph.slice %x {axes = [1], starts = dims[100], ends = dims[1], steps = [-3]} : i32[m, 3]
+      return %y";
+    "concat" "graph.concat" "(%a: f32[n, m, 2], %b: f32[n, 3, 2], %c: f32[n, m, 2]) -> (y: f32[n, 2*m + 3, 2]) {
+      %y = graph.concat %a, %b, %c {axis = 1} : f32[n, 2*m + 3, 2]
+      return %y";
+    "split" "graph.split" "(%x: f32[n, 2*m + 3]) -> (a: f32[n, m], b: f32[n, 3], c: f32[n, m]) {
+      %a, %b, %c = graph.split %x {axis = 1, sizes = dims[m, 3, m]} : f32[n, m], f32[n, 3], f32[n, m]
+      return %a, %b, %c";
+    "pad" "graph.pad" "(%x: f32[n, m], %v: f32[]) -> (y: f32[n + 3, m + 1]) {
+      %y = graph.pad %x, %v {pads = dims[1, 2, 2, -1]} : f32[n + 3, m + 1]
+      return %y";
+    "pad_reflect" "graph.pad" "(%x: f32[n + 4, m + 3]) -> (y: f32[n + 7, m + 5]) {
+      %y = graph.pad %x {mode = \"reflect\", pads = dims[2, 2, 1, 0]} : f32[n + 7, m + 5]
+      return %y";
+    "pad_wrap" "graph.pad" "(%x: f32[n + 4, m + 3]) -> (y: f32[n + 7, m + 5]) {
+      %y = graph.pad %x {mode = \"wrap\", pads = dims[2, 2, 1, 0]} : f32[n + 7, m + 5]
+      return %y";
+    "pad_edge" "graph.pad" "(%x: f32[n + 1, m + 1]) -> (y: f32[n + 4, m + 3]) {
+      %y = graph.pad %x {mode = \"edge\", pads = dims[2, 2, 1, 0]} : f32[n + 4, m + 3]
+      return %y";
+    "gather_rows" "graph.gather" [ints: &[("i", "11", -3)]] "(%x: f32[11, m], %i: i64[n]) -> (y: f32[n, m]) {
+      %y = graph.gather %x, %i : f32[n, m]
+      return %y";
+    "gather_columns" "graph.gather" [ints: &[("i", "7", 0)]] "(%x: bf16[n, 7, 3], %i: i32[m, 2]) -> (y: bf16[n, m, 2, 3]) {
+      %y = graph.gather %x, %i {axis = 1} : bf16[n, m, 2, 3]
+      return %y";
+    "gather_elements" "graph.gather_elements" [ints: &[("i", "9", -9)]] "(%x: f32[n, 9], %i: i64[n, m]) -> (y: f32[n, m]) {
+      %y = graph.gather_elements %x, %i {axis = 1} : f32[n, m]
+      return %y";
+    "one_hot" "graph.one_hot" [ints: &[("i", "12", -6)]] "(%i: i64[n, 3], %v: f32[2]) -> (y: f32[n, m, 3]) {
+      %y = graph.one_hot %i, %v {axis = 1, depth = dims[m]} : f32[n, m, 3]
+      return %y";
+    "dim" "graph.dim" "() -> (y: i64[]) {
+      %y = graph.dim {value = dims[3*n - m]} : i64[]
+      return %y";
+    "write_rows" "core.state_write" [ints: &[("i", "800", 0)], most: 700] "(%x: f32[n, m], %i: i64[n]) -> (y: f32[800, m]) {
+      %s = state {name = @s} : state<f32[800, m]>
+      %t = state_write %s, %x, %i : state<f32[800, m]>
+      %y = state_read %t : f32[800, m]
+      state_store %t {name = @s}
+      return %y";
+};
+
+/// Rotary positions: sums of two products.
+pub const ROTARY: &[Case] = cases! {
+    "rotary" "graph.rotary" [sum: "2"] "(%x: f32[n, 3, 11], %c: f32[n, 5], %s: f32[n, 5]) -> (y: f32[n, 3, 11]) {
+      %y = graph.rotary %x, %c, %s : f32[n, 3, 11]
+      return %y";
+    "rotary_interleaved" "graph.rotary" [sum: "2"] "(%x: f16[n, 2, 12], %c: f16[n, 5], %s: f16[n, 5]) -> (y: f16[n, 2, 12]) {
+      %y = graph.rotary %x, %c, %s {interleaved = true} : f16[n, 2, 12]
+      return %y";
+};
+
+/// Lines: sums, positions, orders.
+pub const LINES: &[Case] = cases! {
+    "reduce_last" "graph.reduce" [sum: "m"] "(%x: f32[n, 2, m]) -> (y: f32[n, 2]) {
+      %y = graph.reduce %x {axes = [2], kind = \"sum\"} : f32[n, 2]
+      return %y";
+    "reduce_first" "graph.reduce" [sum: "n"] "(%x: f16[n, m]) -> (y: f16[1, m]) {
+      %y = graph.reduce %x {axes = [0], keep = true, kind = \"sum_square\"} : f16[1, m]
+      return %y";
+    "reduce_outer_axes" "graph.reduce" [sum: "3*n"] "(%x: f32[n, m, 3]) -> (y: f32[m]) {
+      %y = graph.reduce %x {axes = [0, 2], kind = \"l2\"} : f32[m]
+      return %y";
+    "mean" "graph.reduce" [sum: "2*m"] "(%x: f32[n, 2, m]) -> (y: f32[n]) {
+      %y = graph.reduce %x {axes = [1, 2], kind = \"mean\"} : f32[n]
+      return %y";
+    "max" "graph.reduce" "(%x: f32[n, m]) -> (y: f32[n]) {
+      %y = graph.reduce %x {axes = [1], kind = \"max\"} : f32[n]
+      return %y";
+    "min_of_integers" "graph.reduce" "(%x: i64[n, m]) -> (y: i64[m]) {
+      %y = graph.reduce %x {axes = [0], kind = \"min\"} : i64[m]
+      return %y";
+    "argmax" "graph.argmax" [ints: &[("x", "5", -2)], least: 1] "(%x: i32[n, m, 2]) -> (y: i64[n, 2]) {
+      %y = graph.argmax %x {axis = 1} : i64[n, 2]
+      return %y";
+    "argmin_last" "graph.argmin" [least: 1] "(%x: f32[n, m]) -> (y: i64[n, 1]) {
+      %y = graph.argmin %x {axis = 1, keep = true, last = true} : i64[n, 1]
+      return %y";
+    "softmax_first" "graph.softmax" [sum: "100*n"] "(%x: f32[n, m]) -> (y: f32[n, m]) {
+      %y = graph.softmax %x {axis = 0} : f32[n, m]
+      return %y";
+    "log_softmax" "graph.log_softmax" [sum: "10*m"] "(%x: f16[n, m, 2]) -> (y: f16[n, m, 2]) {
+      %y = graph.log_softmax %x {axis = 1} : f16[n, m, 2]
+      return %y";
+    "top_k" "graph.top_k" [most: 300] "(%x: f32[n, 60]) -> (y: f32[n, 5], i: i64[n, 5]) {
+      %y, %i = graph.top_k %x {axis = 1, k = dims[5]} : f32[n, 5], i64[n, 5]
+      return %y, %i";
+    "least_k" "graph.top_k" [ints: &[("x", "9", -4)], most: 300] "(%x: i32[n, 7, m]) -> (y: i32[n, 4, m], i: i64[n, 4, m]) {
+      %y, %i = graph.top_k %x {axis = 1, k = dims[4], largest = false} : i32[n, 4, m], i64[n, 4, m]
+      return %y, %i";
+};
+
+/// A case with its module, and the kernels of its op.
+pub struct Made {
+    pub case: &'static Case,
+    pub module: Module,
+    pub op: OpId,
+    pub kernels: Vec<Kernel>,
+}
+
+pub fn made(case: &'static Case) -> Made {
+    let state = case.body.find("state<").map(|i| {
+        let s = &case.body[i + 6..];
+        format!("  state @s : {}\n", s[..s.find('>').unwrap()].replace(", m]", ", 3]"))
+    });
+    let body = match state {
+        // States have no sizes that vary.
+        Some(_) => case.body.replace("m]", "3]"),
+        None => case.body.to_string(),
+    };
+    let head = state.unwrap_or_default();
+    // Every function knows both sizes.
+    let body = body.replacen('(', "(%sizes: u8[n, m], ", 1).replacen(", )", ")", 1);
+    let source = format!("module @t {{\n{head} entry @{}<n: 0.., m: 0..>{body}\n }}\n}}", case.name);
+    let module = text::parse_verified(&Context::new(), case.name, &source).unwrap_or_else(|e| {
+        panic!("{source}\n{}", e.iter().map(|e| format!("{e}\n")).collect::<String>())
+    });
+    let f = &module.funcs[0];
+    let op = f.walk().into_iter().find(|op| f.op(*op).def.name == case.op).unwrap();
+    let kernels = kernels(f, op, "k").unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    for k in &kernels {
+        let mut own = Module::new("t");
+        own.funcs.push(k.func.clone());
+        let printed = text::print(&own);
+        text::parse_verified(&Context::new(), "k", &printed).unwrap_or_else(|e| {
+            panic!("{printed}\n{}", e.iter().map(|e| format!("{e}\n")).collect::<String>())
+        });
+    }
+    Made { case, module, op, kernels }
+}
+
+/// Sizes and memory of one run.
+pub struct Memory {
+    /// What each buffer holds; results are not there before they are written.
+    bytes: HashMap<ValueId, Vec<u8>>,
+    want: Vec<(ValueId, Tensor)>,
+    sizes: (i64, i64),
+}
+
+impl Made {
+    fn func(&self) -> &Func {
+        &self.module.funcs[0]
+    }
+
+    fn value(&self, a: &Arg) -> ValueId {
+        let o = self.func().op(self.op);
+        match a {
+            Arg::Operand(i) => o.operand(*i).unwrap(),
+            Arg::Result(i) => o.results[*i],
+            Arg::Value(v) => *v,
+            Arg::Size(d) => panic!("the size {d} is no value"),
+        }
+    }
+
+    pub fn memory(&self, (n, m): (i64, i64), seed: usize) -> Memory {
+        let f = self.func();
+        let size = |s: &str| Some(if s == "n" { n } else { m });
+        let mut tensors = HashMap::new();
+        let mut inputs = vec![];
+        for (v, name) in f.args().iter().zip(&f.arg_names) {
+            let t = f.ty(*v).as_tensor().unwrap();
+            let mut x = super::filled(t, &size, seed);
+            if let Some((_, below, first)) = self.case.ints.iter().find(|i| i.0 == &**name) {
+                let below = below.parse().unwrap_or_else(|_| size(below).unwrap()).max(1);
+                // Steps that have no factor in common with the modulus: positions to write to differ.
+                let value = |i: usize| ((i as i64 * 7 + seed as i64 * 31) % below + first) as f64;
+                let all: Vec<f64> = (0..x.len()).map(value).collect();
+                x = Tensor::from_f64s(t.elem, x.shape(), &all).unwrap();
+            }
+            tensors.insert(*v, x.clone());
+            inputs.push(Datum::from(x));
+        }
+        let out = Interp::new(&self.module, &NoFiles, Default::default()).run(&f.name, inputs);
+        let out = out.unwrap_or_else(|e| panic!("{} of {n}, {m}: {e}", self.case.name));
+        let mut want = vec![];
+        let mut bytes = HashMap::new();
+        let o = f.op(self.op);
+        for (i, d) in out.iter().enumerate() {
+            let t = (**d.tensor().unwrap()).clone();
+            match self.case.op {
+                "core.state_write" => {
+                    let s = o.operand(0).unwrap();
+                    bytes.insert(s, vec![0; t.bytes().len()]);
+                    want.push((s, t));
+                }
+                _ => want.push((o.results[i], t)),
+            }
+        }
+        for (v, t) in &tensors {
+            bytes.insert(*v, t.bytes().to_vec());
+        }
+        Memory { bytes, want, sizes: (n, m) }
+    }
+}
+
+impl Memory {
+    /// Whether any result has elements.
+    pub fn empty(&self) -> bool {
+        self.want.iter().all(|w| w.1.is_empty())
+    }
+
+    pub fn small(&self) -> bool {
+        self.want.iter().all(|w| w.1.len() < 1000)
+    }
+
+    /// Runs the kernels, each on what those before it wrote.
+    pub fn run(
+        &mut self,
+        made: &Made,
+        mut launch: impl FnMut(usize, &Kernel, &mut [KernelArg]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (n, m) = self.sizes;
+        let size = |s: &str| Some(if s == "n" { n } else { m });
+        for (i, k) in made.kernels.iter().enumerate() {
+            let mut args: Vec<KernelArg> = k
+                .args
+                .iter()
+                .map(|a| match a {
+                    Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
+                    a => {
+                        let v = made.value(a);
+                        let len = self.want.iter().find(|w| w.0 == v).map_or(0, |w| w.1.bytes().len());
+                        match self.bytes.get(&v) {
+                            Some(b) => KernelArg::Buffer(b.clone()),
+                            None => KernelArg::Output(vec![0; len]),
+                        }
+                    }
+                })
+                .collect();
+            let programs = k.grid.eval(&size).unwrap();
+            let own: HashMap<&str, i64> = k
+                .func
+                .arg_names
+                .iter()
+                .zip(&args)
+                .filter_map(|(name, a)| match a {
+                    KernelArg::Index(v) => Some((&**name, *v)),
+                    _ => None,
+                })
+                .collect();
+            let grid = silure_ir::dialects::tile::grid_of(&k.func).unwrap();
+            let counted = grid[0].eval(&|s| own.get(s).copied()).unwrap();
+            assert_eq!(counted, programs, "{}: programs of a launch", made.case.name);
+            if programs > 0 {
+                launch(i, k, &mut args)?;
+            }
+            for (a, b) in k.args.iter().zip(args) {
+                let written = matches!(a, Arg::Result(_))
+                    || *a == Arg::Operand(0) && made.case.op == "core.state_write";
+                if written && programs > 0 {
+                    self.bytes.insert(made.value(a), b.bytes().to_vec());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn check(&self, made: &Made) -> Result<(), String> {
+        let (n, m) = self.sizes;
+        let sum: i64 = match made.case.sum {
+            "" => 0,
+            s => s
+                .split('*')
+                .map(|p| match p {
+                    "n" => n,
+                    "m" => m,
+                    p => p.parse().unwrap(),
+                })
+                .product(),
+        };
+        for (v, want) in &self.want {
+            let e = want.elem();
+            let eps = match e.name() {
+                "f16" => 2f64.powi(-10),
+                "bf16" => 2f64.powi(-7),
+                _ => 2f64.powi(-23),
+            };
+            let most = want.to_f64s().iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
+            let none = vec![];
+            let got = self.bytes.get(v).unwrap_or(&none);
+            for j in 0..want.len() {
+                let (y, w) = (e.decode(e.load(got, j).ok_or("nothing was written")?), want.get(j).f());
+                let fine = (y - w).abs() <= 4.0 * (sum as f64).sqrt() * eps * most;
+                if !(fine || y == w || y.is_nan() && w.is_nan()) {
+                    return Err(format!("element {j} of {} is {y}, {w} is wanted", want.len()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Only for sizes that the case takes.
+    pub fn fits(case: &Case, (n, m): (i64, i64)) -> bool {
+        n.max(m) <= case.most && n.min(m) >= case.least
+    }
+}
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    MOVES.iter().chain(ROTARY).chain(LINES)
+}
