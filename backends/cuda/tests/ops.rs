@@ -5,7 +5,7 @@
 mod cases;
 mod emulator;
 
-use cases::{graph, CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem};
 use emulator::{options, run};
 use silure_cuda::ptx;
 use silure_ir::dialects::tile::KernelArg;
@@ -92,4 +92,25 @@ fn moves() {
 #[test]
 fn lines() {
     check_graph("cuda:sm_80", graph::LINES);
+}
+
+#[test]
+fn products_as_stored() {
+    check_graph("cuda:sm_80", graph::STORED);
+}
+
+#[test]
+fn attention() {
+    check_graph("cuda:sm_80", graph::ATTENTION);
+    check_graph("cuda:sm_80", graph::PAGED);
+}
+
+#[test]
+fn windows() {
+    check_graph("cuda:sm_80", graph::WINDOWS);
+}
+
+#[test]
+fn blocks() {
+    check_graph("cuda:sm_80", graph::BLOCKS);
 }

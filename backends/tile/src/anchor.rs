@@ -5,6 +5,7 @@ use silure_ir::func::Op;
 use silure_ir::{Func, OpId, Result, ValueId, bail};
 
 use crate::Arg;
+use crate::lanes::Place;
 use crate::map::PAD;
 use crate::writer::Writer;
 
@@ -74,6 +75,41 @@ impl<'a> Anchor<'a> {
     pub fn others(&self, w: &mut Writer) -> Result<Vec<ValueId>> {
         let all = self.operands.iter().enumerate().skip(self.inputs.len());
         all.map(|(i, v)| w.pointer(self.arg(i), self.f.ty(*v))).collect()
+    }
+
+    /// The operands of the epilogue, for accesses at positions.
+    pub fn places(&self, w: &mut Writer) -> Result<Vec<Place>> {
+        let all = self.operands.iter().enumerate().skip(self.inputs.len());
+        all.map(|(i, v)| Place::of(w, self.arg(i), self.f.ty(*v))).collect()
+    }
+
+    /// The epilogue of a tile whose elements are at these coordinates of the result, where the condition holds.
+    pub fn epilogue_at(
+        &self,
+        w: &mut Writer,
+        value: ValueId,
+        others: &[Place],
+        at: &[ValueId],
+        only: ValueId,
+    ) -> Result<ValueId> {
+        if !self.whole {
+            return Ok(value);
+        }
+        let mut args = vec![value];
+        for (place, map) in others.iter().zip(self.maps()) {
+            let mut own = vec![];
+            for a in map {
+                own.push(match usize::try_from(*a) {
+                    Ok(a) => at[a],
+                    Err(_) => w.num(0)?,
+                });
+            }
+            args.push(place.read(w, self.f, &own, Some(only), PAD)?);
+        }
+        match w.apply(self.f, self.op.regions[1], &args)?[..] {
+            [last] => Ok(last),
+            _ => bail!(Internal, "an epilogue gives one value"),
+        }
     }
 
     /// The epilogue of the program's tile `value`, its operands following these axes of the space.

@@ -5,7 +5,7 @@ use silure_ir::infer::norm_axis;
 use silure_ir::{Func, OpId, Result, bail};
 
 use crate::anchor::Anchor;
-use crate::{Kernel, lines, map, matmul, moves, points, rows};
+use crate::{Kernel, attention, lines, map, matmul, moves, points, pool, product, rows};
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
 /// changes a state in place writes through `Arg::Operand(0)`.
@@ -39,6 +39,13 @@ pub fn kernels(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
         "graph.range" | "graph.dim" => one(moves::numbers(f, op, name)),
         "graph.rotary" => one(moves::rotary(f, op, name)),
         "core.state_write" => one(moves::state_write(f, op, name)),
+        "graph.attention" => one(attention::attention(f, op, name)),
+        "graph.paged_attention" => one(attention::paged(f, op, name)),
+        "graph.conv" => one(product::conv(f, op, name)),
+        "graph.max_pool" | "graph.average_pool" => one(pool::pool(f, op, name)),
+        "graph.matmul_blocks" => one(product::blocks(f, op, name)),
+        "graph.gather_blocks" => one(product::gather_blocks(f, op, name)),
+        "graph.expert_matmul" => one(product::experts(f, op, name)),
         "graph.reduce" => one(lines::reduce(f, op, name)),
         "graph.argmax" | "graph.argmin" => one(lines::arg(f, op, name)),
         "graph.top_k" => one(lines::top_k(f, op, name)),

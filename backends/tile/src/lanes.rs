@@ -15,7 +15,6 @@ impl Writer {
         self.lane = shape.iter().map(|n| *n as i64).collect();
     }
 
-
     /// A tile of one scalar.
     pub fn every(&mut self, x: ValueId) -> Result<ValueId> {
         let shape = self.lane.clone();

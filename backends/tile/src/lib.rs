@@ -31,6 +31,7 @@
 //! ```
 
 mod anchor;
+mod attention;
 mod kernels;
 mod lanes;
 mod lines;
@@ -38,6 +39,8 @@ mod map;
 mod matmul;
 mod moves;
 mod points;
+mod pool;
+mod product;
 mod rows;
 mod space;
 mod writer;

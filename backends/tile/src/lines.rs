@@ -357,8 +357,7 @@ fn least_key(wide: Elem) -> (Elem, Num) {
 pub(crate) fn arg(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let (o, (elem, dims)) = (f.op(op), input(f, op)?);
     let axis = norm_axis(o.attrs.int("axis"), dims.len())?;
-    let (wide, last, least) =
-        (carrier(elem)?, o.attrs.bool("last"), o.def.name == "graph.argmin");
+    let (wide, last, least) = (carrier(elem)?, o.attrs.bool("last"), o.def.name == "graph.argmin");
     let mut l = Lines::new(f, op, name, &[axis], &[0])?;
     let (key, none) = least_key(wide);
     let of = |l: &mut Lines, x: ValueId| match (least, wide) {
@@ -398,12 +397,14 @@ pub(crate) fn top_k(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     };
     // Where the line's results are: its number is outer · inner + the rest.
     let width = l.w.place_of(f, &inner)?;
-    let (outer, rest) = (l.w.two(&arith::FLOORDIV, outside[0], width)?, l.w.two(&arith::MOD, outside[0], width)?);
+    let (outer, rest) =
+        (l.w.two(&arith::FLOORDIV, outside[0], width)?, l.w.two(&arith::MOD, outside[0], width)?);
     let n = l.w.place_of(f, &count)?;
     let block = l.w.mul(n, width)?;
     let base = l.w.mul(outer, block)?;
     let base = l.w.add(base, rest)?;
-    let top = l.w.all(key, Num::I(if key == Elem::I64 { i64::MAX } else { i32::MAX as i64 } as i128))?;
+    let top =
+        l.w.all(key, Num::I(if key == Elem::I64 { i64::MAX } else { i32::MAX as i64 } as i128))?;
     let before = l.w.num(-1)?;
     let rounds = l.w.dim(f, &count)?;
     let mut me = l.shell();

@@ -32,7 +32,8 @@ pub fn map(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 /// Axes moved and repeated: `graph.transpose`, `graph.broadcast`.
 pub(crate) fn moved(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let o = f.op(op);
-    let (x, y) = (tensor_of(f.ty(o.operands().next().unwrap_or(o.result())))?, tensor_of(f.ty(o.result()))?);
+    let (x, y) =
+        (tensor_of(f.ty(o.operands().next().unwrap_or(o.result())))?, tensor_of(f.ty(o.result()))?);
     let map: Vec<i64> = if o.def.name == graph::TRANSPOSE.name {
         let perm = o.attrs.ints("perm");
         let at = |d: usize| perm.iter().position(|p| *p == d as i64).map_or(-1, |i| i as i64);

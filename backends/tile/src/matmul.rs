@@ -1,7 +1,8 @@
 //! Matrix products with an epilogue: `graph.matmul` alone, or in a `kernel.anchor`.
 
 use silure_ir::dialects::tile::dot_accumulator;
-use silure_ir::dialects::{arith, graph, tile};
+use silure_ir::dialects::{arith, graph, kernel, tile};
+use silure_ir::func::Op;
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::anchor::Anchor;
@@ -36,8 +37,10 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     ) else {
         bail!(Internal, "a product of tensors")
     };
-    let (Some(acc), true) = (dot_accumulator(a.elem, b.elem), a.rank() >= 2 && b.rank() >= 2)
-    else {
+    let (sa, sb) = (Source::of(f, &o, ai)?, Source::of(f, &o, bi)?);
+    // What is stored in two types is multiplied in that of the operands.
+    let made = if sa.elem == sb.elem { sa.elem } else { a.elem };
+    let (Some(acc), true) = (dot_accumulator(made, made), a.rank() >= 2 && b.rank() >= 2) else {
         bail!(Unsupported, "a product of {a} and {b} in a tile kernel")
     };
     let rank = y.rank();
@@ -50,8 +53,8 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 
     let mut w = Writer::new(name);
     w.at(&o.heavy.loc);
-    let pa = w.pointer(o.arg(ai), f.ty(o.operands[ai]))?;
-    let pb = w.pointer(o.arg(bi), f.ty(o.operands[bi]))?;
+    let pa = w.pointer(sa.arg.clone(), f.ty(sa.value))?;
+    let pb = w.pointer(sb.arg.clone(), f.ty(sb.value))?;
     let others = o.others(&mut w)?;
     let py = w.pointer(Arg::Result(0), f.ty(result))?;
     let axes = &space.axes;
@@ -65,28 +68,46 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     (tiles[n - 2], tiles[n - 1]) = (rows, cols);
     w.place(tiles, false)?;
     let depth = &a.dims[a.rank() - 1];
-    let deep = cover(depth, DEPTH * 8 / a.elem.bits().max(8)).max(2 * LEAST);
+    let deep = cover(depth, DEPTH * 8 / made.bits().max(8)).max(2 * LEAST);
     let k = w.axis(f, depth);
 
-    // k is the last axis of the left operand and stands in front of the last of the right one.
+    // Both lie as batch, then the axis of the result and k, either one last.
     let (left, right) = (&space.operands[0], &space.operands[1]);
-    let va = w.view(pa, &[&left[..], &[k]].concat())?;
-    let Some((last, batch)) = right.split_last() else { bail!(Internal, "a matrix has columns") };
-    let vb = w.view(pb, &[batch, &[k, *last]].concat())?;
+    let (Some((m, lead)), Some((last, batch))) = (left.split_last(), right.split_last()) else {
+        bail!(Internal, "a matrix has rows and columns")
+    };
+    let order = |batch: &[usize], other: usize, k_last: bool| match k_last {
+        true => [batch, &[other, k]].concat(),
+        false => [batch, &[k, other]].concat(),
+    };
+    let va = w.view(pa, &order(lead, *m, !sa.turned))?;
+    let vb = w.view(pb, &order(batch, *last, sb.turned))?;
     let depth = w.size(k)?;
     let first = w.filled(acc, Num::I(0))?;
     let sum = w.fold(depth, deep as i64, &[first], |w, at, sum| {
-        let offsets =
-            |w: &Writer, axes: &[usize]| axes.iter().map(|a| w.offset(*a)).collect::<Vec<_>>();
-        let part = |w: &mut Writer, view, offsets: Vec<ValueId>, shape: [usize; 2]| {
-            let shape = shape.map(|n| n as i64).to_vec();
-            let operands: Vec<ValueId> = [view].into_iter().chain(offsets).collect();
+        let part = |w: &mut Writer, view, batch: &[usize], other: (usize, usize), k_last: bool| {
+            let mut operands = vec![view];
+            operands.extend(batch.iter().map(|a| w.offset(*a)));
+            let (own, size) = (w.offset(other.0), other.1 as i64);
+            let (offsets, shape) = match k_last {
+                true => ([own, at], vec![size, deep as i64]),
+                false => ([at, own], vec![deep as i64, size]),
+            };
+            operands.extend(offsets);
             w.one(&tile::LOAD, &operands, attrs! { tile: shape })
         };
-        let to = [offsets(w, left), vec![at]].concat();
-        let ta = part(w, va, to, [rows, deep])?;
-        let to = [offsets(w, batch), vec![at, w.offset(*last)]].concat();
-        let tb = part(w, vb, to, [deep, cols])?;
+        let turn =
+            |w: &mut Writer, x| w.one(&tile::TRANSPOSE, &[x], attrs! { perm: vec![1i64, 0] });
+        let mut ta = part(w, va, lead, (*m, rows), !sa.turned)?;
+        ta = cast(w, ta, sa.elem, made)?;
+        if sa.turned {
+            ta = turn(w, ta)?;
+        }
+        let mut tb = part(w, vb, batch, (*last, cols), sb.turned)?;
+        tb = cast(w, tb, sb.elem, made)?;
+        if sb.turned {
+            tb = turn(w, tb)?;
+        }
         Ok(vec![w.one(&tile::DOT, &[ta, tb, sum[0]], attrs! {})?])
     })?[0];
     let made = f.ty(o.heavy.result()).elem().unwrap_or(acc);
@@ -102,4 +123,59 @@ pub(crate) fn cast(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<V
         return Ok(x);
     }
     w.one(&arith::CAST, &[x], attrs! { to: to })
+}
+
+/// Where an operand of a product is stored.
+struct Source {
+    arg: Arg,
+    value: ValueId,
+    elem: Elem,
+    /// The last two axes are stored the other way round.
+    turned: bool,
+}
+
+impl Source {
+    /// Looks through what only turns matrices and widens floats.
+    fn of(f: &Func, o: &Anchor, i: usize) -> Result<Source> {
+        let (mut v, mut turned) = (o.operands[i], false);
+        while let Some(op) = f.def_op(v) {
+            let op = f.op(op);
+            let Some(x) = op.operand(0) else { break };
+            let (Some(from), Some(to)) = (f.ty(x).as_tensor(), f.ty(v).as_tensor()) else { break };
+            if op.def.name == graph::TRANSPOSE.name {
+                let perm = op.attrs.ints("perm");
+                let n = perm.len();
+                if n < 2
+                    || perm[n - 2..] != [n as i64 - 1, n as i64 - 2]
+                    || !perm[..n - 2].is_sorted()
+                {
+                    break;
+                }
+                turned = !turned;
+            } else if !(is_cast(f, op) && widens(from.elem, to.elem)) {
+                break;
+            }
+            v = x;
+        }
+        let Some(elem) = f.ty(v).elem() else { bail!(Internal, "a product of no tensor") };
+        let arg = if v == o.operands[i] { o.arg(i) } else { Arg::Value(v) };
+        Ok(Source { arg, value: v, elem, turned })
+    }
+}
+
+/// Whether an op converts its only operand and does nothing else.
+fn is_cast(f: &Func, op: &Op) -> bool {
+    if op.def.name != kernel::MAP.name {
+        return op.def.name == arith::CAST.name;
+    }
+    let rank = op.attrs.dims("shape").len() as i64;
+    let [maps] = op.attrs.maps("maps") else { return false };
+    let body = &f.region(op.regions[0]).ops;
+    let straight = maps.iter().copied().eq(0..rank);
+    straight && body.len() == 2 && f.op(body[0]).def.name == arith::CAST.name
+}
+
+/// Whether every number of one float type is one of another.
+fn widens(from: Elem, to: Elem) -> bool {
+    matches!((from, to), (Elem::F16 | Elem::Bf16 | Elem::E4m3fn | Elem::E5m2, Elem::F32))
 }

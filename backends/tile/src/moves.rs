@@ -38,7 +38,8 @@ pub(crate) fn slice(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let mut p = Points::new(f, op, name, (&[0], &[0]), &y)?;
     let mut at = p.coordinates(&y)?;
     let axes = p.o.attrs.ints("axes");
-    let (Some(starts), steps) = (p.cx().dims_param("starts", 1), p.cx().dims_param("steps", 3)) else {
+    let (Some(starts), steps) = (p.cx().dims_param("starts", 1), p.cx().dims_param("steps", 3))
+    else {
         bail!(Unsupported, "a slice from positions that only the run knows, in a tile kernel")
     };
     if steps.is_none() && p.o.operand(3).is_some() {
@@ -304,4 +305,3 @@ pub(crate) fn one_hot(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let v = p.w.choose(hot, parts[1], parts[0])?;
     p.done(0, v)
 }
-

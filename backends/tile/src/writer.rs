@@ -324,7 +324,19 @@ impl Writer {
         first: &[ValueId],
         round: impl FnOnce(&mut Writer, ValueId, &[ValueId]) -> Result<Vec<ValueId>>,
     ) -> Result<Vec<ValueId>> {
-        let (zero, step) = (self.index(0)?, self.index(step)?);
+        let zero = self.index(0)?;
+        self.range([zero, size], step, first, round)
+    }
+
+    /// The same from one index to another.
+    pub fn range(
+        &mut self,
+        [from, to]: [ValueId; 2],
+        step: i64,
+        first: &[ValueId],
+        round: impl FnOnce(&mut Writer, ValueId, &[ValueId]) -> Result<Vec<ValueId>>,
+    ) -> Result<Vec<ValueId>> {
+        let step = self.index(step)?;
         let region = self.func.new_region();
         let at = self.func.add_region_arg(region, Type::Index);
         let mut carried = vec![];
@@ -338,7 +350,7 @@ impl Writer {
         self.region = around;
         done?;
         let operands: Vec<Option<ValueId>> =
-            [zero, size, step].iter().chain(first).map(|v| Some(*v)).collect();
+            [from, to, step].iter().chain(first).map(|v| Some(*v)).collect();
         let op = self.with(|b| b.build(&tile::FOR, &operands, attrs! {}, &[region], &[]))?;
         Ok(self.func.op(op).results.to_vec())
     }

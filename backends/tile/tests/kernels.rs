@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{graph, CASES, PRODUCTS, ROWS, SIZES, close, made, module, problem};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem};
 use silure_ir::Type;
 use silure_ir::dialects::tile::{Options, run_kernel};
 use silure_tile::{Arg, map};
@@ -55,6 +55,27 @@ fn moves() {
 #[test]
 fn lines() {
     graph(graph::LINES);
+}
+
+#[test]
+fn products_as_stored() {
+    graph(graph::STORED);
+}
+
+#[test]
+fn attention() {
+    graph(graph::ATTENTION);
+    graph(graph::PAGED);
+}
+
+#[test]
+fn windows() {
+    graph(graph::WINDOWS);
+}
+
+#[test]
+fn blocks() {
+    graph(graph::BLOCKS);
 }
 
 #[test]

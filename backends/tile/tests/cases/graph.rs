@@ -24,7 +24,8 @@ pub struct Case {
     pub most: i64,
 }
 
-const EXACT: Case = Case { name: "", op: "", body: "", ints: &[], sum: "", least: 0, most: 1 << 20 };
+const EXACT: Case =
+    Case { name: "", op: "", body: "", ints: &[], sum: "", least: 0, most: 1 << 20 };
 
 macro_rules! cases {
     ($($name:literal $op:literal $([$($k:ident : $v:expr),*])? $body:literal;)*) => {
@@ -146,6 +147,118 @@ pub const LINES: &[Case] = cases! {
       return %y, %i";
 };
 
+/// Products with operands as they are stored.
+pub const STORED: &[Case] = cases! {
+    "turned_weight" "graph.matmul" [sum: "m"] "(%a: f32[n, m], %w: f32[70, m]) -> (y: f32[n, 70]) {
+      %b = graph.transpose %w {perm = [1, 0]} : f32[m, 70]
+      %y = graph.matmul %a, %b : f32[n, 70]
+      return %y";
+    "turned_both" "graph.matmul" [sum: "m"] "(%a: f16[2, m, n], %w: f16[2, 9, m]) -> (y: f16[2, n, 9]) {
+      %b = graph.transpose %w {perm = [0, 2, 1]} : f16[2, m, 9]
+      %c = graph.transpose %a {perm = [0, 2, 1]} : f16[2, n, m]
+      %y = graph.matmul %c, %b : f16[2, n, 9]
+      return %y";
+    "half_weight" "kernel.anchor" [sum: "m"] "(%a: f32[n, m], %w: bf16[40, m], %c: f32[40]) -> (y: f32[n, 40]) {
+      %v = kernel.map %w {maps = [[0, 1]], shape = dims[40, m]} do(%u: bf16) {
+        %f = arith.cast %u {to = f32} : f32
+        yield %f
+      } : f32[40, m]
+      %b = graph.transpose %v {perm = [1, 0]} : f32[m, 40]
+      %y = kernel.anchor %a, %b, %c {inputs = 2, maps = [[1]]} do(%p: f32[n, m], %q: f32[m, 40]) {
+        %r = graph.matmul %p, %q : f32[n, 40]
+        yield %r
+      } do(%s: f32, %t: f32) {
+        %g = arith.add %s, %t : f32
+        yield %g
+      } : f32[n, 40]
+      return %y";
+    "byte_weight" "graph.matmul" [sum: "m"] "(%a: f32[n, m], %w: e4m3fn[40, m]) -> (y: f32[n, 40]) {
+      %v = arith.cast %w {to = f32} : f32[40, m]
+      %b = graph.transpose %v {perm = [1, 0]} : f32[m, 40]
+      %y = graph.matmul %a, %b : f32[n, 40]
+      return %y";
+};
+
+/// Attention.
+pub const ATTENTION: &[Case] = cases! {
+    "causal" "graph.attention" [sum: "20*m", most: 130] "(%q: f32[2, 4, m, 12], %k: f32[2, 2, m, 12], %v: f32[2, 2, m, 5]) -> (y: f32[2, 4, m, 5]) {
+      %y = graph.attention %q, %k, %v {causal = true, scale = 0.001} : f32[2, 4, m, 5]
+      return %y";
+    "masked" "graph.attention" [ints: &[("mask", "2", 0)], sum: "20*m", most: 130] "(%q: f32[1, n, 3, 12], %k: f32[1, m, 3, 12], %v: f32[1, m, 3, 12], %mask: bool[1, 1, 1, m]) -> (y: f32[1, n, 3, 12]) {
+      %y = graph.attention %q, %k, %v, %mask {tokens_first = true, zero_nan = true, softcap = 3.0} : f32[1, n, 3, 12]
+      return %y";
+    "added" "graph.attention" [sum: "20*m", most: 130] "(%q: f16[1, 2, n, 16], %k: f16[1, 2, m, 16], %v: f16[1, 2, m, 20], %mask: f16[n, m]) -> (y: f16[1, 2, n, 20]) {
+      %y = graph.attention %q, %k, %v, %mask {causal = true, offset = dims[m - n], scale = 0.002} : f16[1, 2, n, 20]
+      return %y";
+};
+
+/// Attention over pages. Lengths and ends are made for n tokens of three sequences.
+pub const PAGED: &[Case] = cases! {
+    "paged" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f32[n, 4, 12], %k: f32[72, 2, 12], %v: f32[72, 2, 6], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: f32[n, 4, 6]) {
+      %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 8, scale = 0.001} : f32[n, 4, 6]
+      return %y";
+    "paged_window" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f16[n, 3, 16], %k: f16[72, 1, 16], %v: f16[72, 1, 16], %lengths: i32[3], %pages: i32[3, 80], %ends: i32[3]) -> (y: f16[n, 3, 16]) {
+      %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 8, softcap = 2.0, window = 11} : f16[n, 3, 16]
+      return %y";
+    "paged_latent" "graph.paged_attention" [ints: &[("lengths", "90", 1), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f32[n, 4, 20], %k: f32[72, 1, 20], %lengths: i64[n], %pages: i64[n, 12]) -> (y: f32[n, 4, 16]) {
+      %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 8, scale = 0.001, values = 16} : f32[n, 4, 16]
+      return %y";
+};
+
+/// Convolutions and pools.
+pub const WINDOWS: &[Case] = cases! {
+    "conv" "graph.conv" [sum: "27", least: 1, most: 130] "(%x: f32[2, 3, n, m], %w: f32[20, 3, 3, 3], %b: f32[20]) -> (y: f32[2, 20, n, m]) {
+      %y = graph.conv %x, %w, %b {pads = dims[1, 1, 1, 1]} : f32[2, 20, n, m]
+      return %y";
+    "conv_last_epilogue" "kernel.anchor" [sum: "24", least: 1, most: 130] "(%x: f16[1, n + 3, m + 4, 4], %w: f16[6, 2, 3, 2], %b: f16[1, m + 2, 6]) -> (y: f32[1, floordiv(n, 2) + 1, m + 2, 6]) {
+      %y = kernel.anchor %x, %w, %b {inputs = 2, maps = [[-1, 2, 3]]} do(%p: f16[1, n + 3, m + 4, 4], %q: f16[6, 2, 3, 2]) {
+        %r = graph.conv %p, %q {channels_last = true, dilations = [1, 2], groups = 2, strides = [2, 1]} : f16[1, floordiv(n, 2) + 1, m + 2, 6]
+        yield %r
+      } do(%s: f16, %t: f16) {
+        %g = arith.add %s, %t : f16
+        %h = arith.cast %g {to = f32} : f32
+        yield %h
+      } : f32[1, floordiv(n, 2) + 1, m + 2, 6]
+      return %y";
+    "conv_depthwise" "graph.conv" [sum: "3", least: 1] "(%x: f32[n, 5, m], %w: f32[5, 1, 3]) -> (y: f32[n, 5, m]) {
+      %y = graph.conv %x, %w {groups = 5, pads = dims[2, 0]} : f32[n, 5, m]
+      return %y";
+    "max_pool" "graph.max_pool" [least: 1, most: 130] "(%x: f32[n, 2, m + 2, 7]) -> (y: f32[n, 2, floordiv(m + 2, 2) + 1, 3]) {
+      %y = graph.max_pool %x {kernel = [3, 2], pads = dims[1, 0, 1, 0], strides = [2, 3], ceil = true} : f32[n, 2, floordiv(m + 2, 2) + 1, 3]
+      return %y";
+    "average_pool" "graph.average_pool" [sum: "6", least: 1, most: 130] "(%x: f16[n, m + 2, 5]) -> (y: f16[n, m + 2, 5]) {
+      %y = graph.average_pool %x {channels_last = true, count_include_pad = true, kernel = [3], pads = dims[1, 1]} : f16[n, m + 2, 5]
+      return %y";
+};
+
+/// Weights in few bits, and those of experts.
+pub const BLOCKS: &[Case] = cases! {
+    "blocks_of_bytes" "graph.matmul_blocks" [sum: "40"] "(%a: f32[n, 40], %q: i8[m, 40], %s: f32[m, 3]) -> (y: f32[n, m]) {
+      %y = graph.matmul_blocks %a, %q, %s {block = 16} : f32[n, m]
+      return %y";
+    "blocks_of_nibbles" "kernel.anchor" [sum: "50"] "(%a: f16[n, 2, 50], %q: u4[m, 50], %s: f32[m, 2], %z: u4[m, 2], %r: f16[n, 2, m]) -> (y: f16[n, 2, m]) {
+      %y = kernel.anchor %a, %q, %s, %z, %r {inputs = 4, maps = [[0, 1, 2]]} do(%b: f16[n, 2, 50], %c: u4[m, 50], %d: f32[m, 2], %e: u4[m, 2]) {
+        %p = graph.matmul_blocks %b, %c, %d, %e {block = 32} : f16[n, 2, m]
+        yield %p
+      } do(%s1: f16, %t: f16) {
+        %g = arith.add %s1, %t : f16
+        yield %g
+      } : f16[n, 2, m]
+      return %y";
+    "blocks_of_floats" "graph.matmul_blocks" [sum: "m"] "(%a: f32[n, m], %q: e4m3fn[9, m], %s: f32[9, ceildiv(m, 128)]) -> (y: f32[n, 9]) {
+      %y = graph.matmul_blocks %a, %q, %s {block = 128} : f32[n, 9]
+      return %y";
+    "gather_blocks" "graph.gather_blocks" [ints: &[("i", "11", -3)], sum: "4"] "(%q: i4[11, m], %s: f32[11, ceildiv(m, 32)], %i: i64[n], %o: f32[11, ceildiv(m, 32)]) -> (y: f32[n, m]) {
+      %y = graph.gather_blocks %q, %s, %i, _, %o {block = 32} : f32[n, m]
+      return %y";
+    "experts" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "m"] "(%x: f32[n, 1, m], %w: f32[3, 7, m], %i: i64[n, 2]) -> (y: f32[n, 2, 7]) {
+      %y = graph.expert_matmul %x, %w, %i : f32[n, 2, 7]
+      return %y";
+    "experts_scaled" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "20", most: 130] "(%x: f32[n, 2, 20], %w: e4m3fn[3, m, 20], %i: i32[n, 2], %s: f32[3, m, 3]) -> (y: f32[n, 2, m]) {
+      %y = graph.expert_matmul %x, %w, %i, %s {block = 8} : f32[n, 2, m]
+      return %y";
+};
+
 /// A case with its module, and the kernels of its op.
 pub struct Made {
     pub case: &'static Case,
@@ -167,7 +280,8 @@ pub fn made(case: &'static Case) -> Made {
     let head = state.unwrap_or_default();
     // Every function knows both sizes.
     let body = body.replacen('(', "(%sizes: u8[n, m], ", 1).replacen(", )", ")", 1);
-    let source = format!("module @t {{\n{head} entry @{}<n: 0.., m: 0..>{body}\n }}\n}}", case.name);
+    let source =
+        format!("module @t {{\n{head} entry @{}<n: 0.., m: 0..>{body}\n }}\n}}", case.name);
     let module = text::parse_verified(&Context::new(), case.name, &source).unwrap_or_else(|e| {
         panic!("{source}\n{}", e.iter().map(|e| format!("{e}\n")).collect::<String>())
     });
@@ -217,6 +331,19 @@ impl Made {
             let t = f.ty(*v).as_tensor().unwrap();
             let mut x = super::filled(t, &size, seed);
             if let Some((_, below, first)) = self.case.ints.iter().find(|i| i.0 == &**name) {
+                let ends = [n / 3, n / 3 + n / 2, n];
+                if *below == "ends" || *below == "lengths" {
+                    // Each sequence has its tokens and some before them.
+                    let length = |i: usize| {
+                        ends[i] - if i > 0 { ends[i - 1] } else { 0 } + 7 * i as i64 + seed as i64
+                    };
+                    let all = (0..3).map(|i| if *below == "ends" { ends[i] } else { length(i) });
+                    let all: Vec<f64> = all.map(|v| v as f64).collect();
+                    x = Tensor::from_f64s(t.elem, &[3], &all).unwrap();
+                    tensors.insert(*v, x.clone());
+                    inputs.push(Datum::from(x));
+                    continue;
+                }
                 let below = below.parse().unwrap_or_else(|_| size(below).unwrap()).max(1);
                 // Steps that have no factor in common with the modulus: positions to write to differ.
                 let value = |i: usize| ((i as i64 * 7 + seed as i64 * 31) % below + first) as f64;
@@ -275,7 +402,8 @@ impl Memory {
                     Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
                     a => {
                         let v = made.value(a);
-                        let len = self.want.iter().find(|w| w.0 == v).map_or(0, |w| w.1.bytes().len());
+                        let len =
+                            self.want.iter().find(|w| w.0 == v).map_or(0, |w| w.1.bytes().len());
                         match self.bytes.get(&v) {
                             Some(b) => KernelArg::Buffer(b.clone()),
                             None => KernelArg::Output(vec![0; len]),
@@ -331,11 +459,13 @@ impl Memory {
                 "bf16" => 2f64.powi(-7),
                 _ => 2f64.powi(-23),
             };
-            let most = want.to_f64s().iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
+            let most =
+                want.to_f64s().iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
             let none = vec![];
             let got = self.bytes.get(v).unwrap_or(&none);
             for j in 0..want.len() {
-                let (y, w) = (e.decode(e.load(got, j).ok_or("nothing was written")?), want.get(j).f());
+                let (y, w) =
+                    (e.decode(e.load(got, j).ok_or("nothing was written")?), want.get(j).f());
                 let fine = (y - w).abs() <= 4.0 * (sum as f64).sqrt() * eps * most;
                 if !(fine || y == w || y.is_nan() && w.is_nan()) {
                     return Err(format!("element {j} of {} is {y}, {w} is wanted", want.len()));
@@ -353,5 +483,5 @@ impl Memory {
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    MOVES.iter().chain(ROTARY).chain(LINES)
+    MOVES.iter().chain(ROTARY).chain(LINES).chain(STORED).chain(ATTENTION).chain(PAGED).chain(WINDOWS).chain(BLOCKS)
 }
