@@ -98,8 +98,7 @@ pub(crate) fn conv(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let (channel, space) = layout(last, y.dims.len());
     let groups = attrs_of.int("groups");
     let (c, m) = (k.dims[1].clone(), k.dims[0].floordiv(&Dim::Const(groups)));
-    let out: Vec<Dim> =
-        [0].iter().chain(&space).map(|a| y.dims[*a].clone()).collect();
+    let out: Vec<Dim> = [0].iter().chain(&space).map(|a| y.dims[*a].clone()).collect();
     let (rows, deep) = (product(&out), product(&k.dims[1..]));
     // Which axis of the tile is the patches'.
     let first = channel != 1;
@@ -260,7 +259,8 @@ impl Blocks {
         let place = w.mul(row, n)?;
         let place = w.add(place, column)?;
         let mut x = codes(&self.q, w, f, place, only)?;
-        let (block, per) = (w.num(self.block)?, w.place_of(f, &columns.ceildiv(&Dim::Const(self.block)))?);
+        let (block, per) =
+            (w.num(self.block)?, w.place_of(f, &columns.ceildiv(&Dim::Const(self.block)))?);
         let (in_row, before) = (w.two(&arith::FLOORDIV, column, block)?, w.mul(row, per)?);
         let part = w.add(before, in_row)?;
         let [scale, zero, offset] = &self.parts;
@@ -291,11 +291,8 @@ fn codes(p: &Place, w: &mut Writer, f: &Func, at: ValueId, only: ValueId) -> Res
     let n = w.dim(f, &p.count().ceildiv(&Dim::Const(2)))?;
     let x = w.fetch(p.base, n, byte, Some(only), 0.0)?;
     let x = w.cast_to(x, Elem::I32)?;
-    let (half, four, all) = (
-        w.cast_to(half, Elem::I32)?,
-        w.all(Elem::I32, Num::I(4))?,
-        w.all(Elem::I32, Num::I(15))?,
-    );
+    let (half, four, all) =
+        (w.cast_to(half, Elem::I32)?, w.all(Elem::I32, Num::I(4))?, w.all(Elem::I32, Num::I(15))?);
     let by = w.two(&arith::MUL, half, four)?;
     let mut x = w.one(&arith::SHR, &[x, by], attrs! {})?;
     x = w.one(&arith::BITAND, &[x, all], attrs! {})?;
@@ -422,11 +419,8 @@ pub(crate) fn experts(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let [lines, _, _] = around(&x.dims, 2);
     let (lines, k, height) = (w.dim(f, &lines)?, w.dim(f, depth)?, w.dim(f, m)?);
     let view = matrix(&mut w, x.base, lines, k)?;
-    let weights = Blocks {
-        q: q.clone(),
-        parts: [scale.clone(), None, None],
-        block: o.attrs.int("block"),
-    };
+    let weights =
+        Blocks { q: q.clone(), parts: [scale.clone(), None, None], block: o.attrs.int("block") };
     w.span(&[cols]);
     let none = w.all(Elem::F32, Num::F(0.0))?;
     let sum = w.fold(k, deep as i64, &[none], |w, at, sum| {

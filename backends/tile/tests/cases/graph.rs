@@ -483,5 +483,13 @@ impl Memory {
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    MOVES.iter().chain(ROTARY).chain(LINES).chain(STORED).chain(ATTENTION).chain(PAGED).chain(WINDOWS).chain(BLOCKS)
+    MOVES
+        .iter()
+        .chain(ROTARY)
+        .chain(LINES)
+        .chain(STORED)
+        .chain(ATTENTION)
+        .chain(PAGED)
+        .chain(WINDOWS)
+        .chain(BLOCKS)
 }
