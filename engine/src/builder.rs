@@ -74,6 +74,7 @@ pub struct PlanBuilder {
     plan: Plan,
     strings: HashMap<String, Str>,
     kernels: HashMap<String, u32>,
+    device_kernels: HashMap<String, u32>,
     consts: HashMap<Vec<u8>, u32>,
     texts: HashMap<String, u64>,
 }
@@ -159,6 +160,18 @@ impl PlanBuilder {
         self.plan.functions.len() as u32 - 1
     }
 
+    /// The id of a kernel of a device besides the host.
+    pub fn device_kernel(&mut self, name: &str) -> u32 {
+        if let Some(&k) = self.device_kernels.get(name) {
+            return k;
+        }
+        let s = self.str(name);
+        self.plan.device_kernels.push(s);
+        let k = self.plan.device_kernels.len() as u32 - 1;
+        self.device_kernels.insert(name.into(), k);
+        k
+    }
+
     /// The id of a macro-kernel.
     pub fn kernel(&mut self, name: &str) -> u32 {
         if let Some(&k) = self.kernels.get(name) {
@@ -227,7 +240,7 @@ pub struct EntryBuilder<'a> {
     level: Vec<Level>,
     size_cse: HashMap<Inst, Reg>,
     body_cse: HashMap<Inst, Reg>,
-    shared: HashMap<BufKind, Buf>,
+    shared: HashMap<(BufKind, u8), Buf>,
     labels: Vec<Option<u32>>,
     branched: bool,
     guard: Option<Val>,
@@ -247,7 +260,8 @@ impl EntryBuilder<'_> {
         self
     }
 
-    /// Sets the device for the instructions that follow.
+    /// Sets the device in whose memory the buffers made from here on are: temporaries, weights,
+    /// constants, states. Instructions run where their buffers are.
     pub fn on(&mut self, device: u8) -> &mut Self {
         self.device = device;
         self
@@ -332,16 +346,23 @@ impl EntryBuilder<'_> {
     }
 
     fn buffer(&mut self, kind: BufKind, name: Str) -> Buf {
-        self.entry.buffers.push(BufDecl { kind, name });
+        let host = matches!(kind, BufKind::Input(_) | BufKind::Output(_) | BufKind::List);
+        let device = if host { 0 } else { self.device };
+        self.buffer_on(kind, device, name)
+    }
+
+    fn buffer_on(&mut self, kind: BufKind, device: u8, name: Str) -> Buf {
+        self.entry.buffers.push(BufDecl { kind, device, name });
         Buf(self.entry.buffers.len() as u32 - 1)
     }
 
     fn shared(&mut self, kind: BufKind, name: Str) -> Buf {
-        if let Some(&b) = self.shared.get(&kind) {
+        let key = (kind, self.device);
+        if let Some(&b) = self.shared.get(&key) {
             return b;
         }
         let b = self.buffer(kind, name);
-        self.shared.insert(kind, b);
+        self.shared.insert(key, b);
         b
     }
 

@@ -10,10 +10,19 @@ use silure_types::Elem;
 /// Mark of a port that is a list, in front of its element type; kind and `any_shape` are added.
 const LIST_PORT: u8 = 0xF0;
 
-struct Out(Vec<u8>);
+/// Mark in the kind of a buffer that is in another device's memory; the device follows.
+const ELSEWHERE: u8 = 0x80;
+
+/// Writes the binary form.
+#[derive(Default)]
+pub(crate) struct Out(Vec<u8>);
 
 impl Out {
-    fn u(&mut self, mut v: u64) {
+    /// What was written.
+    pub(crate) fn done(self) -> Vec<u8> {
+        self.0
+    }
+    pub(crate) fn u(&mut self, mut v: u64) {
         while v >= 0x80 {
             self.0.push(v as u8 | 0x80);
             v >>= 7;
@@ -33,11 +42,11 @@ impl Out {
             }
         }
     }
-    fn list<T>(&mut self, items: &[T], mut f: impl FnMut(&mut Out, &T)) {
+    pub(crate) fn list<T>(&mut self, items: &[T], mut f: impl FnMut(&mut Out, &T)) {
         self.u(items.len() as u64);
         items.iter().for_each(|x| f(self, x));
     }
-    fn text(&mut self, s: &String) {
+    pub(crate) fn text(&mut self, s: &String) {
         self.u(s.len() as u64);
         self.0.extend_from_slice(s.as_bytes());
     }
@@ -106,6 +115,7 @@ impl Out {
                 let (tag, id) = match l.kernel {
                     KernelRef::Builtin(i) => (0, i),
                     KernelRef::Code(i) => (1, i),
+                    KernelRef::Device(i) => (4, i),
                 };
                 self.0.push(tag | if l.tasks == Tasks::Kernel { 2 } else { 0 });
                 self.u(id as u64);
@@ -174,7 +184,10 @@ impl Out {
                 BufKind::View => (7, 0),
                 BufKind::List => (8, 0),
             };
-            o.0.push(tag);
+            match b.device {
+                0 => o.0.push(tag),
+                d => o.0.extend([tag | ELSEWHERE, d]),
+            }
             o.u(b.name.0 as u64);
             match b.kind {
                 BufKind::Arena { bytes, first, last } => {
@@ -191,7 +204,8 @@ impl Out {
     }
 }
 
-struct In<'a> {
+/// Reads the binary form.
+pub(crate) struct In<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -205,7 +219,10 @@ fn bad(
 }
 
 impl<'a> In<'a> {
-    fn left(&self) -> usize {
+    pub(crate) fn new(bytes: &'a [u8]) -> In<'a> {
+        In { bytes, at: 0 }
+    }
+    pub(crate) fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
     fn byte(&mut self, field: &str) -> Result<u8> {
@@ -232,7 +249,7 @@ impl<'a> In<'a> {
         }
         Ok(v)
     }
-    fn u32(&mut self, field: &str) -> Result<u32> {
+    pub(crate) fn u32(&mut self, field: &str) -> Result<u32> {
         let v = self.u(field)?;
         u32::try_from(v).map_err(|_| bad(field, "at most 4294967295", v))
     }
@@ -265,7 +282,7 @@ impl<'a> In<'a> {
         }
         Ok(n as usize)
     }
-    fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         field: &str,
         mut f: impl FnMut(&mut Self) -> Result<T>,
@@ -296,7 +313,7 @@ impl<'a> In<'a> {
         self.at += n;
         Ok(b)
     }
-    fn text(&mut self) -> Result<String> {
+    pub(crate) fn text(&mut self) -> Result<String> {
         let b = self.bytes("length")?;
         let s = std::str::from_utf8(b).map_err(|e| bad("text", "UTF-8", e))?;
         Ok(s.to_string())
@@ -364,12 +381,15 @@ impl<'a> In<'a> {
             13 => Inst::Swap { a: b0, b: b0 },
             14 => {
                 let tag = self.byte("kernel tag")?;
-                if tag > 3 {
-                    return Err(bad("kernel tag", "0 to 3", tag));
-                }
                 let id = self.u32("kernel")?;
+                let kernel = match tag {
+                    0 | 2 => KernelRef::Builtin(id),
+                    1 | 3 => KernelRef::Code(id),
+                    4 => KernelRef::Device(id),
+                    _ => return Err(bad("kernel tag", "0 to 4", tag)),
+                };
                 Inst::Launch(Box::new(Launch {
-                    kernel: if tag & 1 == 0 { KernelRef::Builtin(id) } else { KernelRef::Code(id) },
+                    kernel,
                     args: self.list("slot", In::arg)?,
                     sizes: vec![v0; self.count("sizes")?],
                     tasks: if tag & 2 != 0 { Tasks::Kernel } else { Tasks::Count(v0) },
@@ -467,7 +487,15 @@ impl<'a> In<'a> {
             states: self.list("state", |r| r.u32("state"))?,
             regs: self.u32("register count")?,
             buffers: self.list("buffer", |r| {
-                let tag = r.byte("kind")?;
+                let mut tag = r.byte("kind")?;
+                let mut device = 0;
+                if tag & ELSEWHERE != 0 {
+                    tag -= ELSEWHERE;
+                    device = match r.byte("device")? {
+                        0 => return Err(bad("device", "another than the host", 0)),
+                        d => d,
+                    };
+                }
                 let name = r.str("name")?;
                 let kind = match tag {
                     0 => BufKind::Input(r.u32("input")?),
@@ -485,7 +513,7 @@ impl<'a> In<'a> {
                     8 => BufKind::List,
                     t => return Err(bad("kind", "0 to 8", t)),
                 };
-                Ok(BufDecl { kind, name })
+                Ok(BufDecl { kind, device, name })
             })?,
             size_end: self.u32("size program end")?,
             code: self.list("op", Self::op)?,
@@ -496,7 +524,7 @@ impl<'a> In<'a> {
 impl Plan {
     /// The binary form. The same plan always gives the same bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut o = Out(Vec::new());
+        let mut o = Out::default();
         o.list(&self.strings, Out::text);
         for table in [&self.devices, &self.kernels, &self.functions] {
             o.list(table, |o, s| o.u(s.0 as u64));
@@ -518,21 +546,26 @@ impl Plan {
         o.u(self.const_bytes.len() as u64);
         o.0.extend_from_slice(&self.const_bytes);
         o.list(&self.entries, Out::entry);
-        // A plan without string constants ends here, as in format 1.
-        if !self.texts.is_empty() {
+        // A plan without string constants ends here, as in format 1; one without other devices
+        // behind them.
+        if !self.texts.is_empty() || !self.device_kernels.is_empty() {
             o.list(&self.texts, Out::text);
+        }
+        if !self.device_kernels.is_empty() {
+            o.list(&self.device_kernels, |o, s| o.u(s.0 as u64));
         }
         o.0
     }
 
     /// Reads the binary form and validates it.
     pub fn decode(bytes: &[u8]) -> Result<Plan> {
-        let mut r = In { bytes, at: 0 };
-        let plan = Plan {
+        let mut r = In::new(bytes);
+        let mut plan = Plan {
             strings: r.list("string", In::text)?,
             devices: r.list("device", |r| r.str("name"))?,
             kernels: r.list("kernel", |r| r.str("name"))?,
             functions: r.list("function", |r| r.str("name"))?,
+            device_kernels: vec![],
             weights: r.list("weight", |r| {
                 Ok(Weight { name: r.str("name")?, offset: r.u("offset")?, bytes: r.u("bytes")? })
             })?,
@@ -546,13 +579,21 @@ impl Plan {
             consts: r.list("constant", |r| Ok((r.u("offset")?, r.u("bytes")?)))?,
             const_bytes: r.bytes("constant bytes")?.to_vec(),
             entries: r.list("entry", In::entry)?,
-            texts: match r.left() {
-                0 => vec![],
-                _ => Some(r.list("string constant", In::text)?)
-                    .filter(|t| !t.is_empty())
-                    .ok_or_else(|| bad("string constants", "at least one, or no list", "none"))?,
-            },
+            texts: vec![],
         };
+        // What comes last is there only if it holds something: one encoding per plan.
+        let mut empty = false;
+        if r.left() > 0 {
+            plan.texts = r.list("string constant", In::text)?;
+            empty = plan.texts.is_empty();
+        }
+        if r.left() > 0 {
+            plan.device_kernels = r.list("device kernel", |r| r.str("name"))?;
+            empty = plan.device_kernels.is_empty();
+        }
+        if empty {
+            return Err(bad("last list", "at least one item, or no list", "none"));
+        }
         if r.left() > 0 {
             return Err(bad("plan", "nothing after it", format!("{} bytes", r.left())));
         }

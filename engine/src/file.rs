@@ -14,6 +14,7 @@
 //! [`EngineFile::check_section`]. A code section begins with the number of functions (u32) and their offsets (u32
 //! each) relative to the code, which begins at the next multiple of 64.
 
+use crate::device::DeviceCode;
 use crate::error::{FormatError, Result};
 use crate::manifest::*;
 use crate::plan::Plan;
@@ -123,7 +124,9 @@ impl<'a> EngineFile<'a> {
                     check_hash("plan", at(s), &s.sha256)?;
                     plan = Some(Plan::decode(at(s)).map_err(|e| e.within("plan"))?);
                 }
-                SectionKind::Code => check_hash(&format!("code '{}'", s.target), at(s), &s.sha256)?,
+                SectionKind::Code | SectionKind::Device => {
+                    check_hash(&format!("code '{}'", s.target), at(s), &s.sha256)?
+                }
                 SectionKind::Asset => check_hash(&format!("asset '{}'", s.name), at(s), &s.sha256)?,
                 SectionKind::Debug | SectionKind::Weights => {}
             }
@@ -146,6 +149,11 @@ impl<'a> EngineFile<'a> {
             ));
         }
         for s in &file.manifest.sections {
+            if s.kind == SectionKind::Device {
+                let within = |e: FormatError| e.within(format!("code '{}'", s.target));
+                let code = DeviceCode::decode(at(s)).map_err(within)?;
+                code.check(&file.plan).map_err(within)?;
+            }
             if s.kind == SectionKind::Code {
                 let code = file.code_of(s).map_err(|e| e.within(format!("code '{}'", s.target)))?;
                 if code.offsets.len() != file.plan.functions.len() {
@@ -203,6 +211,14 @@ impl<'a> EngineFile<'a> {
         let sections = self.manifest.sections.iter().filter(|s| s.kind == SectionKind::Code);
         // Parsing was checked when the file was read.
         sections.filter_map(|s| self.code_of(s).ok()).collect()
+    }
+
+    /// The kernels for devices besides the host, each with its target, in the file's order.
+    pub fn device_code(&self) -> Vec<(&str, DeviceCode)> {
+        let sections = self.manifest.sections.iter().filter(|s| s.kind == SectionKind::Device);
+        // Parsing was checked when the file was read.
+        let read = |s: &'_ Section| DeviceCode::decode(self.section(s)?).ok();
+        sections.filter_map(|s| Some((s.target.as_str(), read(s)?))).collect()
     }
 
     /// The compiler's report, if there is one.
@@ -285,7 +301,7 @@ fn check_sections(manifest: &Manifest, start: u64, file_len: u64) -> Result<()> 
             SectionKind::Plan => &mut plans,
             SectionKind::Debug => &mut debugs,
             SectionKind::Weights => &mut weights,
-            SectionKind::Code => {
+            SectionKind::Code | SectionKind::Device => {
                 if s.target.is_empty() || !targets.insert(&s.target) {
                     return bad("a target of its own".into(), format!("'{}'", s.target));
                 }

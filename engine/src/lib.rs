@@ -10,6 +10,7 @@
 pub mod arena;
 mod builder;
 mod codec;
+mod device;
 mod error;
 mod file;
 mod list;
@@ -22,6 +23,7 @@ mod visit;
 mod writer;
 
 pub use builder::{DimSpec, EntryBuilder, Label, PlanBuilder};
+pub use device::{DeviceCode, DeviceKernel};
 pub use error::{FormatError, Result};
 pub use file::{CodeObject, EngineFile, HEADER, MAGIC, PAGE, WeightsAt, is_plain_name};
 pub use manifest::{

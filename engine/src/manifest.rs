@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Newest version of the file format that this crate reads and writes: 2 added sequences,
-/// optionals and strings, 3 assets. An engine is written in the oldest version that has all it uses.
-pub const FORMAT_VERSION: u32 = 3;
+/// optionals and strings, 3 assets, 4 devices besides the host. An engine is written in the oldest version that has all it uses.
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Most assets of an engine.
 pub const MOST_ASSETS: usize = 64;
@@ -21,6 +21,7 @@ pub const MOST_ASSET_BYTES: u64 = 256 << 20;
 /// reader that understands it.
 pub fn version_of(plan: &Plan, assets: bool) -> u32 {
     match (assets, plan.has_lists() || plan.has_strings()) {
+        _ if plan.has_devices() => 4,
         (true, _) => 3,
         (false, true) => 2,
         (false, false) => 1,
@@ -87,6 +88,8 @@ pub enum SectionKind {
     Plan,
     /// A code object; `target` says for what.
     Code,
+    /// The kernels of a device besides the host ([`DeviceCode`](crate::DeviceCode)); `target` says for what.
+    Device,
     /// The compiler's report, opaque to the runtime.
     Debug,
     /// A named file for the host, opaque to the runtime: a tokenizer, a chat template.

@@ -166,6 +166,9 @@ pub enum KernelRef {
     Builtin(u32),
     /// Generated code: an index into [`Plan::functions`]; each code object gives it an offset.
     Code(u32),
+    /// A kernel of the op's device: an index into [`Plan::device_kernels`]. Its parameters are the
+    /// addresses of `args`, then `sizes`; `tasks` is the number of blocks of its grid.
+    Device(u32),
 }
 
 /// How many tasks a launch has.
@@ -274,7 +277,8 @@ pub enum Inst {
 pub struct Op {
     /// What to do.
     pub inst: Inst,
-    /// Index into [`Plan::devices`]; 0 is the host.
+    /// Where its buffers are, an index into [`Plan::devices`]; 0 is the host. A copy may have either
+    /// side on the host.
     pub device: u8,
     /// The user's node name, for errors and profiles.
     pub loc: Str,
@@ -380,6 +384,8 @@ pub enum BufKind {
 pub struct BufDecl {
     /// Where its bytes are.
     pub kind: BufKind,
+    /// In whose memory, an index into [`Plan::devices`]; inputs, outputs and lists are on the host.
+    pub device: u8,
     /// The user's name for the value, or empty.
     pub name: Str,
 }
@@ -440,6 +446,8 @@ pub struct Plan {
     pub kernels: Vec<Str>,
     /// Generated functions: names for reports. Code objects list an offset for each.
     pub functions: Vec<Str>,
+    /// Kernels of the devices besides the host, by their names in [`DeviceCode`](crate::DeviceCode).
+    pub device_kernels: Vec<Str>,
     /// Weights, by ascending offset.
     pub weights: Vec<Weight>,
     /// States shared by the entries.
@@ -456,6 +464,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it needs a device besides the host.
+    pub fn has_devices(&self) -> bool {
+        self.devices.len() > 1
+    }
+
     /// Whether anything in it holds strings.
     pub fn has_strings(&self) -> bool {
         let mut ports = self.entries.iter().flat_map(|e| e.inputs.iter().chain(&e.outputs));

@@ -6,6 +6,7 @@ use silure_types::Elem;
 use std::io::Write;
 
 mod assets;
+mod devices;
 
 /// A plan with a loop, a branch, heap, views, states, two entries and one weight.
 pub(crate) fn rich_plan() -> Plan {

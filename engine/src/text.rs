@@ -81,6 +81,10 @@ impl Plan {
                         self.str(self.kernels.get(k as usize).copied().unwrap_or_default()).into()
                     }
                     KernelRef::Code(f) => format!("code.{f}"),
+                    KernelRef::Device(k) => {
+                        let name = self.device_kernels.get(k as usize).copied();
+                        self.str(name.unwrap_or_default()).into()
+                    }
                 };
                 let mut s = format!("launch {name}({})", join(&l.args, arg));
                 let _ = write!(s, " sizes [{}]", join(&l.sizes, Val::to_string));
@@ -136,7 +140,14 @@ impl Display for Plan {
                     BufKind::View => "view".into(),
                     BufKind::List => "list".into(),
                 };
-                writeln!(f, "  %{i} = {kind} {:?}", self.str(b.name))?;
+                let on = match b.device {
+                    0 => String::new(),
+                    d => {
+                        let name = self.devices.get(d as usize).copied();
+                        format!(" on {}", self.str(name.unwrap_or_default()))
+                    }
+                };
+                writeln!(f, "  %{i} = {kind}{on} {:?}", self.str(b.name))?;
             }
             for (i, op) in e.code.iter().enumerate() {
                 if i == 0 && e.size_end > 0 {

@@ -2,12 +2,13 @@
 //!
 //! Checked: every id in range; string constants that differ; the strings, devices and names that must be there and be unique;
 //! jumps inside the entry and never back into the size program; the size program pure and forward;
-//! arena uses inside live ranges; nothing read-only written; shapes of the right rank; code that
+//! arena uses inside live ranges; nothing read-only written; shapes of the right rank; buffers where
+//! their op runs, and one device for each state; code that
 //! cannot run off its end. Not checked: what kernels do with pointers and sizes.
 
 use crate::error::{FormatError, Result};
 use crate::plan::*;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Largest rank of an input, output or state.
 pub const MAX_RANK: usize = 32;
@@ -34,15 +35,23 @@ impl Plan {
             "the empty string",
             "another or none",
         )?;
-        for (table, ids) in
-            [("device", &self.devices), ("kernel", &self.kernels), ("function", &self.functions)]
-        {
+        for (table, ids) in [
+            ("device", &self.devices),
+            ("kernel", &self.kernels),
+            ("function", &self.functions),
+            ("device kernel", &self.device_kernels),
+        ] {
             for &s in ids.iter() {
                 self.check_str(s, table)?;
             }
         }
         let first = self.devices.first().map(|&d| self.str(d));
         check(first == Some("cpu"), "device 0", "cpu", first.unwrap_or("none"))?;
+        check(self.devices.len() <= 256, "devices", "at most 256", self.devices.len())?;
+        let mut names = HashSet::new();
+        for &d in &self.devices {
+            check(names.insert(self.str(d)), "device", "a unique name", self.str(d))?;
+        }
         let mut end = 0u64;
         for (i, w) in self.weights.iter().enumerate() {
             let field = format!("weight {i}");
@@ -85,6 +94,13 @@ impl Plan {
                 format_args!("a range of {} bytes at a multiple of 64", self.const_bytes.len()),
                 format_args!("{bytes} bytes at {offset}"),
             )?;
+        }
+        let mut homes: HashMap<u32, u8> = HashMap::new();
+        for b in self.entries.iter().flat_map(|e| &e.buffers) {
+            if let BufKind::State(s) = b.kind {
+                let home = *homes.entry(s).or_insert(b.device);
+                check(home == b.device, "state", format_args!("device {home}"), b.device)?;
+            }
         }
         let mut names = HashSet::new();
         for e in &self.entries {
@@ -163,6 +179,9 @@ impl Plan {
         for (i, b) in e.buffers.iter().enumerate() {
             let field = format!("buffer {i}");
             self.check_str(b.name, &field)?;
+            below(&field, b.device as u32, self.devices.len())?;
+            let host = matches!(b.kind, BufKind::Input(_) | BufKind::Output(_) | BufKind::List);
+            check(b.device == 0 || !host, &field, "the host's memory", b.device)?;
             match b.kind {
                 BufKind::Input(x) => below(&field, x, e.inputs.len())?,
                 BufKind::Output(x) => below(&field, x, e.outputs.len())?,
@@ -241,7 +260,14 @@ impl Plan {
         });
         op.inst.bufs(&mut |b, written| {
             keep(below("buffer", b.0, e.buffers.len()).and_then(|()| {
-                let kind = e.buffers[b.0 as usize].kind;
+                let BufDecl { kind, device, .. } = e.buffers[b.0 as usize];
+                let copied = device == 0 && matches!(op.inst, Inst::Copy { .. });
+                check(
+                    device == op.device || copied,
+                    "buffer",
+                    format_args!("memory of device {}", op.device),
+                    format_args!("%{} of device {device}", b.0),
+                )?;
                 if let BufKind::Arena { first, last, .. } = kind {
                     check(
                         first as usize <= i && i <= last as usize,
@@ -313,8 +339,16 @@ impl Plan {
                         below("callback", f, self.functions.len())?;
                     }
                 }
+                let host = !matches!(l.kernel, KernelRef::Device(_));
+                check(host == (op.device == 0), "kernel", "one of the op's device", op.device)?;
                 match l.kernel {
                     KernelRef::Builtin(k) => below("kernel", k, self.kernels.len()),
+                    KernelRef::Device(k) => {
+                        check(l.tasks != Tasks::Kernel, "tasks", "a count", "the kernel's own")?;
+                        let code = l.args.iter().any(|a| matches!(a, Arg::Code(_)));
+                        check(!code, "slot", "a buffer", "a function of the host")?;
+                        below("device kernel", k, self.device_kernels.len())
+                    }
                     KernelRef::Code(f) => {
                         check(l.tasks != Tasks::Kernel, "tasks", "a count", "the kernel's own")?;
                         below("function", f, self.functions.len())

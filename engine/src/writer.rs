@@ -14,6 +14,7 @@
 //!     .unwrap();
 //! ```
 
+use crate::device::DeviceCode;
 use crate::error::{FormatError, Result};
 use crate::file::{HEADER, MAGIC, PAGE, check_assets, is_plain_name};
 use crate::manifest::*;
@@ -30,7 +31,7 @@ pub type WeightSource<'a> = dyn FnMut(u32, &mut dyn Write) -> std::io::Result<()
 pub struct EngineWriter {
     plan: Plan,
     manifest: Manifest,
-    code: Vec<(String, Vec<u8>)>,
+    code: Vec<(SectionKind, String, Vec<u8>)>,
     debug: Option<Vec<u8>>,
     assets: Vec<(String, Vec<u8>)>,
     beside: bool,
@@ -171,7 +172,13 @@ impl EngineWriter {
         offsets.iter().for_each(|o| bytes.extend(o.to_le_bytes()));
         bytes.resize(bytes.len().next_multiple_of(64), 0);
         bytes.extend_from_slice(code);
-        self.code.push((target.into(), bytes));
+        self.code.push((SectionKind::Code, target.into(), bytes));
+        self
+    }
+
+    /// Adds the kernels of a device besides the host, in the order of the plan's `device_kernels`.
+    pub fn device_code(mut self, target: &str, code: &DeviceCode) -> Self {
+        self.code.push((SectionKind::Device, target.into(), code.encode()));
         self
     }
 
@@ -260,7 +267,7 @@ impl EngineWriter {
         // Kind, target, name, bytes.
         let mut parts: Vec<(SectionKind, &str, &str, &[u8])> =
             vec![(SectionKind::Plan, "", "", &plan)];
-        parts.extend(self.code.iter().map(|(t, b)| (SectionKind::Code, t.as_str(), "", &b[..])));
+        parts.extend(self.code.iter().map(|(k, t, b)| (*k, t.as_str(), "", &b[..])));
         parts.extend(self.debug.iter().map(|b| (SectionKind::Debug, "", "", &b[..])));
         parts.extend(self.assets.iter().map(|(n, b)| (SectionKind::Asset, "", n.as_str(), &b[..])));
         let mut manifest = self.manifest.clone();

@@ -306,7 +306,7 @@ impl Walk<'_> {
                 let name = self.plan.kernels.get(k as usize).map_or("", |s| self.plan.str(*s));
                 (name, silure_kernels_cpu::find(name))
             }
-            KernelRef::Code(_) => ("", None),
+            KernelRef::Code(_) | KernelRef::Device(_) => ("", None),
         };
         let share = match name {
             n if n == "gather" || n.starts_with("gather.") => Share::Rows,

@@ -55,6 +55,7 @@ pub(crate) fn kernel_name(plan: &Plan, inst: &Inst) -> String {
         Inst::Launch(l) => match l.kernel {
             KernelRef::Builtin(k) => table(&plan.kernels, k),
             KernelRef::Code(f) => table(&plan.functions, f),
+            KernelRef::Device(k) => table(&plan.device_kernels, k),
         },
         Inst::Copy { .. } => "copy".into(),
         Inst::Fill { .. } => "fill".into(),

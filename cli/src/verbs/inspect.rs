@@ -143,7 +143,7 @@ fn engine_summary(e: &Engine, json: bool, all: &mut Map, report: &Report) -> Res
     for s in &m.sections {
         let kind = match s.kind {
             SectionKind::Plan => "plan".into(),
-            SectionKind::Code => format!("code {}", s.target),
+            SectionKind::Code | SectionKind::Device => format!("code {}", s.target),
             SectionKind::Debug => "report".into(),
             SectionKind::Asset => format!("asset {}", s.name),
             SectionKind::Weights => "weights".to_string(),
@@ -238,6 +238,7 @@ fn kernel_name<'p>(plan: &'p Plan, l: &Launch) -> &'p str {
     let id = match l.kernel {
         KernelRef::Builtin(k) => plan.kernels.get(k as usize),
         KernelRef::Code(f) => plan.functions.get(f as usize),
+        KernelRef::Device(k) => plan.device_kernels.get(k as usize),
     };
     plan.str(id.copied().unwrap_or_default())
 }
@@ -250,7 +251,7 @@ fn layers(plan: &Plan, json: bool, all: &mut Map, report: &Report) -> Result<()>
             let Op { inst: Inst::Launch(l), loc, .. } = op else { continue };
             let callback = l.args.iter().any(|a| matches!(a, Arg::Code(_)));
             let kind = match (l.kernel, callback) {
-                (KernelRef::Code(_), _) => "generated",
+                (KernelRef::Code(_) | KernelRef::Device(_), _) => "generated",
                 (_, true) => "built in + generated",
                 _ => "built in",
             };

@@ -61,7 +61,7 @@ impl EntryBuilder<'_> {
 
     /// A new view of `bytes` bytes of `base` from `offset` on.
     pub fn view(&mut self, base: Buf, offset: impl Into<Val>, bytes: impl Into<Val>) -> Buf {
-        let buf = self.buffer(BufKind::View, Str(0));
+        let buf = self.buffer_on(BufKind::View, self.device_of(base), Str(0));
         self.bind_view(buf, base, offset, bytes);
         buf
     }
@@ -77,10 +77,16 @@ impl EntryBuilder<'_> {
         self.emit(Inst::View { buf, base, offset: offset.into(), bytes: bytes.into() });
     }
 
-    /// Emits an instruction in the body as it is.
+    /// Emits an instruction in the body as it is, on the device of its buffers.
     pub fn emit(&mut self, inst: Inst) {
-        let (device, loc) = (self.device, self.loc);
-        self.body.push(Op { inst, device, loc });
+        let mut device = 0;
+        inst.bufs(&mut |b, _| device = device.max(self.device_of(b)));
+        self.body.push(Op { inst, device, loc: self.loc });
+    }
+
+    /// In whose memory a buffer is.
+    pub fn device_of(&self, b: Buf) -> u8 {
+        self.entry.buffers[b.0 as usize].device
     }
 
     /// A register that may be assigned again with [`EntryBuilder::set`].
@@ -123,8 +129,7 @@ impl EntryBuilder<'_> {
         let inst = Inst::Check { cond, message, needed, present };
         let size = [cond, needed, present].iter().all(|&v| self.is_size(v));
         if size && !self.branched {
-            let (device, loc) = (self.device, self.loc);
-            self.size.push(Op { inst, device, loc });
+            self.size.push(Op { inst, device: 0, loc: self.loc });
         } else {
             self.emit(inst);
         }
@@ -200,7 +205,27 @@ impl EntryBuilder<'_> {
         })));
     }
 
-    /// Copies bytes.
+    /// Launches a kernel of the device of its buffers over a grid of `blocks`; `work` elementary
+    /// operations in all, for reports.
+    pub fn launch_device(
+        &mut self,
+        kernel: u32,
+        args: &[Arg],
+        sizes: &[Val],
+        blocks: impl Into<Val>,
+        work: impl Into<Val>,
+    ) {
+        self.emit(Inst::Launch(Box::new(Launch {
+            kernel: KernelRef::Device(kernel),
+            args: args.to_vec(),
+            sizes: sizes.to_vec(),
+            tasks: Tasks::Count(blocks.into()),
+            work: work.into(),
+            scratch: Val::Imm(0),
+        })));
+    }
+
+    /// Copies bytes, also between devices.
     pub fn copy(
         &mut self,
         dst: Buf,

@@ -19,7 +19,7 @@ impl Exec<'_, '_> {
             KernelRef::Builtin(k) => {
                 (self.engine.kernels[k as usize].kernel.flops)(&self.work.sizes)
             }
-            KernelRef::Code(_) => self.val(l.work).max(0) as u64,
+            KernelRef::Code(_) | KernelRef::Device(_) => self.val(l.work).max(0) as u64,
         }
     }
 
@@ -58,6 +58,10 @@ impl Exec<'_, '_> {
                     std::mem::transmute::<*const u8, abi::KernelFn>(engine.functions[f as usize])
                 };
                 (entry, 0, self.val(l.scratch).max(0) as u64)
+            }
+            KernelRef::Device(_) => {
+                let needed = "a device besides the host".into();
+                return Err(Error::Device { needed, present: "none".into() });
             }
         };
         let tasks = match l.tasks {
