@@ -11,6 +11,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use silure_ir::dialects::{kernel, plan};
+use silure_launch::encode::{Callback, Functions, MapCode};
 use silure_ir::{Attrs, Dim, Elem, Func, OpId, Result, math};
 
 use super::emit::{Current, Emit, internal, memory};
@@ -20,30 +21,6 @@ use super::ops::ScalarLowering;
 use super::prepare::{Body, prepare};
 use super::space::Space;
 use super::{Registry, callback_space, check_body, defect, legal, map_strides, stage};
-
-/// How to launch a map's function: symbolic, over the dims of the function it came from. Arguments
-/// are the op's operands, then its results.
-#[derive(Clone, PartialEq, Debug)]
-pub struct MapCode {
-    /// The `sizes` of the call.
-    pub sizes: Vec<Dim>,
-    /// Number of tasks.
-    pub tasks: Dim,
-    /// Elementary operations of the whole launch, for scheduling and reports.
-    pub work: Dim,
-    /// Scratch bytes of one call.
-    pub scratch: Dim,
-}
-
-/// A tile callback (`silure_kernels_cpu::gemm::epilogue::TileFn`). Its operands are the launch's last
-/// ones, in the buffer slots after those that `args` names.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Callback {
-    /// Function index.
-    pub function: u32,
-    /// Its `sizes`, which follow the kernel's.
-    pub sizes: Vec<Dim>,
-}
 
 /// Position-independent machine code without relocations.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +43,34 @@ pub struct Codegen {
 }
 
 const ALIGN: usize = 64;
+
+impl Functions for Codegen {
+    fn map(&mut self, f: &Func, op: OpId, name: &str) -> Result<(u32, MapCode)> {
+        let generate = || -> Result<(Function, MapCode)> {
+            if f.op(op).def.name != kernel::MAP.name {
+                return Err(internal(format!("`{}` is no map", f.op(op).def.name)));
+            }
+            legal(f, op, &self.registry)?;
+            let body = self.prepare(f, op, |_| false)?;
+            self.map_function(f, op, &body)
+        };
+        let (func, code) = generate().map_err(|e| e.at(&f.op(op).loc))?;
+        Ok((self.compile(func, name)?, code))
+    }
+
+    fn callback(&mut self, f: &Func, op: OpId, name: &str) -> Result<Callback> {
+        let generate = || -> Result<(Function, Vec<Dim>)> {
+            if f.op(op).def.name != plan::LAUNCH.name {
+                return Err(internal(format!("`{}` is no launch", f.op(op).def.name)));
+            }
+            let body = self.prepare(f, op, |_| false)?;
+            let space = callback_space(f, op, &body)?;
+            self.callback_function(f, op, &body, &space)
+        };
+        let (func, sizes) = generate().map_err(|e| e.at(&f.op(op).loc))?;
+        Ok(Callback { function: self.compile(func, name)?, sizes })
+    }
+}
 
 impl Codegen {
     /// An empty object for a level.
@@ -118,35 +123,6 @@ impl Codegen {
         let body = prepare(f, r, &self.registry, &options)?;
         check_body(&body, &self.registry)?;
         Ok(body)
-    }
-
-    /// Generates a function for a `kernel.map`; its index and how to launch it. `name` is for
-    /// messages.
-    pub fn map(&mut self, f: &Func, op: OpId, name: &str) -> Result<(u32, MapCode)> {
-        let generate = || -> Result<(Function, MapCode)> {
-            if f.op(op).def.name != kernel::MAP.name {
-                return Err(internal(format!("`{}` is no map", f.op(op).def.name)));
-            }
-            legal(f, op, &self.registry)?;
-            let body = self.prepare(f, op, |_| false)?;
-            self.map_function(f, op, &body)
-        };
-        let (func, code) = generate().map_err(|e| e.at(&f.op(op).loc))?;
-        Ok((self.compile(func, name)?, code))
-    }
-
-    /// Generates the callback of a `plan.launch` with a region.
-    pub fn callback(&mut self, f: &Func, op: OpId, name: &str) -> Result<Callback> {
-        let generate = || -> Result<(Function, Vec<Dim>)> {
-            if f.op(op).def.name != plan::LAUNCH.name {
-                return Err(internal(format!("`{}` is no launch", f.op(op).def.name)));
-            }
-            let body = self.prepare(f, op, |_| false)?;
-            let space = callback_space(f, op, &body)?;
-            self.callback_function(f, op, &body, &space)
-        };
-        let (func, sizes) = generate().map_err(|e| e.at(&f.op(op).loc))?;
-        Ok(Callback { function: self.compile(func, name)?, sizes })
     }
 
     pub(crate) fn signature(&self, params: &[Type], returns: &[Type]) -> Signature {

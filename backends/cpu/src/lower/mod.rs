@@ -1,10 +1,7 @@
 //! Lowering: graph and kernel ops to macro-kernel launches (the plan dialect).
 //!
-//! A [`Lowering`] is a record: the op's name, whether an instance can be lowered (with the reason if
-//! not), and how. Records stand beside each other by topic; an outside crate adds its own to
-//! [`Lowerings`]. Ops are visited from last to first, so that a consumer can look through the
-//! transposes and broadcasts that feed it and read the source in place; what nothing uses any more is
-//! dropped.
+//! Records ([`Lowering`]) stand beside each other by topic; an outside crate adds its own to
+//! [`Lowerings`].
 
 mod anchor;
 mod attention;
@@ -14,8 +11,6 @@ mod detect;
 mod experts;
 mod index;
 mod integer;
-mod legal;
-mod list;
 mod matmul;
 mod movement;
 mod nn;
@@ -28,32 +23,17 @@ mod slices;
 mod string;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use silure_ir::dialects::{core, kernel, plan};
-use silure_ir::infer::InferCx;
-use silure_ir::weight::expression;
-use silure_ir::{
-    Attrs, Builder, Code, Diagnostic, Dim, Elem, Func, Module, OpId, Result, Tensor, TensorType,
-    Traits, Type, ValueId, Weight, WeightExpr, bail,
-};
+use silure_ir::{Diagnostic, Func, Module, OpId, Result};
 
 use crate::codegen::ScalarLowering;
 
 pub use blocks::{BF16_PACKED, E4M3_PACKED, HALF_PACKED, U4_PACKED};
-pub use legal::legalise;
 pub use matmul::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
+pub use silure_launch::{
+    Backend, Lower, Lowering, addressable, always, elem_is, legalise, lower, product, strides, width,
+};
 pub use sizes::{Sizes, f32_bits, f64_bits};
-
-/// How one op is lowered for the CPU.
-pub struct Lowering {
-    /// Name of the op.
-    pub op: &'static str,
-    /// Whether this instance can be lowered; the reason if not.
-    pub can: fn(&InferCx) -> Result<(), String>,
-    /// Builds the launches in front of the op and gives the values that replace its results.
-    pub lower: fn(&mut Lower, OpId) -> Result<Vec<ValueId>>,
-}
 
 /// The table of lowerings: launches for whole ops, code for elementwise ones.
 pub struct Lowerings {
@@ -108,11 +88,6 @@ impl Lowerings {
         &self.scalars
     }
 
-    /// The lowering of an op.
-    pub fn get(&self, op: &str) -> Option<&'static Lowering> {
-        self.ops.get(op).copied()
-    }
-
     /// Names of all ops with a lowering.
     pub fn ops(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.ops.keys().copied()
@@ -120,356 +95,24 @@ impl Lowerings {
 
     /// Everything in a module that cannot be lowered, with reasons; nothing is generated.
     pub fn check(&self, m: &Module) -> Vec<Diagnostic> {
-        let mut out = Vec::new();
-        for f in m.funcs.iter().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
-            let args = f.args().iter().map(|v| f.ty(*v));
-            out.extend(args.filter_map(|t| list::legal_type(t).err()));
-            for op in f.walk() {
-                let o = f.op(op);
-                if inside_kernel(f, op) {
-                    continue;
-                }
-                if o.def.name == kernel::MAP.name
-                    && let Err(e) = crate::codegen::legal(f, op, &self.elementwise)
-                {
-                    out.push(e.at(&o.loc));
-                }
-                if let Err(e) = list::legal(f, op) {
-                    out.push(e.at(&o.loc));
-                }
-                if stays(f, op) {
-                    continue;
-                }
-                let verdict = match self.get(o.def.name) {
-                    Some(l) => (l.can)(&InferCx::new(f, op)),
-                    None => Err("no lowering for this target".to_string()),
-                };
-                if let Err(reason) = verdict {
-                    out.push(
-                        Diagnostic::new(Code::Unsupported, format!("`{}`: {reason}", o.def.name))
-                            .at(&o.loc),
-                    );
-                }
-            }
-        }
-        out
+        silure_launch::check(m, self)
     }
 }
 
-/// Ops that the encoder takes as they are.
-fn stays(f: &Func, op: OpId) -> bool {
-    let d = f.op(op).def;
-    matches!(d.dialect(), "core" | "plan") && d.name != core::CALL.name
-        || d.name == kernel::MAP.name
-        || matches!(d.name, "graph.if" | "graph.loop")
-        || list::OPS.contains(&d.name)
-}
-
-/// Whether an op is part of a kernel op's region.
-fn inside_kernel(f: &Func, op: OpId) -> bool {
-    let mut at = f.parent_op(op);
-    while let Some(p) = at {
-        if matches!(f.op(p).def.dialect(), "kernel" | "plan") {
-            return true;
-        }
-        at = f.parent_op(p);
-    }
-    false
-}
-
-/// Lowers every function of a module; all problems at once.
-pub fn lower(m: &mut Module, table: &Lowerings) -> Result<(), Vec<Diagnostic>> {
-    let mut errors = table.check(m);
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let Module { funcs, weights, .. } = m;
-    for f in funcs.iter_mut().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
-        if let Err(e) = lower_func(f, weights, table) {
-            errors.push(e);
-        }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    // Weights that only their dense form was needed for are gone by now.
-    let used: std::collections::HashSet<Arc<str>> = m
-        .funcs
-        .iter()
-        .flat_map(|f| f.walk().into_iter().map(move |op| f.op(op)))
-        .filter(|o| o.def.name == core::WEIGHT.name)
-        .map(|o| o.attrs.str("name").into())
-        .collect();
-    m.weights.retain(|w| used.contains(&w.name));
-    Ok(())
-}
-
-fn lower_func(f: &mut Func, weights: &mut Vec<Weight>, table: &Lowerings) -> Result<()> {
-    for op in f.walk().into_iter().rev() {
-        let o = f.op(op);
-        if o.parent().is_none() || inside_kernel(f, op) {
-            continue;
-        }
-        let dead = o.results.iter().all(|r| f.uses(*r).is_empty());
-        let effect = o.def.is(Traits::EFFECT) || o.def.is(Traits::CONSUMES);
-        if dead && !effect && !silure_passes::apply::gives_size(f, op) {
-            f.erase(op);
-            continue;
-        }
-        if stays(f, op) {
-            continue;
-        }
-        let (def, loc) = (o.def, o.loc.clone());
-        let mut l = Lower { b: Builder::before(f, op), weights };
-        let new = match table.get(def.name) {
-            Some(t) => (t.lower)(&mut l, op),
-            None => bail!(Internal, "`{}` has no lowering", def.name),
-        }
-        .map_err(|e| e.at(&loc).note(format!("lowering `{}`", def.name)))?;
-        let old = f.op(op).results.clone();
-        for (a, b) in old.iter().zip(new) {
-            if let (Some(name), None) = (f.value(*a).name.clone(), f.value(b).name.clone()) {
-                f.value_mut(b).name = Some(name);
-            }
-            f.replace_uses(*a, b);
-        }
-        f.erase(op);
-    }
-    slices::write_in_place(f)
-}
-
-/// What a lowering works with.
-pub struct Lower<'a, 'w> {
-    /// Builds in front of the op, at its location.
-    pub b: Builder<'a>,
-    weights: &'w mut Vec<Weight>,
-}
-
-impl Lower<'_, '_> {
-    /// The tensor type of a value.
-    pub fn t(&self, v: ValueId) -> Result<TensorType> {
-        self.b.tensor(v)
+impl Backend for Lowerings {
+    fn get(&self, op: &str) -> Option<&'static Lowering> {
+        self.ops.get(op).copied()
     }
 
-    /// Operand `i` of an op, which the verifier has seen to be there.
-    pub fn operand(&self, op: OpId, i: usize) -> Result<ValueId> {
-        match self.b.func.op(op).operand(i) {
-            Some(v) => Ok(v),
-            None => bail!(Internal, "operand {i} is missing"),
-        }
+    fn map(&self, f: &Func, op: OpId) -> Option<Result<()>> {
+        Some(crate::codegen::legal(f, op, &self.elementwise))
     }
 
-    /// Attributes of an op.
-    pub fn attrs(&self, op: OpId) -> Attrs {
-        self.b.func.op(op).attrs.clone()
+    fn lists(&self) -> bool {
+        true
     }
 
-    /// Type of result `i` of an op.
-    pub fn out(&self, op: OpId, i: usize) -> Result<TensorType> {
-        self.t(self.b.func.op(op).results[i])
+    fn finish(&self, f: &mut Func) -> Result<()> {
+        slices::write_in_place(f)
     }
-
-    /// Whether anything uses result `i` of an op.
-    pub fn wanted(&self, op: OpId, i: usize) -> bool {
-        let o = self.b.func.op(op);
-        o.results.get(i).is_some_and(|r| !self.b.func.uses(*r).is_empty())
-    }
-
-    /// A launch whose buffer slots are `ins` (absent ones null), then `outs` (absent ones null).
-    /// Gives a value for each result there is.
-    pub fn launch(
-        &mut self,
-        kernel: &str,
-        ins: &[Option<ValueId>],
-        outs: &[Option<TensorType>],
-        sizes: Vec<Dim>,
-    ) -> Result<Vec<ValueId>> {
-        self.launch_with(kernel, ins, outs, sizes, Attrs::new(), &[])
-    }
-
-    /// A launch with one result.
-    pub fn launch1(
-        &mut self,
-        kernel: &str,
-        ins: &[Option<ValueId>],
-        out: TensorType,
-        sizes: Vec<Dim>,
-    ) -> Result<ValueId> {
-        Ok(self.launch(kernel, ins, &[Some(out)], sizes)?[0])
-    }
-
-    /// A launch that changes part of a tensor: the result starts as `start`.
-    pub fn update(
-        &mut self,
-        kernel: &str,
-        start: ValueId,
-        ins: &[Option<ValueId>],
-        sizes: Vec<Dim>,
-    ) -> Result<ValueId> {
-        let out = self.t(start)?;
-        let n = ins.iter().flatten().count() as i64;
-        let attrs = Attrs::new().with("init", vec![n]);
-        Ok(self.launch_with(kernel, ins, &[Some(out)], sizes, attrs, &[start])?[0])
-    }
-
-    /// A launch from all its parts: more attributes, and operands that no slot names.
-    pub fn launch_with(
-        &mut self,
-        kernel: &str,
-        ins: &[Option<ValueId>],
-        outs: &[Option<TensorType>],
-        sizes: Vec<Dim>,
-        mut attrs: Attrs,
-        more: &[ValueId],
-    ) -> Result<Vec<ValueId>> {
-        let (mut args, mut operands, mut types) = (Vec::new(), Vec::new(), Vec::new());
-        for v in ins {
-            args.push(if v.is_some() { operands.len() as i64 } else { -1 });
-            operands.extend(v.map(Some));
-        }
-        for t in outs {
-            args.push(if t.is_some() { -2 - types.len() as i64 } else { -1 });
-            types.extend(t.clone().map(Type::Tensor));
-        }
-        operands.extend(more.iter().map(|v| Some(*v)));
-        attrs.set("kernel", kernel);
-        attrs.set("args", args);
-        attrs.set("sizes", sizes);
-        let op = self.b.build(&plan::LAUNCH, &operands, attrs, &[], &types)?;
-        Ok(self.b.func.op(op).results.to_vec())
-    }
-
-    /// The same bytes as another tensor type of the same size.
-    pub fn view(&mut self, v: ValueId, ty: TensorType) -> Result<ValueId> {
-        if self.t(v)? == ty {
-            return Ok(v);
-        }
-        self.b.typed(&plan::VIEW, [v], Attrs::new(), Type::Tensor(ty))
-    }
-
-    /// A run-time symbol that takes the value of element `index` of an integer tensor; a known
-    /// element is just that.
-    pub fn read(&mut self, v: ValueId, index: i64, hint: &str) -> Result<Dim> {
-        if let Some(k) = &self.b.func.value(v).known
-            && let Some(d) = k.get(index as usize)
-        {
-            return Ok(d.clone());
-        }
-        let sym = self.b.func.fresh_symbol(hint, i64::MAX);
-        let name = sym.as_sym().unwrap_or_default().to_string();
-        let attrs = Attrs::new().with("symbol", name.as_str()).with("index", index);
-        self.b.op(&plan::BIND, [v], attrs)?;
-        Ok(sym)
-    }
-
-    /// Binds the run-time symbol that a result type introduces (if `dim` is one) to element `index`.
-    pub fn bind(&mut self, dim: &Dim, v: ValueId, index: i64) -> Result<()> {
-        if let Some(s) = self.runtime(dim) {
-            let attrs = Attrs::new().with("symbol", s.as_str()).with("index", index);
-            self.b.op(&plan::BIND, [v], attrs)?;
-        }
-        Ok(())
-    }
-
-    /// Binds the run-time symbol that a result type introduces to a size.
-    pub fn size(&mut self, dim: &Dim, value: Dim) -> Result<()> {
-        match self.runtime(dim) {
-            Some(s) if *dim != value => {
-                let attrs = Attrs::new().with("symbol", s.as_str()).with("value", vec![value]);
-                self.b.op(&plan::SIZE, [], attrs)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn runtime(&self, dim: &Dim) -> Option<String> {
-        let s = dim.as_sym()?;
-        self.b.func.symbols.iter().any(|d| *d.name == *s && d.runtime).then(|| s.to_string())
-    }
-
-    /// A dims parameter: the attribute, or each element of the operand read when running.
-    pub fn dims_param(&mut self, op: OpId, name: &str, i: usize) -> Result<Vec<Dim>> {
-        if let Some(d) = silure_ir::infer::InferCx::new(self.b.func, op).dims_param(name, i) {
-            return Ok(d);
-        }
-        let v = self.operand(op, i)?;
-        let Some(n) = self.t(v)?.count().as_const() else {
-            bail!(Unsupported, "`{name}` has an unknown number of elements");
-        };
-        (0..n).map(|k| self.read(v, k, name)).collect()
-    }
-
-    /// The weight expression of a value that is a weight, a constant, or pieces of them put together.
-    pub fn weight_of(&self, v: ValueId) -> Option<WeightExpr> {
-        expression(self.b.func, v, &|name, _| {
-            self.weights.iter().find(|w| *w.name == *name).map(|w| w.expr.clone())
-        })
-    }
-
-    /// A weight made of an expression; equal expressions are one weight.
-    pub fn weight(&mut self, name: &str, expr: WeightExpr) -> Result<ValueId> {
-        let ty = expr.ty()?;
-        let name = match self.weights.iter().find(|w| w.expr == expr) {
-            Some(w) => w.name.clone(),
-            None => {
-                let mut m = Module { weights: std::mem::take(self.weights), ..Module::default() };
-                let name = m.add_weight(Weight { name: name.into(), ty: ty.clone(), expr });
-                *self.weights = m.weights;
-                name
-            }
-        };
-        let attrs = Attrs::new().with("name", silure_ir::Attr::Symbol(name));
-        self.b.typed(&core::WEIGHT, [], attrs, Type::Tensor(ty))
-    }
-
-    /// The name of the weight behind a value, for naming what is made from it.
-    pub fn weight_name(&self, v: ValueId) -> String {
-        let name = self.b.func.def_op(v).map(|op| self.b.func.op(op).attrs.str("name").to_string());
-        name.filter(|n| !n.is_empty()).unwrap_or_else(|| "constant".into())
-    }
-
-    /// A constant tensor.
-    pub fn constant(&mut self, t: Tensor) -> Result<ValueId> {
-        self.b.constant(t)
-    }
-}
-
-/// The product of dims.
-pub fn product(dims: &[Dim]) -> Dim {
-    dims.iter().cloned().fold(Dim::Const(1), |a, d| a * d)
-}
-
-/// Row-major strides in elements.
-pub fn strides(dims: &[Dim]) -> Vec<Dim> {
-    let mut s = vec![Dim::Const(1); dims.len()];
-    for i in (1..dims.len()).rev() {
-        s[i - 1] = s[i].clone() * dims[i].clone();
-    }
-    s
-}
-
-/// Accepts every instance.
-pub fn always(_: &InferCx) -> Result<(), String> {
-    Ok(())
-}
-
-/// Accepts every element type: each has an address of its own in memory.
-pub fn addressable(cx: &InferCx) -> Result<(), String> {
-    always(cx)
-}
-
-/// Accepts instances whose operand 0 has one of these element types.
-pub fn elem_is(cx: &InferCx, ok: &[Elem]) -> Result<(), String> {
-    let e = cx.tensor(0).map_err(|e| e.message)?.elem;
-    if ok.contains(&e) {
-        return Ok(());
-    }
-    let names: Vec<&str> = ok.iter().map(|e| e.name()).collect();
-    Err(format!("element type {e} is not supported here; supported: {}", names.join(", ")))
-}
-
-/// Bytes of an element in memory.
-pub fn width(e: Elem) -> Result<i64> {
-    Ok(e.cell_bytes() as i64)
 }

@@ -16,7 +16,8 @@ pub static LAUNCH: OpDef = OpDef {
           −1 nothing, −2 − n is result n. `sizes` are its parameters in order. With a region, that is \
           the callback on scalars the kernel applies to each finished tile (buffer slot `callback`); its \
           operands (through `maps`) are the last ones. `init[i]` is the operand whose contents result i \
-          starts from, −1 for none: the launch then changes part of it.",
+          starts from, −1 for none: the launch then changes part of it. With `grid` (blocks, and elementary \
+          operations for reports) the kernel is the module's own, and runs on the target's device.",
     operands: &[many("x", Of::Any)],
     results: &["y*"],
     attrs: &[
@@ -26,6 +27,7 @@ pub static LAUNCH: OpDef = OpDef {
         maybe("maps", AttrKind::Maps),
         maybe("init", AttrKind::Ints),
         maybe("callback", AttrKind::Int),
+        maybe("grid", AttrKind::Dims),
     ],
     regions: &["callback*"],
     traits: Traits::TYPED.and(Traits::ISOLATED),

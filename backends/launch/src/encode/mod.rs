@@ -19,9 +19,43 @@ use std::sync::Arc;
 
 use silure_engine::plan::{Buf, ListOp, Reg, Val};
 use silure_engine::{DimSpec, EntryBuilder, Plan, PlanBuilder};
-use silure_ir::{Code, Diagnostic, Func, Module, RegionId, Result, Type, ValueId};
+use silure_ir::{Code, Diagnostic, Dim, Func, Module, OpId, RegionId, Result, Type, ValueId};
 
-use crate::codegen::{Codegen, Object};
+/// How to launch a map's function: symbolic, over the dims of the function it came from. Arguments
+/// are the op's operands, then its results.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MapCode {
+    /// The `sizes` of the call.
+    pub sizes: Vec<Dim>,
+    /// Number of tasks.
+    pub tasks: Dim,
+    /// Elementary operations of the whole launch, for scheduling and reports.
+    pub work: Dim,
+    /// Scratch bytes of one call.
+    pub scratch: Dim,
+}
+
+/// A function that a kernel calls on each finished tile. Its operands are the launch's last
+/// ones, in the buffer slots after those that `args` names.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Callback {
+    /// Function index.
+    pub function: u32,
+    /// Its `sizes`, which follow the kernel's.
+    pub sizes: Vec<Dim>,
+}
+
+/// Functions for the host that are generated while the plan is encoded; `name` is for messages.
+pub trait Functions {
+    /// A function for a `kernel.map`: its index, and how to launch it.
+    fn map(&mut self, f: &Func, op: OpId, name: &str) -> Result<(u32, MapCode)>;
+
+    /// The callback of a `plan.launch` with a region.
+    fn callback(&mut self, f: &Func, op: OpId, name: &str) -> Result<Callback>;
+}
+
+/// Bytes of a weight in the form that it is stored in.
+pub type WeightBytes<'a> = dyn Fn(&silure_ir::Weight) -> Result<u64> + 'a;
 
 /// What encoding gives besides code: the plan, and which weight each weight slot holds.
 pub struct Encoded {
@@ -31,13 +65,16 @@ pub struct Encoded {
     pub weights: Vec<Arc<str>>,
 }
 
-/// Encodes every entry of a lowered module.
+/// Encodes every entry of a lowered module. With a `device` all values are in its memory, but inputs,
+/// outputs, and what the host computes from sizes, which are copied.
 pub fn encode(
     m: &Module,
-    mut codegen: Codegen,
-    weight_bytes: &dyn Fn(&silure_ir::Weight) -> Result<u64>,
-) -> Result<(Encoded, Object)> {
+    functions: &mut dyn Functions,
+    weight_bytes: &WeightBytes,
+    device: Option<&str>,
+) -> Result<Encoded> {
     let mut plan = PlanBuilder::new();
+    let device = device.map_or(0, |d| plan.device(d));
     let mut weights = Weights { ids: HashMap::new(), names: vec![], bytes: weight_bytes };
     let mut states = HashMap::new();
     for s in &m.states {
@@ -57,28 +94,29 @@ pub fn encode(
             .need("an entry", "functions that only others call"));
     }
     for f in m.entries() {
-        encode_entry(m, f, &mut plan, &mut codegen, &mut weights, &states)?;
+        encode_entry(m, f, &mut plan, functions, &mut weights, &states, device)?;
     }
     let names = weights.names;
     let plan = plan
         .finish()
         .map_err(|e| Diagnostic::new(Code::Internal, format!("the plan does not validate: {e}")))?;
-    Ok((Encoded { plan, weights: names }, codegen.finish()?))
+    Ok(Encoded { plan, weights: names })
 }
 
 struct Weights<'a> {
     ids: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
-    bytes: &'a dyn Fn(&silure_ir::Weight) -> Result<u64>,
+    bytes: &'a WeightBytes<'a>,
 }
 
 fn encode_entry(
     m: &Module,
     f: &Func,
     plan: &mut PlanBuilder,
-    codegen: &mut Codegen,
+    functions: &mut dyn Functions,
     weights: &mut Weights,
     states: &HashMap<Arc<str>, u32>,
+    device: u8,
 ) -> Result<()> {
     let mut e = plan.entry(&f.name);
     let mut inputs = Vec::new();
@@ -113,7 +151,7 @@ fn encode_entry(
         outputs.push(e.output(name, t.elem, &dims));
     }
     let mut enc =
-        Encoder { m, f, e, codegen, weights, states, syms, scope: Scope::default(), outputs };
+        Encoder { m, f, e, functions, weights, states, syms, scope: Scope::default(), outputs, device };
     for (input, axis, d) in checks {
         let have = enc.e.dim(input, axis);
         let want = enc.dim(&d)?;
@@ -148,13 +186,15 @@ struct Encoder<'a, 'p, 'w> {
     m: &'a Module,
     f: &'a Func,
     e: EntryBuilder<'p>,
-    codegen: &'a mut Codegen,
+    functions: &'a mut dyn Functions,
     weights: &'a mut Weights<'w>,
     states: &'a HashMap<Arc<str>, u32>,
     /// Values of symbols that arguments bind.
     syms: HashMap<Arc<str>, Val>,
     scope: Scope,
     outputs: Vec<Buf>,
+    /// In whose memory values are; 0 for the host.
+    device: u8,
 }
 
 /// What encoding knows of the function being encoded.
@@ -194,10 +234,14 @@ impl<'a> Encoder<'a, '_, '_> {
                 }
             }
         }
+        self.e.on(self.device);
+        if self.device != 0 {
+            self.upload(inputs)?;
+        }
         let returned: Vec<ValueId> = g.yields(g.body);
         for (i, v) in returned.iter().enumerate() {
             // The first output that wants a value gets it in place; others are copied.
-            if !self.is_list(*v) {
+            if !self.is_list(*v) && self.device == 0 {
                 self.scope.dest.entry(*v).or_insert(Dest::Output(i));
             }
         }
@@ -215,6 +259,21 @@ impl<'a> Encoder<'a, '_, '_> {
             }
         }
         self.e.ret();
+        Ok(())
+    }
+
+    /// Copies the inputs that are used to the device.
+    fn upload(&mut self, inputs: &[Buf]) -> Result<()> {
+        for (i, v) in self.f.args().iter().enumerate() {
+            if self.f.uses(*v).is_empty() {
+                continue;
+            }
+            let name = self.f.arg_names[i].to_string();
+            let bytes = self.bytes(*v)?;
+            let b = self.e.loc(&name).temp(&name, bytes);
+            self.e.copy(b, 0, inputs[i], 0, bytes);
+            self.scope.bufs.insert(*v, b);
+        }
         Ok(())
     }
 }

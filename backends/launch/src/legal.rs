@@ -4,7 +4,7 @@
 //!   and its results are rounded (integers: wrapped) once, or
 //! * replaced by the ops it is made of, so that the parts fuse.
 //!
-//! Every widened kind of op is told to the user. What is left is refused by [`Lowerings::check`].
+//! Every widened kind of op is told to the user. What is left is refused by [`check`](super::check).
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +14,7 @@ use silure_ir::{
     Builder, Elem, Func, FuncKind, Module, OpId, Result, Traits, Type, ValueId, attrs,
 };
 
-use super::{Lowerings, stays};
+use super::{Backend, stays};
 
 /// Which types an op may be widened from, and to which.
 struct Wider {
@@ -92,7 +92,7 @@ const WIDER: &[Wider] = &[
 ];
 
 /// Makes every function of a module legal where that is possible; gives notes for the user.
-pub fn legalise(m: &mut Module, table: &Lowerings) -> Result<Vec<String>> {
+pub fn legalise(m: &mut Module, table: &dyn Backend) -> Result<Vec<String>> {
     /// Decompositions nest this deep at most.
     const ROUNDS: usize = 16;
     let mut notes = BTreeSet::new();
@@ -102,7 +102,7 @@ pub fn legalise(m: &mut Module, table: &Lowerings) -> Result<Vec<String>> {
             let mut again = false;
             for op in f.walk() {
                 let (o, def) = (f.op(op), f.op(op).def);
-                if o.parent().is_none() || stays(f, op) {
+                if o.parent().is_none() || stays(f, op, table) {
                     continue;
                 }
                 // Elementwise ops are code of their own and are expanded where it is generated.
@@ -135,7 +135,7 @@ pub fn legalise(m: &mut Module, table: &Lowerings) -> Result<Vec<String>> {
 /// elementwise ops between, read that, as the numeric rules allow.
 type Rounded = HashMap<ValueId, ValueId>;
 
-fn can(f: &Func, op: OpId, table: &Lowerings) -> bool {
+fn can(f: &Func, op: OpId, table: &dyn Backend) -> bool {
     table.get(f.op(op).def.name).is_some_and(|l| (l.can)(&InferCx::new(f, op)).is_ok())
 }
 
@@ -167,7 +167,7 @@ fn elem(f: &Func, v: ValueId) -> Option<Elem> {
 fn widen(
     f: &mut Func,
     op: OpId,
-    table: &Lowerings,
+    table: &dyn Backend,
     rounded: &mut Rounded,
 ) -> Result<Option<(Elem, Elem)>> {
     let (name, slots) = (f.op(op).def.name, f.op(op).slots().collect::<Vec<_>>());

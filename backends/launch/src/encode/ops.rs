@@ -73,8 +73,19 @@ impl Encoder<'_, '_, '_> {
                 let elem = self.tensor(v)?.elem;
                 let values = self.dims(o.attrs.dims("dims"))?;
                 let b = self.result_buf(v)?;
+                let mut from = b;
+                if self.device != 0 {
+                    // Written by the host, read by the device.
+                    let bytes = self.bytes(v)?;
+                    from = self.e.on(0).temp("", bytes);
+                    self.e.on(self.device);
+                }
                 for (i, d) in values.into_iter().enumerate() {
-                    self.e.store(b, i as i64, elem, d);
+                    self.e.store(from, i as i64, elem, d);
+                }
+                if from != b {
+                    let bytes = self.bytes(v)?;
+                    self.e.copy(b, 0, from, 0, bytes);
                 }
             }
             n if n == plan::BIND.name => {
@@ -212,9 +223,15 @@ impl Encoder<'_, '_, '_> {
             });
         }
         let kernel = o.attrs.str("kernel").to_string();
+        if let [blocks, work] = o.attrs.dims("grid") {
+            let (blocks, work) = (self.dim(blocks)?, self.dim(work)?);
+            let kernel = self.e.plan().device_kernel(&kernel);
+            self.e.launch_device(kernel, &args, &sizes, blocks, work);
+            return Ok(());
+        }
         if !o.regions.is_empty() {
             let name = label(&o.loc, &kernel);
-            let callback = self.codegen.callback(self.f, op, &name)?;
+            let callback = self.functions.callback(self.f, op, &name)?;
             let id = self.e.plan().function(&name);
             debug_assert_eq!(id, callback.function);
             // The callback's sizes follow the kernel's, as its operands do.
@@ -235,7 +252,9 @@ impl Encoder<'_, '_, '_> {
     /// Gives a result the contents of an operand to start from: its very buffer if nothing else
     /// needs them (see [`Encoder::continues`]), else a copy.
     fn init(&mut self, result: ValueId, from: ValueId) -> Result<()> {
-        if self.continues(from) == Some(result) {
+        // A state's handle is linear: nothing else can see its old contents.
+        let state = matches!(self.f.ty(result), Type::State(_));
+        if state || self.continues(from) == Some(result) {
             let b = self.buf(from)?;
             self.scope.bufs.insert(result, b);
             return Ok(());
@@ -265,7 +284,7 @@ impl Encoder<'_, '_, '_> {
     fn map(&mut self, op: OpId) -> Result<()> {
         let o = self.f.op(op);
         let name = label(&o.loc, "map");
-        let (function, code) = self.codegen.map(self.f, op, &name)?;
+        let (function, code) = self.functions.map(self.f, op, &name)?;
         let id = self.e.plan().function(&name);
         debug_assert_eq!(id, function);
         let mut args = Vec::new();
@@ -311,7 +330,7 @@ impl Encoder<'_, '_, '_> {
         let mut changes = false;
         for &u in self.f.uses(s) {
             let o = self.f.op(u);
-            changes |= o.def.name == core::STATE_WRITE.name
+            changes |= o.results.iter().any(|r| matches!(self.f.ty(*r), Type::State(_)))
                 || o.def.name == core::STATE_STORE.name
                     && self.states.get(o.attrs.str("name")).map(|&id| self.e.state(id))
                         != Some(state);

@@ -20,8 +20,8 @@ pub(super) const OPS: &[&str] = &[
     "graph.optional_get",
 ];
 
-/// Whether a value of that type can be held.
-pub(super) fn legal_type(ty: &Type) -> Result<()> {
+/// Whether a value of that type can be held; `lists`: whether any list can.
+pub(super) fn legal_type(ty: &Type, lists: bool) -> Result<()> {
     let inner = match ty {
         Type::Opt(t) => match &**t {
             Type::Seq(t) => t,
@@ -31,7 +31,11 @@ pub(super) fn legal_type(ty: &Type) -> Result<()> {
         _ => return Ok(()),
     };
     match &**inner {
-        Type::Tensor(_) | Type::Scalar(_) => Ok(()),
+        Type::Tensor(_) | Type::Scalar(_) if lists => Ok(()),
+        Type::Tensor(_) | Type::Scalar(_) => {
+            Err(Diagnostic::new(Code::Unsupported, "lists cannot be run on this target")
+                .need("a tensor", ty))
+        }
         _ => {
             Err(Diagnostic::new(Code::Unsupported, "a list of lists cannot be run on this target")
                 .need("a sequence, an optional, or an optional sequence, of tensors", ty))
@@ -40,11 +44,11 @@ pub(super) fn legal_type(ty: &Type) -> Result<()> {
 }
 
 /// Whether an op's lists can be held, and its elements cut and joined.
-pub(super) fn legal(f: &Func, op: OpId) -> Result<()> {
+pub(super) fn legal(f: &Func, op: OpId, lists: bool) -> Result<()> {
     let o = f.op(op);
     let args = o.regions.iter().flat_map(|r| &f.region(*r).args);
     for v in o.results.iter().chain(args) {
-        legal_type(f.ty(*v))?;
+        legal_type(f.ty(*v), lists)?;
     }
     let moves = ["graph.concat_from_sequence", "graph.split_to_sequence"].contains(&o.def.name);
     let mut elems = o.operands().chain(o.results.iter().copied()).filter_map(|v| f.ty(v).elem());
