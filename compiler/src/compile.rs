@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::Path;
 
 use silure_cpu::codegen::{Codegen, IsaLevel};
-use silure_cpu::encode::{Encoded, encode};
 use silure_cpu::{part_contents, weight_bytes, weight_parts};
-use silure_engine::EngineWriter;
+use silure_engine::{DeviceCode, EngineWriter};
 use silure_ir::{Diagnostic, Module, Weight, WeightExpr};
+use silure_launch::Backend;
+use silure_launch::encode::{Encoded, encode};
 use silure_passes::{Config, Driver, PassRun};
 
 use crate::{Compiler, Error, Loaded, Phase, Result, Source, VERSION};
@@ -49,6 +50,13 @@ impl std::fmt::Display for Precision {
     }
 }
 
+/// The targets of one engine.
+enum Family {
+    Cpu(Vec<IsaLevel>),
+    /// By their full names.
+    Cuda(Vec<String>),
+}
+
 /// What the user decides about a compilation.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -84,6 +92,8 @@ pub struct Compiled {
     pub encoded: Encoded,
     /// Code objects: ISA level, offsets, bytes.
     pub objects: Vec<(String, silure_cpu::codegen::Object)>,
+    /// Kernels of a device besides the host: target, code.
+    pub device_code: Vec<(String, DeviceCode)>,
     /// Where the weights are read.
     pub source: Source,
     /// What every pass did.
@@ -118,26 +128,40 @@ impl Compiler {
         options: &Options,
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Compiled> {
-        let levels = self.levels(&options.targets)?;
+        let family = self.family(&options.targets)?;
         let Loaded { mut module, mut notes, source, hash, assets, options: says, .. } = model;
         let Lowered { passes, notes: more } =
             self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
         notes.extend(more);
-        let mut objects = Vec::new();
+        let (mut objects, mut device_code) = (Vec::new(), Vec::new());
         let mut first = None;
-        for level in levels {
-            let mut codegen = Codegen::new(level)?;
-            codegen.register(self.lowerings.scalars());
-            let (encoded, object) = encode(&module, codegen, &weight_bytes)?;
-            objects.push((level.name().to_string(), object));
-            // The plan is the same for every level: only the code differs.
-            first.get_or_insert(encoded);
+        match family {
+            Family::Cpu(levels) => {
+                for level in levels {
+                    let mut codegen = Codegen::new(level)?;
+                    codegen.register(self.lowerings.scalars());
+                    let encoded = encode(&module, &mut codegen, &weight_bytes, None)?;
+                    objects.push((level.name().to_string(), codegen.finish()?));
+                    // The plan is the same for every level: only the code differs.
+                    first.get_or_insert(encoded);
+                }
+            }
+            Family::Cuda(targets) => {
+                let none = &mut silure_cuda::NoHostCode;
+                let encoded = encode(&module, none, &weight_bytes, Some(silure_cuda::DEVICE))?;
+                for target in targets {
+                    let code = silure_cuda::device_code(&module, &encoded.plan, &target)?;
+                    device_code.push((target, code));
+                }
+                first = Some(encoded);
+            }
         }
         let Some(encoded) = first else { return Err(Error::Usage("no target was given".into())) };
         Ok(Compiled {
             module,
             encoded,
             objects,
+            device_code,
             source,
             passes,
             notes,
@@ -158,6 +182,7 @@ impl Compiler {
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Lowered> {
         let mut report = Lowered::default();
+        let (family, backend) = self.backend(&options.targets)?;
         watch(Phase::Import, module);
         let mut driver =
             Driver::new(&self.registry, &self.context, options.driver.clone()).with_source(source);
@@ -180,10 +205,10 @@ impl Compiler {
             let pipeline = match (&options.passes, phase) {
                 (Some(p), Phase::Graph) => p.as_str(),
                 (Some(_), _) => "",
-                (None, p) => p.pipeline(),
+                (None, p) => p.pipeline(family),
             };
             if phase == Phase::Kernel && options.passes.is_none() {
-                report.notes.extend(silure_cpu::lower::legalise(module, &self.lowerings)?);
+                report.notes.extend(silure_launch::legalise(module, backend)?);
             }
             if !pipeline.is_empty() {
                 report.passes.extend(driver.run(pipeline, module)?.passes);
@@ -191,7 +216,7 @@ impl Compiler {
             watch(phase, module);
         }
         if until >= Phase::Plan {
-            silure_cpu::lower::lower(module, &self.lowerings)?;
+            silure_launch::lower(module, backend)?;
             silure_ir::verify::verify(module)?;
             watch(Phase::Plan, module);
         }
@@ -200,26 +225,48 @@ impl Compiler {
 
     /// Everything about a model that a target cannot run, found before any code is made.
     pub fn check(&self, model: &mut Loaded, options: &Options) -> Result<Vec<Diagnostic>> {
-        self.levels(&options.targets)?;
+        self.family(&options.targets)?;
         self.lower_to(&mut model.module, &model.source, options, Phase::Kernel, &mut |_, _| {})?;
-        Ok(self.lowerings.check(&model.module))
+        let (_, backend) = self.backend(&options.targets)?;
+        Ok(silure_launch::check(&model.module, backend))
     }
 
-    /// The ISA levels of CPU targets.
-    fn levels(&self, targets: &[String]) -> Result<Vec<IsaLevel>> {
-        targets
-            .iter()
-            .map(|name| {
-                let t = self.targets.parse(name).map_err(Error::target)?;
-                let level = t.full_name();
-                level.strip_prefix("cpu:").and_then(|l| IsaLevel::parse(l).ok()).ok_or_else(|| {
-                    Error::Target(format!(
-                        "models cannot be compiled for `{name}` yet; CPU targets can: {}",
-                        IsaLevel::ALL.map(|l| format!("cpu:{}", l.name())).join(", ")
-                    ))
-                })
-            })
-            .collect()
+    /// The family of the first target, and the lowerings for it; those of the CPU where models cannot be
+    /// compiled yet.
+    fn backend(&self, targets: &[String]) -> Result<(&'static str, &dyn Backend)> {
+        let first = targets.first().map(|t| self.targets.parse(t).map_err(Error::target));
+        Ok(match first.transpose()? {
+            Some(t) if &*t.family == "cuda" => ("cuda", &self.cuda),
+            _ => ("cpu", &self.lowerings),
+        })
+    }
+
+    /// What the targets of an engine are of: one plan is for the host alone, or for one device.
+    fn family(&self, targets: &[String]) -> Result<Family> {
+        let (mut levels, mut cuda) = (vec![], vec![]);
+        for name in targets {
+            let t = self.targets.parse(name).map_err(Error::target)?;
+            let full = t.full_name();
+            match full.strip_prefix("cpu:").and_then(|l| IsaLevel::parse(l).ok()) {
+                Some(level) => levels.push(level),
+                None if &*t.family == "cuda" => cuda.push(full),
+                None => {
+                    let levels = IsaLevel::ALL.map(|l| format!("cpu:{}", l.name()));
+                    return Err(Error::Target(format!(
+                        "models cannot be compiled for `{name}` yet; those of CUDA and of the CPU can: {}",
+                        levels.join(", ")
+                    )));
+                }
+            }
+        }
+        match (levels.is_empty(), cuda.is_empty()) {
+            (false, false) => Err(Error::Target(format!(
+                "an engine is for the CPU or for CUDA, not for both: {}",
+                targets.join(", ")
+            ))),
+            (true, false) => Ok(Family::Cuda(cuda)),
+            _ => Ok(Family::Cpu(levels)),
+        }
     }
 }
 
@@ -248,6 +295,9 @@ impl Compiled {
         }
         for (name, bytes) in &self.assets {
             w = w.asset(name, bytes.clone());
+        }
+        for (target, code) in &self.device_code {
+            w = w.device_code(target, code);
         }
         for (level, o) in &self.objects {
             let offsets: Vec<u32> = o.offsets.iter().map(|&x| x as u32).collect();

@@ -23,6 +23,7 @@ pub use load::{Loaded, Source};
 pub use phase::Phase;
 
 pub use silure_cpu as cpu;
+pub use silure_cuda as cuda;
 pub use silure_hf as hf;
 pub use silure_ir as ir;
 pub use silure_onnx as onnx;
@@ -46,6 +47,8 @@ pub struct Compiler {
     pub registry: Registry,
     /// Lowerings for the CPU, of whole ops and of elementwise ones.
     pub lowerings: Lowerings,
+    /// Lowerings for CUDA.
+    pub cuda: silure_cuda::Lowerings,
     /// Targets.
     pub targets: Targets,
 }
@@ -57,6 +60,7 @@ impl Compiler {
             context: Context::new(),
             registry: Registry::new(),
             lowerings: Lowerings::default(),
+            cuda: silure_cuda::Lowerings::default(),
             targets: Targets::embedded().map_err(Error::target)?,
         })
     }

@@ -32,11 +32,14 @@ impl Phase {
         Phase::ALL.into_iter().find(|p| p.name() == name)
     }
 
-    /// The passes that lead to it from the phase before (the kernel phase begins with the target's
-    /// decompositions); the last phase is the backend's lowering.
-    pub fn pipeline(self) -> &'static str {
+    /// The passes that lead to it from the phase before, for a family of targets (the kernel phase begins
+    /// with the target's decompositions); the last phase is the backend's lowering.
+    pub fn pipeline(self, family: &str) -> &'static str {
         match self {
             Phase::Import | Phase::Plan => "",
+            Phase::Kernel if family == "cuda" => {
+                "expand,canonicalize,fold,weights,canonicalize,fold,epilogues,cse,fuse,cse,dce"
+            }
             Phase::Graph => {
                 "canonicalize,quantised,shapes,fold,canonicalize,shapes,quantised,fold,recognize,cse,dce"
             }

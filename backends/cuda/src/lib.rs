@@ -24,7 +24,10 @@
 //! assert_eq!(ptx.entries[0].name, "twice");
 //! ```
 
+mod lower;
 mod ptx;
+
+pub use lower::{DEVICE, Lowerings, NoHostCode, device_code};
 
 use silure_ir::{Code, Diagnostic, Func, Result};
 use silure_simt::kernel::{self, Launch};

@@ -9,6 +9,7 @@
 pub mod encode;
 mod legal;
 mod list;
+mod shapes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use silure_ir::dialects::{core, kernel, plan};
 use silure_ir::infer::InferCx;
 use silure_ir::weight::expression;
 use silure_ir::{
-    Attrs, Builder, Code, Diagnostic, Dim, Elem, Func, Loc, Module, OpId, Result, Tensor, TensorType,
-    Traits, Type, ValueId, Weight, WeightExpr, bail,
+    Attrs, Builder, Code, Diagnostic, Dim, Elem, Func, Loc, Module, OpId, Result, Tensor,
+    TensorType, Traits, Type, ValueId, Weight, WeightExpr, bail,
 };
 
 pub use legal::legalise;
+pub use shapes::{SHAPES, sizes_tensor};
 
 /// How one op is lowered.
 pub struct Lowering {

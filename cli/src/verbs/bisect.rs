@@ -35,7 +35,7 @@ pub struct Args {
 pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let c = Compiler::new()?;
     let loaded = model::load(&c, &a.file, &CompileArgs::default(), report)?;
-    let standard = || format!("{},{}", Phase::Graph.pipeline(), Phase::Kernel.pipeline());
+    let standard = || format!("{},{}", Phase::Graph.pipeline("cpu"), Phase::Kernel.pipeline("cpu"));
     let pipeline = a.passes.clone().unwrap_or_else(standard);
     let class = if a.exact { Exactness::Exact } else { Exactness::Reassociates };
     let (mut tried, mut why) = (0, String::new());

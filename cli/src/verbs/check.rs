@@ -54,7 +54,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         // Each target sees the model as imported.
         let mut loaded = model::load(&compiler, &a.model, &args, report)?;
         let own = Options { targets: vec![name.clone()], ..options.clone() };
-        let found = if &*target.family == "cpu" {
+        let found = if matches!(&*target.family, "cpu" | "cuda") {
             let problems = compiler.check(&mut loaded, &own)?;
             let problem = |d: &silure::ir::Diagnostic| {
                 let op = d.message.strip_prefix('`').and_then(|m| m.split_once("`: "));

@@ -9,7 +9,7 @@ use super::{Lower, Lowering, Sizes, addressable, always, elem_is, product, width
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] =
-    &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT, &SHAPE_OF, &SIZE_OF, &DIM];
+    &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT];
 
 static RANGE: Lowering = Lowering {
     op: "graph.range",
@@ -112,49 +112,5 @@ static ONE_HOT: Lowering = Lowering {
             .flag("wide", ti.elem == Elem::I64)
             .done()?;
         Ok(vec![l.launch1("one_hot", &[Some(i), Some(values)], y, sizes)?])
-    },
-};
-
-/// A shape that is computed with at run time: each size is written into a small tensor.
-static SHAPE_OF: Lowering = Lowering {
-    op: "graph.shape_of",
-    can: always,
-    lower: |l, op| {
-        let (x, y, a) = (l.operand(op, 0)?, l.out(op, 0)?, l.attrs(op));
-        let t = l.t(x)?;
-        let end = a.get("end").map_or(t.rank(), |_| a.int("end") as usize);
-        let dims = t.dims[a.int("start") as usize..end].to_vec();
-        Ok(vec![sizes_tensor(l, y, dims)?])
-    },
-};
-
-/// A number of elements that is computed with at run time.
-static SIZE_OF: Lowering = Lowering {
-    op: "graph.size_of",
-    can: always,
-    lower: |l, op| {
-        let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
-        let count = l.t(x)?.count();
-        Ok(vec![sizes_tensor(l, y, vec![count])?])
-    },
-};
-
-/// A tensor that holds sizes.
-pub(super) fn sizes_tensor(
-    l: &mut Lower,
-    ty: TensorType,
-    dims: Vec<Dim>,
-) -> Result<silure_ir::ValueId> {
-    let attrs = Attrs::new().with("dims", dims);
-    l.b.typed(&silure_ir::dialects::plan::DIMS, [], attrs, silure_ir::Type::Tensor(ty))
-}
-
-static DIM: Lowering = Lowering {
-    op: "graph.dim",
-    can: always,
-    lower: |l, op| {
-        let attrs = Attrs::new().with("dims", l.attrs(op).dims("value").to_vec());
-        let ty = silure_ir::Type::Tensor(l.out(op, 0)?);
-        Ok(vec![l.b.typed(&silure_ir::dialects::plan::DIMS, [], attrs, ty)?])
     },
 };

@@ -62,6 +62,7 @@ impl Default for Lowerings {
             rnn::TABLE,
             rows::TABLE,
             string::TABLE,
+            silure_launch::SHAPES,
         ] {
             for l in topic {
                 t.register(l);

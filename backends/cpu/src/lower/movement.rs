@@ -10,7 +10,6 @@ use super::{Lower, Lowering, Sizes, addressable, always, strides, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[
-    &RESHAPE,
     &TRANSPOSE,
     &BROADCAST,
     &SLICE,
@@ -88,29 +87,6 @@ pub(super) fn copy_sizes(
         .done()?;
     Ok((kernel, sizes))
 }
-
-static RESHAPE: Lowering = Lowering {
-    op: "graph.reshape",
-    can: always,
-    lower: |l, op| {
-        let (x, y) = (l.operand(op, 0)?, l.out(op, 0)?);
-        // A run-time shape: its symbols take their values, and the sizes must agree.
-        if l.b.func.op(op).operand(1).is_some() {
-            let shape = l.dims_param(op, "shape", 1)?;
-            for (d, v) in y.dims.iter().zip(shape) {
-                l.size(d, v)?;
-            }
-        }
-        let (have, want) = (l.t(x)?.count(), y.count());
-        if have != want {
-            let attrs = silure_ir::Attrs::new()
-                .with("dims", vec![want, have])
-                .with("message", "the new shape does not have the elements of the old");
-            l.b.op(&silure_ir::dialects::plan::CHECK, [], attrs)?;
-        }
-        Ok(vec![l.view(x, y)?])
-    },
-};
 
 static TRANSPOSE: Lowering = Lowering {
     op: "graph.transpose",

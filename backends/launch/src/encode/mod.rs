@@ -150,8 +150,18 @@ fn encode_entry(
         let dims: Vec<&str> = dims.iter().map(String::as_str).collect();
         outputs.push(e.output(name, t.elem, &dims));
     }
-    let mut enc =
-        Encoder { m, f, e, functions, weights, states, syms, scope: Scope::default(), outputs, device };
+    let mut enc = Encoder {
+        m,
+        f,
+        e,
+        functions,
+        weights,
+        states,
+        syms,
+        scope: Scope::default(),
+        outputs,
+        device,
+    };
     for (input, axis, d) in checks {
         let have = enc.e.dim(input, axis);
         let want = enc.dim(&d)?;
