@@ -79,7 +79,7 @@ fn stem(f: &Func, op: OpId) -> String {
 fn can(cx: &InferCx) -> Result<(), String> {
     let known =
         |t: &Type| t.as_tensor().is_none_or(|t| t.dims.iter().all(|d| !runtime(cx.func, d)));
-    if !cx.results().iter().all(known) {
+    if !cx.results().iter().all(|t| known(t)) {
         return Err("a size that only the device's data decides".into());
     }
     let made = silure_tile::kernels(cx.func, cx.op, &stem(cx.func, cx.op));
@@ -130,6 +130,10 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
                             None => -1,
                         });
                     }
+                }
+                Arg::Value(v) => {
+                    args.push(operands.len() as i64);
+                    operands.push(*v);
                 }
                 Arg::Size(d) => sizes.push(d.clone()),
             }

@@ -38,7 +38,8 @@ use silure_ir::{Diagnostic, Dim, Elem, Func, OpId, Result, TensorType, math};
 pub use cranelift_codegen::ir;
 pub use emit::Emit;
 pub use level::IsaLevel;
-pub use object::{Callback, Codegen, MapCode, Object};
+pub use object::{Codegen, Object};
+pub use silure_launch::encode::{Callback, Functions, MapCode};
 pub use ops::ScalarLowering;
 pub use space::Space;
 

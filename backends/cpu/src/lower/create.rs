@@ -1,11 +1,11 @@
 //! Tensors made from few numbers.
 
 use silure_ir::infer::norm_axis;
-use silure_ir::{Attrs, Dim, Elem, Num, Result, Tensor, TensorType, bail};
+use silure_ir::{Dim, Elem, Num, Result, Tensor, TensorType, bail};
 use silure_kernels_cpu::movement::fill::{Diagonal, OneHot, Range};
 
 use super::movement::copy_to;
-use super::{Lower, Lowering, Sizes, addressable, always, elem_is, product, width};
+use super::{Lowering, Sizes, addressable, elem_is, product, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] =

@@ -6,7 +6,7 @@ use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::movement::pad::{self, Pad};
 
 use super::matmul::{strided, through};
-use super::{Lower, Lowering, Sizes, addressable, always, strides, width};
+use super::{Lower, Lowering, Sizes, addressable, strides, width};
 
 /// Lowerings of this file.
 pub(super) static TABLE: &[&Lowering] = &[
