@@ -4,7 +4,7 @@
 //! copied into a mapping of its own, which then becomes executable and is never writable again.
 //! The file must not be changed while it is mapped (replacing it by a rename is safe).
 
-use crate::device::{Device, Host};
+use crate::device::{Accelerator, Device, Host};
 use crate::error::{Error, Result};
 use crate::kernels::{Builtin, Kernels};
 use crate::mem::Block;
@@ -22,11 +22,13 @@ pub struct LoadOptions<'a> {
     pub kernels: &'a dyn Kernels,
     /// The host; a lower instruction-set level than the machine's may be chosen.
     pub host: Host,
+    /// Devices other than the host, by the names that plans give them.
+    pub devices: Vec<Arc<dyn Accelerator>>,
 }
 
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        LoadOptions { kernels: &Builtin, host: Host::detect() }
+        LoadOptions { kernels: &Builtin, host: Host::detect(), devices: vec![] }
     }
 }
 

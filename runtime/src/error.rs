@@ -36,6 +36,22 @@ pub enum Error {
         /// Devices there are.
         present: String,
     },
+    /// A device cannot be used on this machine.
+    #[error("device '{device}': {reason}")]
+    NoDevice {
+        /// The device.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A device failed; what was given to it is lost.
+    #[error("{device}: {what}")]
+    Fault {
+        /// The device, by what it is.
+        device: String,
+        /// What it was doing, and what it says.
+        what: String,
+    },
     /// The engine uses a kernel this runtime does not have.
     #[error("kernel '{name}' is not in this runtime (the engine is from a newer tool?)")]
     UnknownKernel {
@@ -329,6 +345,7 @@ impl Error {
             | Error::UnknownState { .. } => 2,
             Error::NoCode { .. }
             | Error::Device { .. }
+            | Error::NoDevice { .. }
             | Error::UnknownKernel { .. }
             | Error::ImageForm { .. } => 5,
             _ => 1,

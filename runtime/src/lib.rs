@@ -42,7 +42,7 @@ mod tensor;
 mod texts;
 mod value;
 
-pub use device::{Device, Host};
+pub use device::{Accelerator, Address, Command, Device, Host, Program, Queue, Recording};
 pub use engine::{Engine, LoadOptions};
 pub use error::{Error, Result};
 pub use kernels::{Builtin, Kernels, With};

@@ -39,15 +39,18 @@ ARROWS = {
     "silure-simt": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
     "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},
+    "silure-cuda-device": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
     "silure-ptx-emulator": set(),
+    "silure-libcuda": {"silure-ptx-emulator"},
     "silure-plan": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-target"},
     "silure": COMPILER,
     "silure-cli": None,
     "silure-tests": None,
     "silure-tutorial": None,
 }
+# `cudarc` loads the driver while running, and needs nothing of CUDA to build.
 FORBIDDEN = re.compile(
-    r"^(llvm.*|mlir.*|inkwell|melior|cuda.*|cudarc|cust|nvml.*|cmake|cc|bindgen|clang-sys|pkg-config"
+    r"^(llvm.*|mlir.*|inkwell|melior|cuda-.*|cuda_.*|cust|nvml.*|cmake|cc|bindgen|clang-sys|pkg-config"
     r"|openssl-sys|nasm-rs)$"
 )
 MACHINE = re.compile(rb"(?<![\w.])/(?:home|root|Users)/[\w.]+|(?<![\w./])/work/[\w.]+")

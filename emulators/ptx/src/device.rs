@@ -108,6 +108,11 @@ impl Device {
         self.arena.host_read(address, out)
     }
 
+    /// Copies from the device to the device; what nothing has written stays so. The ranges may overlap.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        self.arena.copy(to, from, bytes)
+    }
+
     /// Runs a kernel to its end. After an error, memory holds what was written up to there.
     pub fn launch(
         &mut self,

@@ -41,9 +41,15 @@ pub(crate) enum Access {
     Strong,
 }
 
+/// Bytes of an allocation whose cells are made together, when one of them is touched.
+const PAGE: u64 = 4096;
+
+/// Who touched the bytes of an allocation, by page.
+type Pages = Box<[OnceLock<Box<[AtomicU64]>>]>;
+
 /// The races of one launch.
 pub(crate) struct Races {
-    bytes: Vec<OnceLock<Box<[AtomicU64]>>>,
+    pages: Vec<OnceLock<Pages>>,
     stripes: Vec<Mutex<()>>,
     on: bool,
 }
@@ -51,7 +57,7 @@ pub(crate) struct Races {
 impl Races {
     pub(crate) fn new(arena: &Arena, on: bool) -> Races {
         Races {
-            bytes: arena.all.iter().map(|_| OnceLock::new()).collect(),
+            pages: arena.all.iter().map(|_| OnceLock::new()).collect(),
             stripes: (0..64).map(|_| Mutex::new(())).collect(),
             on,
         }
@@ -75,10 +81,12 @@ impl Races {
         if !self.on || a.constant {
             return Ok(());
         }
-        let make = || (0..a.size).map(|_| AtomicU64::new(0)).collect();
-        let cells = self.bytes[i].get_or_init(make);
+        let all = || (0..a.size.div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
+        let pages = self.pages[i].get_or_init(all);
         let me = block + 1;
-        for (k, cell) in cells[at as usize..at as usize + n].iter().enumerate() {
+        for k in at..at + n as u64 {
+            let one = || (0..PAGE).map(|_| AtomicU64::new(0)).collect();
+            let cell = &pages[(k / PAGE) as usize].get_or_init(one)[(k % PAGE) as usize];
             let mut other = None;
             let step = |old: u64| {
                 let (writer, reader) = (old & WRITER, old >> 32);
@@ -110,7 +118,7 @@ impl Races {
                     format!("block {} of the grid", b - 1)
                 };
                 let what = format!("race in global memory: this block {verb} what {who} {did}");
-                return Err(Error::new(Kind::Race, what).address(a.base + at + k as u64));
+                return Err(Error::new(Kind::Race, what).address(a.base + k));
             }
         }
         Ok(())
@@ -237,16 +245,44 @@ impl Arena {
         Ok(())
     }
 
+    /// Copies within the device; a byte that nothing has written stays one. The ranges may overlap.
+    pub(crate) fn copy(&self, to: u64, from: u64, n: usize) -> Result<()> {
+        let (_, source, at) = self.find(from, n)?;
+        let (_, target, to_at) = self.find(to, n)?;
+        let mut bytes = vec![0; n];
+        source.get(at, &mut bytes);
+        let written: Vec<bool> = (at..at + n as u64).map(|k| source.written(k)).collect();
+        let mut k = 0;
+        for run in written.chunk_by(|a, b| a == b) {
+            let place = to_at + k as u64;
+            match run[0] {
+                true => target.put(place, &bytes[k..k + run.len()]),
+                false => target.forget(place, run.len()),
+            }
+            k += run.len();
+        }
+        Ok(())
+    }
+
     /// The host reads; `Ok(false)` if some byte was never written.
     pub(crate) fn host_read(&self, address: u64, out: &mut [u8]) -> Result<bool> {
         let (_, a, at) = self.find(address, out.len())?;
         a.get(at, out);
-        let written = |k: u64| a.defined[(k / 4) as usize].load(Relaxed) >> (k % 4) & 1 == 1;
-        Ok((at..at + out.len() as u64).all(written))
+        Ok((at..at + out.len() as u64).all(|k| a.written(k)))
     }
 }
 
 impl Allocation {
+    fn written(&self, k: u64) -> bool {
+        self.defined[(k / 4) as usize].load(Relaxed) >> (k % 4) & 1 == 1
+    }
+
+    fn forget(&self, at: u64, n: usize) {
+        for k in at..at + n as u64 {
+            self.defined[(k / 4) as usize].fetch_and(!(1 << (k % 4)), Relaxed);
+        }
+    }
+
     fn get(&self, at: u64, out: &mut [u8]) {
         let mut word = (u64::MAX, 0u32);
         for (k, o) in out.iter_mut().enumerate() {
