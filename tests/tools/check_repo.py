@@ -18,7 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 COMPILER = {
     "silure-types", "silure-images", "silure-ir", "silure-target", "silure-engine", "silure-kernels-cpu",
-    "silure-passes", "silure-onnx", "silure-hf", "silure-cpu",
+    "silure-passes", "silure-onnx", "silure-hf", "silure-launch", "silure-cpu", "silure-tile", "silure-simt",
+    "silure-cuda",
 }
 # Crate: what it may use, directly or through others. Tests' own dependencies are not looked at.
 ARROWS = {
@@ -34,10 +35,14 @@ ARROWS = {
     "silure-passes": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-onnx": {"silure-types", "silure-images", "silure-ir"},
     "silure-hf": {"silure-types", "silure-images", "silure-ir"},
-    "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx", "silure-hf"},
+    "silure-launch": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-passes", "silure-engine"},
+    "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx", "silure-hf", "silure-tile", "silure-simt", "silure-cuda"},
     "silure-tile": {"silure-types", "silure-images", "silure-ir"},
     "silure-simt": {"silure-types", "silure-images", "silure-ir", "silure-target"},
-    "silure-cuda": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-simt"},
+    "silure-cuda": {
+        "silure-types", "silure-images", "silure-ir", "silure-target", "silure-passes", "silure-engine", "silure-launch",
+        "silure-tile", "silure-simt",
+    },
     "silure-ascend": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-cuda-device": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
     "silure-ptx-emulator": set(),

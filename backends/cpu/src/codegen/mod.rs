@@ -39,8 +39,8 @@ pub use cranelift_codegen::ir;
 pub use emit::Emit;
 pub use level::IsaLevel;
 pub use object::{Codegen, Object};
-pub use silure_launch::encode::{Callback, Functions, MapCode};
 pub use ops::ScalarLowering;
+pub use silure_launch::encode::{Callback, Functions, MapCode};
 pub use space::Space;
 
 use prepare::{Body, prepare, unsupported};

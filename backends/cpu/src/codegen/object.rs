@@ -11,8 +11,8 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use silure_ir::dialects::{kernel, plan};
-use silure_launch::encode::{Callback, Functions, MapCode};
 use silure_ir::{Attrs, Dim, Elem, Func, OpId, Result, math};
+use silure_launch::encode::{Callback, Functions, MapCode};
 
 use super::emit::{Current, Emit, internal, memory};
 use super::level::IsaLevel;

@@ -8,8 +8,7 @@ use super::movement::copy_to;
 use super::{Lowering, Sizes, addressable, elem_is, product, width};
 
 /// Lowerings of this file.
-pub(super) static TABLE: &[&Lowering] =
-    &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT];
+pub(super) static TABLE: &[&Lowering] = &[&RANGE, &FULL, &EYE, &TRILU, &ONE_HOT];
 
 static RANGE: Lowering = Lowering {
     op: "graph.range",

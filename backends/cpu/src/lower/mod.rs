@@ -31,7 +31,8 @@ use crate::codegen::ScalarLowering;
 pub use blocks::{BF16_PACKED, E4M3_PACKED, HALF_PACKED, U4_PACKED};
 pub use matmul::{BYTES_PACKED, F32_PACKED, I8_PACKED, packed_bytes};
 pub use silure_launch::{
-    Backend, Lower, Lowering, addressable, always, elem_is, legalise, lower, product, strides, width,
+    Backend, Lower, Lowering, addressable, always, elem_is, legalise, lower, product, strides,
+    width,
 };
 pub use sizes::{Sizes, f32_bits, f64_bits};
 
