@@ -4,13 +4,12 @@
 //! `ptxas` is looked for in $SILURE_PTXAS, on the PATH and in target/tools; tests/tools/fetch_ptxas.sh
 //! gets it. Without it the assembly test says loudly that it is skipped.
 
+mod assembler;
 mod emulator;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use assembler::{assemble, ptxas, root};
 use emulator::{UNARY, parse};
-use silure_cuda::{PtxModule, can, ptx};
+use silure_cuda::{can, ptx};
 use silure_ir::Func;
 
 const NAMES: [&str; 6] = [
@@ -22,47 +21,11 @@ const NAMES: [&str; 6] = [
     "grouped_fp8_matmul",
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 /// A kernel of tests/kernels; the printed locations name the file alone.
 fn kernel(name: &str) -> Func {
     let path = root().join(format!("tests/kernels/{name}.sir"));
     let source = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
     parse(&format!("{name}.sir"), &source)
-}
-
-fn ptxas() -> Option<PathBuf> {
-    if let Some(p) = std::env::var_os("SILURE_PTXAS") {
-        let p = PathBuf::from(p);
-        assert!(p.is_file(), "$SILURE_PTXAS is {p:?}, not a file");
-        return Some(p);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    places.push(root().join("target/tools"));
-    places.into_iter().map(|d| d.join("ptxas")).find(|p| p.is_file())
-}
-
-/// Assembles a module; what `ptxas -v` says of registers and spills.
-fn assemble(ptxas: &Path, m: &PtxModule, arch: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let (source, object) = (dir.path().join("k.ptx"), dir.path().join("k.cubin"));
-    std::fs::write(&source, &m.text).unwrap();
-    let out = Command::new(ptxas)
-        .arg(format!("-arch={arch}"))
-        .args(["-v", "-Werror", "-warn-spills", "-warn-lmem-usage"])
-        .args([&source, Path::new("-o"), &object])
-        .output()
-        .unwrap_or_else(|e| panic!("{ptxas:?}: {e}"));
-    let said =
-        String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    if !out.status.success() {
-        panic!("{} for {arch}: {said}", m.entries[0].name);
-    }
-    let facts = said.lines().filter(|l| l.contains("registers") || l.contains("spill"));
-    facts.map(|l| l.trim().trim_start_matches("ptxas info    : ")).collect::<Vec<_>>().join("; ")
 }
 
 #[test]

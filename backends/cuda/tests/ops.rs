@@ -3,8 +3,11 @@
 
 #[path = "../../tile/tests/cases/mod.rs"]
 mod cases;
+
+mod assembler;
 mod emulator;
 
+use assembler::{assemble, ptxas};
 use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem};
 use emulator::{options, run};
 use silure_cuda::ptx;
@@ -54,6 +57,9 @@ fn rows() {
     check("cuda:sm_80", ROWS);
 }
 
+/// Sizes of graph ops: what is larger the interpreter of tile kernels runs.
+const SMALL: [(i64, i64); 5] = [(1, 1), (0, 3), (4, 0), (5, 7), (67, 33)];
+
 fn check_graph(target: &str, list: &'static [graph::Case]) {
     for case in list {
         let made = graph::made(case);
@@ -63,7 +69,7 @@ fn check_graph(target: &str, list: &'static [graph::Case]) {
             .iter()
             .map(|k| print(k).unwrap_or_else(|e| panic!("{}: {e}", case.name)))
             .collect();
-        for (seed, sizes) in SIZES.into_iter().enumerate() {
+        for (seed, sizes) in SMALL.into_iter().enumerate() {
             if !graph::Memory::fits(case, sizes) {
                 continue;
             }
@@ -113,4 +119,22 @@ fn windows() {
 #[test]
 fn blocks() {
     check_graph("cuda:sm_80", graph::BLOCKS);
+}
+
+#[test]
+fn ptxas_accepts_the_kernels_without_spills() {
+    let Some(tool) = ptxas() else {
+        eprintln!("SKIPPED: no ptxas ($SILURE_PTXAS, PATH, target/tools): kernels of ops not assembled");
+        return;
+    };
+    let assembled = |name: &str, k: &silure_tile::Kernel| {
+        let m = ptx(&k.func, "sm_80").unwrap_or_else(|e| panic!("{name}: {e}"));
+        println!("{name}: {}", assemble(&tool, &m, "sm_80"));
+    };
+    for (name, body) in CASES.iter().chain(PRODUCTS).chain(ROWS) {
+        assembled(name, &made(&module(name, body)));
+    }
+    for case in graph::all() {
+        graph::made(case).kernels.iter().for_each(|k| assembled(case.name, k));
+    }
 }

@@ -8,6 +8,7 @@
 //! Alignment that the symbols' multiples do not prove is tested at run time, once per access for the whole
 //! block: the vector form runs if it holds, an element-by-element form if not.
 
+mod angle;
 mod classes;
 mod convert;
 mod dot;
@@ -171,7 +172,9 @@ fn expand_math(f: &mut Func) -> Result<()> {
             continue;
         }
         let mut b = Builder::before(f, op);
-        if let Some(y) = silure_ir::math::expand(&mut b, op, &Default::default()) {
+        let made = angle::expand(&mut b, op)
+            .or_else(|| silure_ir::math::expand(&mut b, op, &Default::default()));
+        if let Some(y) = made {
             let y = y?;
             let old = f.op(op).result();
             f.replace_uses(old, y);

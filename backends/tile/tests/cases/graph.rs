@@ -383,7 +383,7 @@ impl Memory {
     }
 
     pub fn small(&self) -> bool {
-        self.want.iter().all(|w| w.1.len() < 1000)
+        self.want.iter().all(|w| w.1.len() < 400)
     }
 
     /// Runs the kernels, each on what those before it wrote.

@@ -52,6 +52,17 @@ pub const CASES: &[(&str, &str)] = &[
         %d = arith.floordiv %two, %j : i32
         yield %h, %d
       } : f16[n, 3], i32[n, 3]"),
+    ("angles", "(%x: f32[n, m]) -> (y: f32[n, m], k: f32[n, m]) {
+      %y, %k = kernel.map %x {maps = [[0, 1]], shape = dims[n, m]} do(%u: f32) {
+        %c = scalar {value = dense<f32[]: 12345.678>} : f32
+        %v = arith.mul %u, %c : f32
+        %a = arith.cos %v : f32
+        %w = arith.mul %v, %v : f32
+        %z = arith.mul %w, %w : f32
+        %t = arith.mul %z, %v : f32
+        %b = arith.sin %t : f32
+        yield %a, %b
+      } : f32[n, m], f32[n, m]"),
     ("one_element", "(%x: f32[], %y: f32[1]) -> (z: f32[1, 1]) {
       %z = kernel.map %x, %y {maps = [[], [0]], shape = dims[1, 1]} do(%u: f32, %v: f32) {
         %a = arith.add %u, %v : f32
@@ -135,7 +146,7 @@ pub const ROWS: &[(&str, &str)] = &[
 pub fn allowed(name: &str) -> f64 {
     let unit = 2f64.powi(-23);
     match name {
-        "dense" => 4.0 * unit,
+        "dense" | "angles" => 4.0 * unit,
         n if ROWS.iter().any(|c| c.0 == n) => 40.0 * unit,
         _ => 0.0,
     }
