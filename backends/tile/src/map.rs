@@ -8,8 +8,9 @@ use crate::space::Space;
 use crate::writer::{Writer, cover};
 use crate::{Arg, Kernel};
 
-/// Elements that a program computes.
+/// Elements that a program computes; where it has functions of many steps.
 const TILE: usize = 1024;
+const FEW: usize = 256;
 /// Most of them along the last axis, if there is another.
 const ROW: usize = 256;
 
@@ -74,7 +75,9 @@ fn nest(
     for d in &space.axes {
         w.axis(f, d);
     }
-    w.place(tiles(&space.axes), false)?;
+    let steep = |op: OpId| matches!(f.op(op).def.name, "arith.sin" | "arith.cos" | "arith.tan");
+    let many = o.regions.iter().flat_map(|r| &f.region(*r).ops).any(|op| steep(*op));
+    w.place(tiles(&space.axes, if many { FEW } else { TILE }), false)?;
     let mut args = vec![];
     for (base, axes) in pointers.iter().zip(&space.operands).take(inputs) {
         args.push(w.load(*base, axes, PAD)?);
@@ -87,14 +90,14 @@ fn nest(
 }
 
 /// Elements of a program's tile along each axis.
-fn tiles(axes: &[Dim]) -> Vec<usize> {
+fn tiles(axes: &[Dim], most: usize) -> Vec<usize> {
     let mut tiles = vec![1; axes.len()];
     match axes {
-        [only] => tiles[0] = cover(only, TILE),
+        [only] => tiles[0] = cover(only, most),
         [.., down, across] => {
             let n = axes.len();
-            tiles[n - 1] = cover(across, ROW);
-            tiles[n - 2] = cover(down, TILE / tiles[n - 1]);
+            tiles[n - 1] = cover(across, ROW.min(most));
+            tiles[n - 2] = cover(down, most / tiles[n - 1]);
         }
         [] => {}
     }
