@@ -214,7 +214,7 @@ pub fn run(engine: &Arc<Engine>, request: &Request) -> Result<Report> {
     let mut outputs = vec![];
     for turn in 0..request.repeat.max(1) {
         if turn > 0 {
-            session.reset();
+            session.reset()?;
         }
         let left = request.timeout.map(|t| t.saturating_sub(start.elapsed()));
         let options = RunOptions {
@@ -270,7 +270,7 @@ impl Report {
         };
         let row = |r: &ProfileRow| {
             json!({
-                "node": r.node, "kernel": r.kernel, "calls": r.calls,
+                "node": r.node, "kernel": r.kernel, "device": r.device, "calls": r.calls,
                 "nanos": r.nanos, "flops": r.flops, "bytes": r.bytes,
             })
         };

@@ -4,11 +4,14 @@
 //! copied into a mapping of its own, which then becomes executable and is never writable again.
 //! The file must not be changed while it is mapped (replacing it by a rename is safe).
 
+mod placed;
+
 use crate::device::{Accelerator, Device, Host};
 use crate::error::{Error, Result};
 use crate::kernels::{Builtin, Kernels};
 use crate::mem::Block;
 use memmap2::{Mmap, MmapMut};
+pub(crate) use placed::Placed;
 use silure_engine::plan::{Inst, KernelRef};
 use silure_engine::{EngineFile, FormatError, Manifest, Plan, SectionKind};
 use silure_kernels_cpu::abi::{Kernel, KernelFn};
@@ -84,6 +87,8 @@ pub struct Engine {
     pub(crate) texts: Arc<Strings>,
     manifest: Manifest,
     code_target: Option<String>,
+    /// The devices besides the host, in the plan's order from 1 on.
+    pub(crate) devices: Vec<Placed>,
     _code: Option<Mmap>,
     file: Backing,
     beside: Option<Backing>,
@@ -126,14 +131,6 @@ impl Engine {
     fn load(file: Backing, path: Option<&Path>, options: &LoadOptions<'_>) -> Result<Arc<Engine>> {
         let parsed = EngineFile::parse(file.bytes())?;
         let host = &options.host;
-        for &d in parsed.plan.devices.iter() {
-            if parsed.plan.str(d) != host.id() {
-                return Err(Error::Device {
-                    needed: parsed.plan.str(d).into(),
-                    present: format!("'{}'", host.id()),
-                });
-            }
-        }
         let mut kernels = Vec::with_capacity(parsed.plan.kernels.len());
         for &name in &parsed.plan.kernels {
             let name = parsed.plan.str(name);
@@ -173,6 +170,10 @@ impl Engine {
                 return Err(FormatError::field("string constants", needed, t).into());
             }
         }
+        // SAFETY: as above; the slice is used while the files are mapped.
+        let all =
+            unsafe { std::slice::from_raw_parts(weights, parsed.plan.weight_bytes() as usize) };
+        let devices = placed::load(&parsed, options, all)?;
         let helpers = silure_kernels_cpu::helpers::helper_table(host.isa);
         let EngineFile { plan, manifest, .. } = parsed;
         Ok(Arc::new(Engine {
@@ -186,6 +187,7 @@ impl Engine {
             texts: Arc::new(texts),
             manifest,
             code_target,
+            devices,
             _code: code,
             file,
             beside,
@@ -205,6 +207,11 @@ impl Engine {
     /// The code object in use, if the plan has generated functions.
     pub fn code_target(&self) -> Option<&str> {
         self.code_target.as_deref()
+    }
+
+    /// The devices besides the host that it uses: the plan's name, what it is, and the target of the code it runs.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.devices.iter().map(|d| (d.device.id(), d.device.name(), &*d.target))
     }
 
     /// The index of an entry; `None` asks for the only one.

@@ -2,8 +2,11 @@
 //!
 //! Invariants: a slot's pointer and length describe memory that lives for the whole run or, for
 //! heap slots, for as long as the slot is bound; views keep the slot they are a range of and are
-//! checked against it at every use, so that a stale view is an error and never a stray pointer.
+//! checked against it at every use, so that a stale view is an error and never a stray pointer. The
+//! pointer of a slot on a device besides the host is an address there, which nothing of the host follows:
+//! the plan's validation lets an op use buffers of its own device alone.
 
+mod device;
 mod launch;
 mod list;
 mod sink;
@@ -13,14 +16,16 @@ pub(crate) use sink::Sink;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::lane::Memory;
 use crate::mem::Block;
 use crate::options::RunOptions;
 use crate::pool::Pool;
-use crate::session::{Binding, Work, check_dims};
+use crate::session::{Binding, State, Work, check_dims};
 use crate::tensor::TensorRef;
 use crate::value::ValueRef;
 use silure_engine::MAX_RANK;
 use silure_engine::plan::*;
+use silure_types::Elem;
 use std::time::Instant;
 
 /// What a buffer is bound to.
@@ -33,6 +38,8 @@ pub(crate) struct Slot {
     root: Option<(u32, u64)>,
     /// Of a heap buffer.
     block: Option<Block>,
+    /// Of a heap buffer of a device, and which.
+    memory: Option<(usize, Memory)>,
 }
 
 impl Slot {
@@ -44,6 +51,7 @@ impl Slot {
             read_only: false,
             root: None,
             block: None,
+            memory: None,
         }
     }
 }
@@ -61,6 +69,21 @@ pub(crate) fn kernel_name(plan: &Plan, inst: &Inst) -> String {
         Inst::Fill { .. } => "fill".into(),
         _ => String::new(),
     }
+}
+
+/// An element as a register's value.
+fn value_of(elem: Elem, bits: u64, mode: LoadMode) -> Result<i64> {
+    match mode {
+        LoadMode::Bits => Ok(bits as i64),
+        LoadMode::Value if elem.is_float() => Ok(elem.decode(bits) as i64),
+        LoadMode::Value => i64::try_from(elem.decode_int(bits))
+            .map_err(|_| Error::Overflow { what: format!("{elem} {bits} as a size") }),
+    }
+}
+
+/// A register's value as an element.
+fn bits_of(elem: Elem, v: i64) -> u64 {
+    if elem.is_float() { elem.encode(v as f64) } else { elem.encode_int(v as i128) }
 }
 
 /// One run.
@@ -123,7 +146,7 @@ impl<'e, 'w> Exec<'e, 'w> {
             let op = &self.entry.code[pc];
             pc = self.step_size(pc, op, inputs).map_err(|e| self.at(op, e))?;
         }
-        Binding::new(self.entry, dims, &self.work.regs)
+        Binding::new(self.entry, self.engine.plan.devices.len(), dims, &self.work.regs)
     }
 
     /// Sets registers and slots as a binding says.
@@ -132,24 +155,33 @@ impl<'e, 'w> Exec<'e, 'w> {
         binding: &Binding,
         inputs: &[TensorRef<'_>],
         values: &[ValueRef<'_>],
-        states: &mut [Block],
+        states: &mut [State],
     ) -> Result<()> {
         let mut lists = false;
         let w = &mut *self.work;
         w.regs.clear();
         w.regs.extend_from_slice(&binding.regs);
-        if w.arena.len() < binding.arena_bytes as usize {
+        let arena_bytes = binding.arena_bytes[0];
+        if w.arena.len() < arena_bytes as usize {
             // Blocks that wait for reuse must not stand in the arena's way.
-            let more = binding.arena_bytes - w.arena.len() as u64;
+            let more = arena_bytes - w.arena.len() as u64;
             if more > w.budget.limit.saturating_sub(w.budget.used) {
                 w.heap.clear(&mut w.budget);
             }
         }
-        w.budget.grow(&mut w.arena, binding.arena_bytes, "the arena")?;
+        w.budget.grow(&mut w.arena, arena_bytes, "the arena")?;
+        for (lane, bytes) in w.lanes.iter_mut().zip(&binding.arena_bytes[1..]) {
+            lane.grow(*bytes, &mut w.budget)?;
+        }
         let engine = self.engine;
         w.slots.clear();
         for (i, b) in self.entry.buffers.iter().enumerate() {
             let mut slot = Slot::empty();
+            if b.device > 0 {
+                device::place(&mut slot, i, b, binding, engine, &w.lanes, states);
+                w.slots.push(slot);
+                continue;
+            }
             match b.kind {
                 BufKind::Input(x) if self.entry.inputs[x as usize].kind != PortKind::Tensor => {
                     lists = true;
@@ -174,9 +206,8 @@ impl<'e, 'w> Exec<'e, 'w> {
                     (slot.bound, slot.read_only) = (true, true);
                 }
                 BufKind::State(x) => {
-                    let block = &mut states[x as usize];
-                    (slot.ptr, slot.len) = (block.ptr(), block.len() as u64);
-                    slot.bound = true;
+                    let state = &states[x as usize];
+                    (slot.ptr, slot.len, slot.bound) = (state.ptr(), state.len(), true);
                 }
                 BufKind::Arena { .. } => {
                     let (offset, len) = binding.arena[i];
@@ -202,6 +233,9 @@ impl<'e, 'w> Exec<'e, 'w> {
         for slot in w.slots.drain(..) {
             if let Some(block) = slot.block {
                 w.heap.put(block);
+            }
+            if let Some((lane, memory)) = slot.memory {
+                w.lanes[lane].heap.put(memory);
             }
         }
         w.ptrs.clear();
@@ -253,8 +287,7 @@ impl<'e, 'w> Exec<'e, 'w> {
                 if !base.bound || end.is_none_or(|e| e > base.len) {
                     return Err(self.plan_error(b, "what it is a view of has changed"));
                 }
-                // SAFETY: the offset is inside the base, which is bound.
-                (base, unsafe { base.ptr.add(offset as usize) }, slot.len)
+                (base, base.ptr.wrapping_add(offset as usize), slot.len)
             }
         };
         if !slot.bound {
@@ -273,8 +306,7 @@ impl<'e, 'w> Exec<'e, 'w> {
             let range = format!("bytes {offset} to {offset}+{bytes} of {len}");
             return Err(self.plan_error(b, range));
         }
-        // SAFETY: the range is inside the buffer.
-        Ok(unsafe { ptr.add(offset as usize) })
+        Ok(ptr.wrapping_add(offset as usize))
     }
 
     /// One instruction of the size program, or size arithmetic of the body; gives the next.
@@ -342,6 +374,9 @@ impl<'e, 'w> Exec<'e, 'w> {
                 Inst::SetShape { output, dims } => {
                     self.set_shape(*output, dims, sink, &mut shaped).map(|()| pc + 1)
                 }
+                inst if op.device > 0 && !matches!(inst, Inst::View { .. } | Inst::Swap { .. }) => {
+                    self.device_op(pc, op).map(|()| pc + 1)
+                }
                 Inst::Launch(l) => self.timed(pc, |x| x.launch(l)).map(|()| pc + 1),
                 Inst::Copy { .. } | Inst::Fill { .. } => {
                     self.timed(pc, |x| x.move_bytes(&op.inst)).map(|()| pc + 1)
@@ -352,7 +387,11 @@ impl<'e, 'w> Exec<'e, 'w> {
                 | Inst::Free { .. }
                 | Inst::View { .. }
                 | Inst::Swap { .. } => self.buffer_op(&op.inst).map(|()| pc + 1),
-                Inst::List(l) => self.interrupted().and_then(|()| self.list_op(l)).map(|()| pc + 1),
+                Inst::List(l) => self
+                    .interrupted()
+                    .and_then(|()| self.settle())
+                    .and_then(|()| self.list_op(l))
+                    .map(|()| pc + 1),
                 _ => self.step_size(pc, op, inputs).and_then(|next| {
                     if next <= pc {
                         self.interrupted()?;
@@ -404,6 +443,8 @@ impl<'e, 'w> Exec<'e, 'w> {
         }
         let shape = &shape[..dims.len()];
         check_dims("output", name, port, shape)?;
+        // An output that has memory already may lose it.
+        self.settle()?;
         let (ptr, len) = sink.bind(output as usize, name, port, shape)?;
         for (b, slot) in self.entry.buffers.iter().zip(&mut self.work.slots) {
             if b.kind == BufKind::Output(output) {
@@ -415,6 +456,9 @@ impl<'e, 'w> Exec<'e, 'w> {
     }
 
     fn buffer_op(&mut self, inst: &Inst) -> Result<()> {
+        if !matches!(inst, Inst::View { .. } | Inst::Swap { .. }) {
+            self.settle()?;
+        }
         match inst {
             Inst::Load { dst, buf, index, elem, mode } => {
                 let (ptr, len) = self.resolve(*buf, false)?;
@@ -425,13 +469,7 @@ impl<'e, 'w> Exec<'e, 'w> {
                 let bits = bits.ok_or_else(|| {
                     self.plan_error(*buf, format!("element {i} of {len} bytes of {elem}"))
                 })?;
-                let v = match mode {
-                    LoadMode::Bits => bits as i64,
-                    LoadMode::Value if elem.is_float() => elem.decode(bits) as i64,
-                    LoadMode::Value => i64::try_from(elem.decode_int(bits)).map_err(|_| {
-                        Error::Overflow { what: format!("{elem} {bits} as a size") }
-                    })?,
-                };
+                let v = value_of(*elem, bits, *mode)?;
                 self.work.regs[dst.0 as usize] = v;
             }
             Inst::Store { buf, index, src, elem } => {
@@ -445,9 +483,7 @@ impl<'e, 'w> Exec<'e, 'w> {
                     let problem = format!("element {i} of {len} bytes of {elem}");
                     return Err(self.plan_error(*buf, problem));
                 };
-                let float = elem.is_float();
-                let bits = if float { elem.encode(v as f64) } else { elem.encode_int(v as i128) };
-                elem.store_cell(bytes, at, bits);
+                elem.store_cell(bytes, at, bits_of(*elem, v));
             }
             Inst::Alloc { buf, bytes } => {
                 let n = self.size(*bytes, inst)?;
@@ -491,6 +527,7 @@ impl<'e, 'w> Exec<'e, 'w> {
 
     fn move_bytes(&mut self, inst: &Inst) -> Result<u64> {
         self.interrupted()?;
+        self.settle()?;
         match inst {
             Inst::Copy { dst, dst_offset, src, src_offset, bytes } => {
                 let n = self.size(*bytes, inst)?;

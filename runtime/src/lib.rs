@@ -31,6 +31,7 @@ mod engine;
 mod error;
 mod exec;
 mod kernels;
+mod lane;
 pub mod limits;
 mod mem;
 pub mod npy;
@@ -46,6 +47,7 @@ pub use device::{Accelerator, Address, Command, Device, Host, Program, Queue, Re
 pub use engine::{Engine, LoadOptions};
 pub use error::{Error, Result};
 pub use kernels::{Builtin, Kernels, With};
+pub use lane::Given;
 pub use mem::Block;
 pub use options::{CancelToken, ProfileRow, RunOptions, SPANS, Span};
 pub use pool::{Job, Pool};

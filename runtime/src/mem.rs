@@ -153,10 +153,28 @@ impl Budget {
     }
 }
 
+/// Something of a size that is kept for reuse.
+pub trait Storage {
+    /// Its bytes.
+    fn size(&self) -> u64;
+}
+
+impl Storage for Block {
+    fn size(&self) -> u64 {
+        self.len as u64
+    }
+}
+
 /// Free blocks by size class. Four classes per power of two: at most a quarter is unused.
-#[derive(Debug, Default)]
-pub struct HeapPool {
-    free: Vec<Vec<Block>>,
+#[derive(Debug)]
+pub struct HeapPool<B = Block> {
+    free: Vec<Vec<B>>,
+}
+
+impl<B> Default for HeapPool<B> {
+    fn default() -> Self {
+        HeapPool { free: vec![] }
+    }
 }
 
 /// The class of a size, and the size of its blocks.
@@ -171,6 +189,23 @@ fn class(bytes: u64) -> Option<(usize, u64)> {
 impl HeapPool {
     /// A block of at least `bytes` bytes; its contents are anything.
     pub fn take(&mut self, bytes: u64, budget: &mut Budget) -> Result<Block> {
+        self.take_with(bytes, budget, |n| Block::zeroed(n as usize, "a tensor"))
+    }
+}
+
+impl<B: Storage> HeapPool<B> {
+    /// Whether one of at least `bytes` bytes waits.
+    pub fn has(&self, bytes: u64) -> bool {
+        class(bytes).and_then(|(c, _)| self.free.get(c)).is_some_and(|f| !f.is_empty())
+    }
+
+    /// One of at least `bytes` bytes, made if none waits; its contents are anything.
+    pub fn take_with(
+        &mut self,
+        bytes: u64,
+        budget: &mut Budget,
+        make: impl FnOnce(u64) -> Result<B>,
+    ) -> Result<B> {
         let what = "a tensor";
         let too_large = || Error::Memory {
             what,
@@ -185,12 +220,12 @@ impl HeapPool {
             self.clear(budget);
             budget.take(size, what)?;
         }
-        Block::zeroed(size as usize, what).inspect_err(|_| budget.give(size))
+        make(size).inspect_err(|_| budget.give(size))
     }
 
     /// Keeps a block for later.
-    pub fn put(&mut self, block: Block) {
-        if let Some((class, _)) = class(block.len() as u64) {
+    pub fn put(&mut self, block: B) {
+        if let Some((class, _)) = class(block.size()) {
             if self.free.len() <= class {
                 self.free.resize_with(class + 1, Vec::new);
             }
@@ -201,7 +236,7 @@ impl HeapPool {
     /// Returns all free blocks to the system.
     pub fn clear(&mut self, budget: &mut Budget) {
         for block in self.free.drain(..).flatten() {
-            budget.give(block.len() as u64);
+            budget.give(block.size());
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Span {
     pub node: String,
     /// The kernel, generated function, `copy` or `fill`.
     pub kernel: String,
+    /// The device, by the plan's name.
+    pub device: String,
     /// When it began, in nanoseconds since the run began.
     pub start: u64,
     /// Its wall time in nanoseconds.
@@ -61,6 +63,8 @@ pub struct ProfileRow {
     pub node: String,
     /// The kernel, generated function, `copy` or `fill`.
     pub kernel: String,
+    /// The device, by the plan's name.
+    pub device: String,
     /// Times it ran.
     pub calls: u64,
     /// Wall time of all of them, in nanoseconds.

@@ -6,9 +6,12 @@
 mod profile;
 mod states;
 
+pub(crate) use states::State;
+
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::exec::{Exec, List, Sink, Slot};
+use crate::lane::{Given, Lane};
 use crate::mem::{Block, Budget, HeapPool};
 use crate::options::RunOptions;
 use crate::pool::Pool;
@@ -29,7 +32,7 @@ const BINDINGS: usize = 8;
 pub struct SessionOptions {
     /// Threads to run on; sessions may share a pool. `None`: the calling thread alone.
     pub pool: Option<Arc<Pool>>,
-    /// Most bytes the session may hold (states, arena, heap, scratch, strings). `None`: no limit.
+    /// Most bytes the session may hold (states, arena, heap, scratch, strings), on all devices. `None`: no limit.
     pub memory_limit: Option<u64>,
 }
 
@@ -37,9 +40,10 @@ pub struct SessionOptions {
 pub(crate) struct Binding {
     dims: Vec<i64>,
     pub regs: Vec<i64>,
-    /// Offset and size of each buffer that is in the arena.
+    /// Offset and size of each buffer that is in an arena.
     pub arena: Vec<(u64, u64)>,
-    pub arena_bytes: u64,
+    /// Bytes of each device's arena, the host's first.
+    pub arena_bytes: Vec<u64>,
 }
 
 /// The buffers of a session that a run works in.
@@ -50,6 +54,9 @@ pub(crate) struct Work {
     pub lists: HashMap<u32, List>,
     pub ptrs: Vec<*mut u8>,
     pub sizes: Vec<i64>,
+    /// The devices besides the host, in the plan's order, and the parameters of a launch there.
+    pub lanes: Vec<Lane>,
+    pub params: Vec<u64>,
     pub arena: Block,
     pub scratch: Block,
     pub heap: HeapPool,
@@ -66,7 +73,7 @@ pub(crate) struct Work {
 pub struct Session {
     engine: Arc<Engine>,
     pool: Arc<Pool>,
-    states: Vec<Block>,
+    states: Vec<State>,
     states_known: bool,
     bindings: Vec<Vec<Binding>>,
     key: Vec<i64>,
@@ -88,13 +95,10 @@ impl Session {
     pub fn with(engine: &Arc<Engine>, options: SessionOptions) -> Result<Session> {
         let mut budget =
             Budget { limit: options.memory_limit.unwrap_or(u64::MAX), used: 0, peak: 0 };
-        let mut states = Vec::with_capacity(engine.plan.states.len());
-        for s in &engine.plan.states {
-            // Checked when the plan was validated.
-            let bytes = s.bytes().unwrap_or(u64::MAX);
-            budget.take(bytes, "the states")?;
-            states.push(Block::zeroed(bytes as usize, "the states")?);
-        }
+        let lanes: Result<Vec<Lane>> =
+            engine.devices.iter().map(|d| Lane::new(&d.device, &d.program)).collect();
+        let mut lanes = lanes?;
+        let states = State::all(&engine.plan, &mut lanes, &mut budget)?;
         let entries = engine.plan.entries.len();
         Ok(Session {
             engine: engine.clone(),
@@ -110,6 +114,8 @@ impl Session {
                 lists: HashMap::new(),
                 ptrs: vec![],
                 sizes: vec![],
+                lanes,
+                params: vec![],
                 arena: Block::zeroed(0, "the arena")?,
                 scratch: Block::zeroed(0, "scratch")?,
                 heap: HeapPool::default(),
@@ -126,9 +132,19 @@ impl Session {
         &self.engine
     }
 
-    /// Most bytes held so far: states, arena, heap, scratch and strings.
+    /// Most bytes held so far: states, arena, heap, scratch and strings, on all devices.
     pub fn peak_memory(&self) -> u64 {
         self.work.budget.peak
+    }
+
+    /// What it gave to devices besides the host.
+    pub fn given(&self) -> Given {
+        let add = |a: Given, l: &Lane| Given {
+            commands: a.commands + l.given.commands,
+            recorded: a.recorded + l.given.recorded,
+            replayed: a.replayed + l.given.replayed,
+        };
+        self.work.lanes.iter().fold(Given::default(), add)
     }
 
     /// Runs an entry and gives its outputs.
@@ -316,7 +332,8 @@ impl Session {
         if options.trace {
             exec.work.spans.clear();
         }
-        let result = exec.run(inputs, sink).and_then(|()| exec.list_outputs());
+        let result = exec.run(inputs, sink);
+        let result = exec.end(result).and_then(|()| exec.list_outputs());
         if options.profile {
             std::mem::swap(&mut exec.work.profile, &mut self.profiles[index]);
         }
@@ -514,8 +531,13 @@ pub(crate) fn check_dims(
 
 impl Binding {
     /// Places the arena for these registers.
-    pub(crate) fn new(entry: &Entry, dims: &[i64], regs: &[i64]) -> Result<Binding> {
-        let mut blocks = Vec::new();
+    pub(crate) fn new(
+        entry: &Entry,
+        devices: usize,
+        dims: &[i64],
+        regs: &[i64],
+    ) -> Result<Binding> {
+        let mut blocks = vec![Vec::new(); devices];
         let mut sizes = vec![0u64; entry.buffers.len()];
         for (i, b) in entry.buffers.iter().enumerate() {
             if let BufKind::Arena { bytes, first, last } = b.kind {
@@ -527,18 +549,23 @@ impl Binding {
                 sizes[i] = u64::try_from(n).map_err(|_| Error::Overflow {
                     what: format!("arena buffer {i} of {n} bytes"),
                 })?;
-                blocks.push(silure_engine::arena::Block { bytes: sizes[i], first, last });
+                let block = silure_engine::arena::Block { bytes: sizes[i], first, last };
+                blocks[b.device as usize].push(block);
             }
         }
-        let (offsets, arena_bytes) = silure_engine::arena::assign(&blocks)
-            .ok_or_else(|| Error::Overflow { what: "the arena".into() })?;
-        let mut offsets = offsets.into_iter();
+        let (mut offsets, mut arena_bytes) = (Vec::new(), Vec::new());
+        for blocks in &blocks {
+            let (o, bytes) = silure_engine::arena::assign(blocks)
+                .ok_or_else(|| Error::Overflow { what: "the arena".into() })?;
+            offsets.push(o.into_iter());
+            arena_bytes.push(bytes);
+        }
         let arena = entry
             .buffers
             .iter()
             .zip(&sizes)
             .map(|(b, &n)| match b.kind {
-                BufKind::Arena { .. } => (offsets.next().unwrap_or(0), n),
+                BufKind::Arena { .. } => (offsets[b.device as usize].next().unwrap_or(0), n),
                 _ => (0, 0),
             })
             .collect();

@@ -140,13 +140,13 @@ fn states_count_runs_and_entries_share_one_weight() {
     let saved = s.export_states().unwrap();
     let mut other = Session::new(&engine).unwrap();
     other.import_states(&saved).unwrap();
-    assert_eq!(other.state("count").unwrap(), 3i64.to_le_bytes());
+    assert_eq!(*other.state("count").unwrap(), 3i64.to_le_bytes());
     assert!(text(other.import_states(&[0; 3])).contains("needed 8 bytes, present 3"));
     s.set_state("count", &5i64.to_le_bytes()).unwrap();
     let e = text(s.run(step, &[x.view()]));
     assert_eq!(e, "node 'limit': too many steps: needed 5, present 5");
     assert!(text(s.run(total, &[])).contains("states are unknown"));
-    s.reset();
+    s.reset().unwrap();
     assert_eq!(s.run(total, &[]).unwrap()[0].to_f64(), [0.0]);
     assert!(text(engine.entry(None)).contains("name an entry"));
     assert!(text(engine.entry(Some("x"))).contains("'step', 'total'"));

@@ -287,7 +287,7 @@ fn what_lies_outside_the_cache_is_an_error() {
         let mut v = x[input].to_i64s();
         v[at] = value;
         x[input] = integers(x[input].shape(), &v);
-        s.reset();
+        s.reset().unwrap();
         let e = rig.run(&mut s, "prefill", &x).expect_err("refused");
         assert!(e.contains("outside") || e.contains("range"), "input {input}: {e}");
     }

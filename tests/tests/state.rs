@@ -126,7 +126,7 @@ fn states_belong_to_the_session_and_can_be_moved() {
     let (x, y) = (a.run(decode, &[one.view()]).unwrap(), b.run(decode, &[one.view()]).unwrap());
     assert_eq!(x[0].bytes(), y[0].bytes());
     assert_ne!(x[0].bytes(), fresh[0].bytes());
-    a.reset();
+    a.reset().unwrap();
     assert_eq!(a.run(decode, &[one.view()]).unwrap()[0].bytes(), fresh[0].bytes());
 }
 

@@ -223,7 +223,7 @@ pub fn measure(
     };
     let start = Instant::now();
     let mut once = |session: &mut Session, profile: bool| -> Result<f64> {
-        session.reset();
+        session.reset()?;
         let timeout = schedule.timeout.map(|t| t.saturating_sub(start.elapsed()));
         let options = RunOptions { timeout, cancel: None, profile, trace: profile };
         let begin = Instant::now();

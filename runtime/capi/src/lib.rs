@@ -520,7 +520,7 @@ pub unsafe extern "C" fn silure_cancel_reset(session: *const SilureSession) {
 pub unsafe extern "C" fn silure_reset(session: *mut SilureSession) -> c_int {
     let reset = || {
         // SAFETY: the caller's contract.
-        claim(unsafe { object(session.cast_const(), "session") }?)?.reset();
+        claim(unsafe { object(session.cast_const(), "session") }?)?.reset()?;
         Ok(OK)
     };
     call(reset).unwrap_or_else(|code| code)

@@ -13,7 +13,7 @@ const PATH: &str = "SILURE_EMULATED_CUDA";
 pub(crate) const OLDEST: i32 = 11040;
 
 /// All functions that this crate calls. A missing one would be a panic of the bindings.
-const FUNCTIONS: [&str; 35] = [
+const FUNCTIONS: [&str; 36] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -38,6 +38,7 @@ const FUNCTIONS: [&str; 35] = [
     "cuModuleLoadDataEx",
     "cuModuleUnload",
     "cuModuleGetFunction",
+    "cuFuncGetAttribute",
     "cuFuncSetAttribute",
     "cuLaunchKernel",
     "cuStreamCreate",

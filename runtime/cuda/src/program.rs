@@ -1,9 +1,10 @@
-//! Modules: text that the driver has translated, and what each kernel needs.
+//! Modules: texts that the driver has translated, and what each kernel needs.
 
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as Option_};
+use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as Jit};
 use silure_engine::{DeviceCode, DeviceKernel};
 use silure_runtime::{Accelerator, Error, Program, Queue, Result};
 
@@ -13,19 +14,21 @@ use crate::queue::Stream;
 /// Bytes of the driver's log that are kept.
 const LOG: usize = 16 << 10;
 /// Shared memory a block may have without asking.
-const PLAIN: u32 = 48 << 10;
+const PLAIN: u64 = 48 << 10;
 
 /// A kernel, ready to launch.
 pub(crate) struct Kernel {
     pub function: sys::CUfunction,
+    pub name: String,
     pub threads: u32,
-    pub dynamic: u32,
+    pub shared: u32,
+    pub params: u32,
 }
 
-/// A loaded module. Dropped with its last queue.
+/// Loaded modules. Dropped with their last queue.
 pub(crate) struct Loaded {
     pub cuda: Arc<Cuda>,
-    module: sys::CUmodule,
+    modules: Vec<sys::CUmodule>,
     pub kernels: Vec<Kernel>,
 }
 
@@ -37,8 +40,10 @@ unsafe impl Sync for Loaded {}
 impl Drop for Loaded {
     fn drop(&mut self) {
         if self.cuda.enter().is_ok() {
-            // SAFETY: the module was loaded, and no queue that could use it is left.
-            unsafe { sys::cuModuleUnload(self.module) };
+            for m in &self.modules {
+                // SAFETY: the module was loaded, and no queue that could use it is left.
+                unsafe { sys::cuModuleUnload(*m) };
+            }
         }
     }
 }
@@ -49,14 +54,19 @@ pub(crate) struct Module(Arc<Loaded>);
 impl Module {
     pub fn load(cuda: Arc<Cuda>, code: &DeviceCode) -> Result<Module> {
         cuda.enter()?;
-        let refuse = |what: String| Error::Fault { device: cuda.name().into(), what };
-        let text = CString::new(&*code.text)
-            .map_err(|_| refuse("the engine's text holds a zero byte".into()))?;
-        let module = translate(&cuda, &text)?;
-        let mut loaded = Loaded { cuda: cuda.clone(), module, kernels: vec![] };
+        let mut loaded = Loaded { cuda: cuda.clone(), modules: vec![], kernels: vec![] };
+        let mut known: HashMap<&str, sys::CUmodule> = HashMap::new();
         for k in &code.kernels {
-            let kernel = function(&cuda, module, k)?;
-            loaded.kernels.push(kernel);
+            let module = match known.get(&*k.text) {
+                Some(m) => *m,
+                None => {
+                    let m = translate(&cuda, k)?;
+                    loaded.modules.push(m);
+                    known.insert(&k.text, m);
+                    m
+                }
+            };
+            loaded.kernels.push(function(&cuda, module, k)?);
         }
         Ok(Module(Arc::new(loaded)))
     }
@@ -69,11 +79,13 @@ impl Program for Module {
 }
 
 /// The driver's translation; its log is in the error.
-fn translate(cuda: &Cuda, text: &CString) -> Result<sys::CUmodule> {
+fn translate(cuda: &Cuda, k: &DeviceKernel) -> Result<sys::CUmodule> {
+    let refuse = |what: String| Error::Fault { device: cuda.name().into(), what };
+    let text = CString::new(&*k.text)
+        .map_err(|_| refuse(format!("kernel '{}': its text holds a zero byte", k.name)))?;
     let mut log = vec![0u8; LOG];
     let mut module = std::ptr::null_mut();
-    let mut options =
-        [Option_::CU_JIT_ERROR_LOG_BUFFER, Option_::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut options = [Jit::CU_JIT_ERROR_LOG_BUFFER, Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG as *mut c_void];
     // SAFETY: the text ends with a zero, and the log has as many bytes as is said.
     let result = check(unsafe {
@@ -88,7 +100,7 @@ fn translate(cuda: &Cuda, text: &CString) -> Result<sys::CUmodule> {
     result.map(|()| module).map_err(|code| {
         let end = log.iter().position(|b| *b == 0).unwrap_or(LOG);
         let said = String::from_utf8_lossy(&log[..end]);
-        let error = cuda.fault("translating the engine's PTX", code);
+        let error = cuda.fault(&format!("translating kernel '{}'", k.name), code);
         match (error, said.trim()) {
             (Error::Fault { device, what }, said) if !said.is_empty() => {
                 Error::Fault { device, what: format!("{what}; its log: {said}") }
@@ -102,28 +114,33 @@ fn function(cuda: &Cuda, module: sys::CUmodule, k: &DeviceKernel) -> Result<Kern
     let refuse = |what: String| Error::Fault { device: cuda.name().into(), what };
     let name = CString::new(&*k.name)
         .map_err(|_| refuse(format!("kernel {:?}: no name of a kernel", k.name)))?;
-    let needed = u64::from(k.shared) + u64::from(k.dynamic);
+    let mut function = std::ptr::null_mut();
+    // SAFETY: the module is loaded, the name ends with a zero.
+    check(unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) })
+        .map_err(|e| cuda.fault(&format!("kernel '{}'", k.name), e))?;
+    let mut declared = 0;
+    let which = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+    // SAFETY: the function was found a moment ago.
+    check(unsafe { sys::cuFuncGetAttribute(&mut declared, which, function) })
+        .map_err(|e| cuda.fault(&format!("shared memory of kernel '{}'", k.name), e))?;
+    let needed = u64::from(k.shared) + declared.max(0) as u64;
     if needed > cuda.shared {
         return Err(refuse(format!(
             "kernel '{}': needed {needed} bytes of shared memory, a block has {}",
             k.name, cuda.shared
         )));
     }
-    let mut function = std::ptr::null_mut();
-    // SAFETY: the module is loaded, the name ends with a zero.
-    check(unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) })
-        .map_err(|e| cuda.fault(&format!("kernel '{}'", k.name), e))?;
-    if needed > u64::from(PLAIN) {
+    if needed > PLAIN {
         let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: the function was found a moment ago.
-        check(unsafe { sys::cuFuncSetAttribute(function, which, k.dynamic as i32) }).map_err(
+        // SAFETY: as above.
+        check(unsafe { sys::cuFuncSetAttribute(function, which, k.shared as i32) }).map_err(
             |e| {
-                cuda.fault(
-                    &format!("{} bytes of shared memory for kernel '{}'", k.dynamic, k.name),
-                    e,
-                )
+                let what = format!("{} bytes of shared memory for kernel '{}'", k.shared, k.name);
+                cuda.fault(&what, e)
             },
         )?;
     }
-    Ok(Kernel { function, threads: k.threads, dynamic: k.dynamic })
+    let DeviceKernel { name, threads, shared, params, .. } = k;
+    let (threads, shared, params) = (*threads, *shared, *params);
+    Ok(Kernel { function, name: name.clone(), threads, shared, params })
 }

@@ -75,10 +75,13 @@ impl Stream {
                     let there = self.code.kernels.len();
                     return Err(self.refuse(format!("kernel {kernel}: the code has {there}")));
                 };
-                if params.len() > PARAMS {
-                    return Err(
-                        self.refuse(format!("{} parameters; {PARAMS} are possible", params.len()))
-                    );
+                if params.len() != k.params as usize || params.len() > PARAMS {
+                    return Err(self.refuse(format!(
+                        "kernel '{}': needed {} parameters (at most {PARAMS}), present {}",
+                        k.name,
+                        k.params,
+                        params.len()
+                    )));
                 }
                 let mut at = [std::ptr::null_mut::<c_void>(); PARAMS];
                 for (a, p) in at.iter_mut().zip(params) {
@@ -95,13 +98,16 @@ impl Stream {
                         k.threads,
                         1,
                         1,
-                        k.dynamic,
+                        k.shared,
                         self.stream,
                         at.as_mut_ptr(),
                         std::ptr::null_mut(),
                     )
                 };
-                check(code).map_err(|e| self.cuda().fault(&format!("launching {grid:?} blocks"), e))
+                check(code).map_err(|e| {
+                    self.cuda()
+                        .fault(&format!("launching kernel '{}' in {grid:?} blocks", k.name), e)
+                })
             }
             Command::Copy { to, from, bytes } => {
                 // SAFETY: the caller's promise.

@@ -25,6 +25,7 @@ impl Exec<'_, '_> {
 
     pub(super) fn launch(&mut self, l: &Launch) -> Result<u64> {
         self.interrupted()?;
+        self.settle()?;
         let engine = self.engine;
         let mut touched = 0u64;
         self.work.ptrs.clear();
@@ -60,8 +61,9 @@ impl Exec<'_, '_> {
                 (entry, 0, self.val(l.scratch).max(0) as u64)
             }
             KernelRef::Device(_) => {
-                let needed = "a device besides the host".into();
-                return Err(Error::Device { needed, present: "none".into() });
+                // Not in a valid plan.
+                let needed = "the kernel's".into();
+                return Err(Error::Device { needed, present: "the host".into() });
             }
         };
         let tasks = match l.tasks {

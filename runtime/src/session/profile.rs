@@ -2,6 +2,12 @@
 
 use super::Session;
 use crate::options::{ProfileRow, Span};
+use silure_engine::plan::{Op, Plan};
+
+fn device_name(plan: &Plan, op: &Op) -> String {
+    // In range: checked when the plan was validated.
+    plan.str(plan.devices[op.device as usize]).into()
+}
 
 impl Session {
     /// Times per launch of an entry over its profiled runs, in the plan's order; starts anew.
@@ -13,6 +19,7 @@ impl Session {
         rows.map(|(&[calls, nanos, flops, bytes], op)| ProfileRow {
             node: plan.str(op.loc).into(),
             kernel: crate::exec::kernel_name(plan, &op.inst),
+            device: device_name(plan, op),
             calls,
             nanos,
             flops,
@@ -30,7 +37,8 @@ impl Session {
         let span = |[pc, start, nanos]: [u64; 3]| {
             let op = e.code.get(pc as usize)?;
             let (node, kernel) = (plan.str(op.loc), crate::exec::kernel_name(plan, &op.inst));
-            Some(Span { node: node.into(), kernel, start, nanos })
+            let device = device_name(plan, op);
+            Some(Span { node: node.into(), kernel, device, start, nanos })
         };
         spans.into_iter().filter_map(span).collect()
     }

@@ -14,9 +14,9 @@ pub fn device() -> Arc<Cuda> {
 }
 
 /// A text with one kernel.
-pub fn code(text: &str, name: &str, threads: u32, dynamic: u32) -> DeviceCode {
-    let kernel = DeviceKernel { name: name.into(), threads, shared: 0, dynamic };
-    DeviceCode { text: text.into(), kernels: vec![kernel] }
+pub fn code(text: &str, name: &str, threads: u32, shared: u32) -> DeviceCode {
+    let kernel = DeviceKernel { name: name.into(), threads, shared, params: 4, text: text.into() };
+    DeviceCode { kernels: vec![kernel] }
 }
 
 /// `y = softmax(x)` over the rows of a matrix: blocks of 64 threads, 8 rows each; parameters x, y, rows, n.
