@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use silure::{Compiler, Options};
+use silure::{Calibration, Compiler, Loaded, Options};
 use silure_generate::{Assets, Comparison, Model, Tokenizer, Windows, compare};
 use silure_runtime::{Engine, Pool, SessionOptions, npy};
 use silure_types::Elem;
@@ -59,7 +59,7 @@ pub fn windows(model: &Model, window: Option<usize>, stride: Option<usize>) -> W
 }
 
 /// A file that is gone when this is dropped.
-struct Passing(PathBuf);
+pub struct Passing(pub PathBuf);
 
 impl Drop for Passing {
     fn drop(&mut self) {
@@ -76,22 +76,27 @@ pub fn precision(
     args: &CompileArgs,
     output: &Path,
     text: &Path,
+    calibration: Option<&mut Calibration>,
     report: &Report,
 ) -> Result<Comparison> {
     let narrow = CompileArgs { targets: vec![], ..args.clone() };
     let options = narrow.options_here(report)?;
     let pool = Arc::new(Pool::new(super::verbs::run::threads(None)));
-    let open = |name: &str, options: &Options| -> Result<(Arc<Engine>, Passing)> {
+    let open = |name: &str, loaded: Loaded, o: &Options| -> Result<(Arc<Engine>, Passing)> {
         let mut path = output.as_os_str().to_owned();
         path.push(format!(".{}.{name}.tmp", std::process::id()));
         let path = Passing(path.into());
         // The notes were said when the engine itself was compiled.
-        let loaded = c.load_directory(source, &args.directory())?;
-        c.compile(loaded, options)?.write(&path.0)?;
+        c.compile(loaded, o)?.write(&path.0)?;
         Ok((Engine::open(&path.0)?, path))
     };
-    let (reference, _first) = open("reference", &Options { precision: None, ..options.clone() })?;
-    let (other, _second) = open("narrow", &options)?;
+    let load = || c.load_directory(source, &args.directory());
+    let plain = Options { precision: None, ..options.clone() };
+    let (reference, _first) = open("reference", load()?, &plain)?;
+    let (other, _second) = match calibration {
+        Some(found) => open("narrow", found.apply(c, load()?, &options)?, &plain)?,
+        None => open("narrow", load()?, &options)?,
+    };
     let assets = Assets::of(&reference);
     let tokens = tokens(text, assets.tokenizer()?.as_ref())?;
     let session = || SessionOptions { pool: Some(pool.clone()), memory_limit: None };

@@ -10,6 +10,7 @@
 //! ```
 
 mod args;
+mod calibrate;
 mod evaluate;
 mod failure;
 mod model;

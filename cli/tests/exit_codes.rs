@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{RELU, file, npy, repo, s, silure};
 
 #[test]
@@ -53,6 +55,28 @@ fn code_2_for_wrong_usage() {
         .says("present: x");
     silure(&["compile", s(&f), "-o", "x", "--dim", "b=2"]).code(2).says("text IR");
     silure(&["run", s(&f)]).code(2).says("input 'x' is not given");
+}
+
+/// What is said of texts before a model is read.
+#[test]
+fn calibration_says_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (f, t) = (file(dir.path(), "m.sir", RELU), file(dir.path(), "t.txt", "a text"));
+    let out = dir.path().join("m.silure");
+    let compile = |model: &Path, more: &[&str]| {
+        let all = [&["compile", s(model), "-o", s(&out), "--calibration"][..], more].concat();
+        let r = silure(&all).code(2);
+        assert!(!out.exists());
+        r
+    };
+    compile(&f, &[s(&t), "--precision", "int4"]).says("language models");
+    compile(&f, &[s(&t)]).says("--precision");
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    file(&model, "config.json", "{}");
+    compile(&model, &[s(&t), "--precision", "int8"]).says("--precision int4");
+    let empty = file(dir.path(), "empty.txt", "");
+    compile(&model, &[s(&empty), "--precision", "int4"]).says("the text is empty");
 }
 
 #[test]

@@ -12,11 +12,13 @@
 //! The way of a model is a list of [`Phase`]s; the module can be looked at behind each. Nothing here
 //! reads a clock for a decision or a property of the host, so the same input gives the same bytes.
 
+mod calibration;
 mod compile;
 mod error;
 mod load;
 mod phase;
 
+pub use calibration::Calibration;
 pub use compile::{Compiled, Lowered, Options, Precision};
 pub use error::{Error, Exit, Result};
 pub use load::{Loaded, Source};

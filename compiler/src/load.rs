@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use silure_ir::{Code, Diagnostic, Module, WeightSource};
 use silure_onnx::{Files, ImportOptions, Limits, Model};
 
+use crate::calibration::Scratch;
 use crate::{Compiler, Error, Result};
 
 /// The largest text module that is read.
@@ -51,6 +53,8 @@ pub enum Source {
     Beside(PathBuf),
     /// Everything is in the module.
     None,
+    /// The same with weights that were rounded by a text ([`crate::Calibration`]).
+    Rounded(Box<Source>, Arc<Scratch>),
 }
 
 impl WeightSource for Source {
@@ -60,6 +64,12 @@ impl WeightSource for Source {
             Source::Directory(files) => files.read(source, offset, bytes),
             Source::Beside(folder) => beside(folder, source, offset, bytes),
             Source::None => silure_ir::weight::NoFiles.read(source, offset, bytes),
+            Source::Rounded(inner, scratch) => match scratch.read(source, offset, bytes) {
+                Some(read) => {
+                    read.map_err(|e| Diagnostic::new(Code::Io, format!("{source}: {e}")))
+                }
+                None => inner.read(source, offset, bytes),
+            },
         }
     }
 }

@@ -5,7 +5,7 @@
 //! * [`Settings`], [`Sampler`]: which token comes next. [`StopStrings`]: where text ends.
 //! * [`Pages`]: who owns which page of the cache. [`Scheduler`]: several sequences step by step over a
 //!   [`Decoder`]; [`Model`] is the one that runs an engine.
-//! * [`score`], [`compare`]: how well a model foretells a text, alone or beside another.
+//! * [`score`], [`compare`]: how well a model foretells a text, alone or beside another; [`feed`] only runs it.
 //!
 //! Engines, tokenizers, templates and settings are untrusted: what is wrong in them is an [`Error`].
 //!
@@ -33,7 +33,7 @@ pub use model::{Batch, Decoder, Limits, Model};
 pub use pages::{Pages, Table};
 pub use sampler::Sampler;
 pub use scheduler::{End, Event, Request, Scheduler};
-pub use score::{Comparison, Score, Windows, compare, score};
+pub use score::{Comparison, Score, Windows, compare, feed, score};
 pub use settings::Settings;
 pub use stop::StopStrings;
 pub use template::{Message, Template};

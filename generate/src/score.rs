@@ -8,6 +8,8 @@ use crate::model::{Batch, Decoder};
 
 /// Most tokens of a step: their logits are held at once.
 const STEP: usize = 64;
+/// The same where logits are thrown away.
+const FEED: usize = 256;
 
 /// How a text is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,27 @@ pub fn compare(
     let n = count as f64;
     let [reference, other] = sums.map(|s| Score { tokens: count, nll: s / n });
     Ok(Comparison { reference, other, kl: kl / n, top1: same as f64 / n })
+}
+
+/// Runs a text through a model in windows that do not overlap, for what the runs leave behind; every token's logits
+/// are computed, and nothing is made of them. Gives the number of tokens.
+pub fn feed(decoder: &mut dyn Decoder, tokens: &[u32], window: usize) -> Result<usize> {
+    let l = decoder.limits();
+    let most = l.context.min((l.pages as usize).min(l.width).saturating_mul(l.page));
+    if !(1..=most).contains(&window) {
+        return Err(Error::field("window", format!("1 to {most} tokens"), window));
+    }
+    if let Some(t) = tokens.iter().find(|t| **t as usize >= l.vocab) {
+        return Err(Error::field("text", format!("tokens below {}", l.vocab), t));
+    }
+    let step = l.tokens.clamp(1, FEED);
+    for own in tokens.chunks(window) {
+        for from in (0..own.len()).step_by(step) {
+            let to = (from + step).min(own.len());
+            decoder.prefill(&batch(own, from..to, from..to, l.page))?;
+        }
+    }
+    Ok(tokens.len())
 }
 
 /// Called with a token and the logits that each model had for it.
@@ -282,6 +305,21 @@ mod tests {
         assert!(apart.kl > 0.01 && apart.top1 < 1.0 && apart.reference == same.reference);
         let alone = score(&mut model(0.5), &tokens, cut).unwrap();
         assert_eq!(apart.other, alone);
+    }
+
+    #[test]
+    fn every_token_is_fed_once() {
+        let tokens: Vec<u32> = (0..100).map(|i| i % 5).collect();
+        for window in [100, 40, 7, 1] {
+            let mut model = Fake { shift: 0.0, seen: 0 };
+            assert_eq!(feed(&mut model, &tokens, window).unwrap(), 100);
+            assert_eq!(model.seen, 100, "by {window}");
+        }
+        let refused = |tokens: &[u32], window| {
+            feed(&mut Fake { shift: 0.0, seen: 0 }, tokens, window).unwrap_err().to_string()
+        };
+        assert!(refused(&[1], 301).contains("window: needed 1 to 300"));
+        assert!(refused(&[5], 10).contains("tokens below 5"));
     }
 
     #[test]

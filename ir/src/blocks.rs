@@ -1,63 +1,104 @@
-//! Matrices as small integers with one scale for each block of a row.
+//! Matrices as small integers with a scale for each block of a row, and of 4 bits without sign an offset too.
+//!
+//! Of i8 and i4 an element is about integer · scale, of u4 integer · scale − offset. Scales and offsets are
+//! f16, and the integers are those next to what the rounded ones stand for.
 
 use silure_types::Elem;
 
 use crate::bail;
-use crate::diag::Result;
+use crate::diag::{Code, Diagnostic, Result};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
 
-/// A matrix by blocks: the integers, `[n, k]` in the element type asked for, and the scales, f16
-/// `[n, ⌈k / block⌉]`. The matrix is about integer times scale.
+mod compensate;
+mod fit;
+
+pub use compensate::{Factor, compensated};
+use fit::fit;
+
+/// A matrix by blocks: the integers, `[n, k]` in the element type asked for, and f16 `[n, ⌈k / block⌉]`.
 pub struct Blocks {
     /// The integers.
     pub codes: Tensor,
     /// The scales.
     pub scales: Tensor,
+    /// What is taken off each scaled integer; of u4 alone.
+    pub offsets: Option<Tensor>,
 }
 
-/// The types that [`quantize`] gives, or why there are none.
+/// The types of integers and scales that [`quantize`] gives, or why there are none; offsets have the scales'.
 pub fn types(t: &TensorType, elem: Elem, block: usize) -> Result<[TensorType; 2]> {
     let Some(&[n, k]) = t.shape().as_deref() else { bail!(Invalid, "{t} is no matrix") };
-    if t.elem != Elem::F32 || !matches!(elem, Elem::I8 | Elem::I4) || block == 0 {
-        bail!(Invalid, "{t} by blocks of {block} {elem}: f32 by one or more i8 or i4 are needed");
+    if t.elem != Elem::F32 || !matches!(elem, Elem::I8 | Elem::I4 | Elem::U4) || block == 0 {
+        bail!(
+            Invalid,
+            "{t} by blocks of {block} {elem}: f32 by one or more i8, i4 or u4 are needed"
+        );
     }
     Ok([TensorType::fixed(elem, &[n, k]), TensorType::fixed(Elem::F16, &[n, k.div_ceil(block)])])
 }
 
 /// Rounds a matrix to the nearest integers, by blocks.
 ///
-/// Of 8 bits the scale is the greatest magnitude / 127. Of 4 bits the greatest magnitude becomes −8 (as in
-/// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps. The
-/// integers are those next to the rounded scale. What is not finite is taken as 0; a weight whose scale is beyond f16
-/// is an error.
+/// Of 8 bits the scale is the greatest magnitude / 127. Of i4 the greatest magnitude becomes −8 (as in
+/// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps. Of u4 see
+/// [`fit`]. What is not finite is taken as 0; a weight whose scale or offset is beyond f16 is an error.
 pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
-    let [codes, scales] = types(&t.ty(), elem, block)?;
+    let ty = types(&t.ty(), elem, block)?;
     let (n, k) = (t.shape()[0], t.shape()[1]);
-    let x: Vec<f32> = t
-        .bytes()
-        .as_chunks()
-        .0
-        .iter()
-        .map(|b| Some(f32::from_le_bytes(*b)).filter(|x| x.is_finite()).unwrap_or(0.0))
-        .collect();
+    let x = finite(t);
     let mut q = vec![0i8; n * k];
-    let mut s = Vec::with_capacity(n * k.div_ceil(block) * 2);
+    let (mut scales, mut offsets) = (vec![], vec![]);
     for (x, q) in x.chunks(k.max(1)).zip(q.chunks_mut(k.max(1))) {
         for (x, q) in x.chunks(block).zip(q.chunks_mut(block)) {
-            let scale = if elem == Elem::I8 { eight(x, q) } else { four(x, q) };
-            if !scale.is_finite() {
-                let most = x.iter().fold(0f32, |m, x| m.max(x.abs()));
-                bail!(Invalid, "a weight of magnitude {most} is too large for scales in f16");
+            let (scale, offset) = match elem {
+                Elem::I8 => (eight(x, q), 0.0),
+                Elem::I4 => (four(x, q), 0.0),
+                _ => {
+                    let line = fit(x);
+                    line.codes(x, q);
+                    (line.scale, line.offset)
+                }
+            };
+            if !scale.is_finite() || !offset.is_finite() {
+                return Err(too_large(x));
             }
-            s.extend((Elem::F16.encode(scale as f64) as u16).to_le_bytes());
+            scales.push(scale);
+            offsets.push(offset);
         }
     }
+    pack(&ty, q, &scales, (elem == Elem::U4).then_some(&offsets))
+}
+
+/// The elements; 0 for what is not finite.
+fn finite(t: &Tensor) -> Vec<f32> {
+    let number = |b: &[u8; 4]| f32::from_le_bytes(*b);
+    let all = t.bytes().as_chunks().0.iter().map(number);
+    all.map(|x| if x.is_finite() { x } else { 0.0 }).collect()
+}
+
+fn too_large(x: &[f32]) -> Diagnostic {
+    let most = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let m = format!("a weight of magnitude {most} is too large for scales in f16");
+    Diagnostic::new(Code::Invalid, m)
+}
+
+/// The parts as tensors of the types of integers and scales.
+fn pack(
+    [codes, scales]: &[TensorType; 2],
+    q: Vec<i8>,
+    s: &[f32],
+    o: Option<&Vec<f32>>,
+) -> Result<Blocks> {
     let cells: Vec<u8> = q.into_iter().map(|v| v as u8).collect();
     let shape = |t: &TensorType| t.shape().unwrap_or_default();
+    let bits = |v: &f32| (Elem::F16.encode(*v as f64) as u16).to_le_bytes();
+    let lines =
+        |v: &[f32]| Tensor::new(Elem::F16, &shape(scales), v.iter().flat_map(bits).collect());
     Ok(Blocks {
-        codes: Tensor::new(elem, &shape(&codes), elem.from_cells(&cells))?,
-        scales: Tensor::new(Elem::F16, &shape(&scales), s)?,
+        codes: Tensor::new(codes.elem, &shape(codes), codes.elem.from_cells(&cells))?,
+        scales: lines(s)?,
+        offsets: o.map(|o| lines(o)).transpose()?,
     })
 }
 
@@ -127,8 +168,9 @@ mod tests {
         let (k, per) = (t.shape()[1], t.shape()[1].div_ceil(block));
         let (mut e, mut all) = (0.0, 0.0);
         for i in 0..t.len() {
-            let s = b.scales.get(i / k * per + i % k / block).f();
-            e += (t.get(i).f() - b.codes.get(i).f() * s).powi(2);
+            let g = i / k * per + i % k / block;
+            let offset = b.offsets.as_ref().map_or(0.0, |o| o.get(g).f());
+            e += (t.get(i).f() - (b.codes.get(i).f() * b.scales.get(g).f() - offset)).powi(2);
             all += t.get(i).f().powi(2);
         }
         (e / all).sqrt()
@@ -140,27 +182,31 @@ mod tests {
         assert!(error(&t, Elem::I8, 32) < 0.008, "{}", error(&t, Elem::I8, 32));
         let (fine, coarse) = (error(&t, Elem::I4, 32), error(&t, Elem::I4, 100));
         assert!(fine < coarse && fine < 0.09, "{fine} and {coarse}");
+        let (offsets, far) = (error(&t, Elem::U4, 32), error(&t, Elem::U4, 100));
+        assert!(offsets < fine && far < coarse && offsets < far, "{offsets} and {far}");
     }
 
     #[test]
     fn zeros_infinities_and_empty_matrices_are_taken() {
         let t =
             Tensor::from_f64s(Elem::F32, &[1, 4], &[0.0, f64::INFINITY, f64::NAN, -0.0]).unwrap();
-        for elem in [Elem::I8, Elem::I4] {
+        for elem in [Elem::I8, Elem::I4, Elem::U4] {
             let b = quantize(&t, elem, 3).unwrap();
             assert_eq!((b.codes.to_f64s(), b.scales.to_f64s()), (vec![0.0; 4], vec![0.0; 2]));
             let none = Tensor::zeros(Elem::F32, &[0, 4]).unwrap();
             assert_eq!(quantize(&none, elem, 3).unwrap().scales.shape(), [0, 2]);
         }
-        let huge = Tensor::from_f64s(Elem::F32, &[1, 2], &[1e30, 1.0]).unwrap();
+        let huge = Tensor::from_f64s(Elem::F32, &[1, 2], &[-1e30, 1.0]).unwrap();
         let tiny = Tensor::from_f64s(Elem::F32, &[1, 2], &[1e-7, -5e-8]).unwrap();
-        for elem in [Elem::I8, Elem::I4] {
+        for elem in [Elem::I8, Elem::I4, Elem::U4] {
             let e = quantize(&huge, elem, 2).err().unwrap().to_string();
             assert!(e.contains("too large for scales in f16"), "{e}");
             let b = quantize(&tiny, elem, 2).unwrap();
-            let step = b.scales.get(0).f();
-            assert!((b.codes.get(0).f() * step - 1e-7).abs() < 3.1e-8, "{elem}: {step}");
+            let (step, offset) =
+                (b.scales.get(0).f(), b.offsets.map_or(0.0, |o| o.get(0).f()));
+            let y = b.codes.get(0).f() * step - offset;
+            assert!((y - 1e-7).abs() < 3.1e-8, "{elem}: {step}");
         }
-        assert!(quantize(&t, Elem::U4, 3).is_err() && quantize(&t, Elem::I8, 0).is_err());
+        assert!(quantize(&t, Elem::U8, 3).is_err() && quantize(&t, Elem::I8, 0).is_err());
     }
 }

@@ -109,13 +109,17 @@ impl WeightExpr {
                 }
                 WeightExpr::Codes(boxed(e, axis, range)?, *elem, *block)
             }
-            WeightExpr::Scales(e, elem, block) => {
+            WeightExpr::Scales(e, elem, block) | WeightExpr::Offsets(e, elem, block) => {
                 let k = *e.ty().ok()?.shape()?.get(axis)?;
                 let source = match axis {
                     0 => range,
                     _ => range.start * block..(range.end * block).min(k),
                 };
-                WeightExpr::Scales(boxed(e, axis, source)?, *elem, *block)
+                let rows = boxed(e, axis, source)?;
+                match self {
+                    WeightExpr::Scales(..) => WeightExpr::Scales(rows, *elem, *block),
+                    _ => WeightExpr::Offsets(rows, *elem, *block),
+                }
             }
             WeightExpr::Unpack(e, form, part) if axis == 0 => {
                 WeightExpr::Unpack(boxed(e, axis, range)?, *form, *part)
@@ -315,7 +319,8 @@ mod tests {
         let rows = WeightExpr::Reshape(boxed(experts.clone()), vec![50, 24]);
         let turned = WeightExpr::Transpose(boxed(experts.clone()), vec![0, 2, 1]);
         let codes = WeightExpr::Codes(boxed(rows.clone()), Elem::I4, 8);
-        let scales = WeightExpr::Scales(boxed(rows), Elem::I8, 7);
+        let scales = WeightExpr::Scales(boxed(rows.clone()), Elem::I8, 7);
+        let offsets = WeightExpr::Offsets(boxed(rows), Elem::U4, 6);
         let merged = |at| stored(Elem::F32, &[6, 30], at);
         let merged = WeightExpr::Concat(vec![merged(0), merged(5000), merged(12)], 0);
         let heads = WeightExpr::Reshape(boxed(merged.clone()), vec![3, 3, 2, 30]);
@@ -326,6 +331,7 @@ mod tests {
             ("turned", turned),
             ("codes", WeightExpr::Reshape(boxed(codes), vec![5, 10, 24])),
             ("scales", WeightExpr::Reshape(boxed(scales), vec![5, 10, 4])),
+            ("offsets", WeightExpr::Reshape(boxed(offsets), vec![5, 10, 4])),
             ("merged", WeightExpr::Transpose(boxed(merged), vec![1, 0])),
             ("heads", WeightExpr::Reshape(boxed(heads), vec![18, 30])),
             ("blocks", WeightExpr::Unpack(boxed(blocks), ggml::Form::Q8_0, ggml::Part::Values)),

@@ -71,6 +71,8 @@ pub enum WeightExpr {
     Codes(Box<WeightExpr>, Elem, usize),
     /// The scales of the same.
     Scales(Box<WeightExpr>, Elem, usize),
+    /// The offsets of the same, which u4 has.
+    Offsets(Box<WeightExpr>, Elem, usize),
     /// A part of rows of bytes that are blocks of a GGUF file ([`crate::ggml`]).
     Unpack(Box<WeightExpr>, ggml::Form, ggml::Part),
     /// Rearranged into a physical layout by the target: the layout's name.
@@ -199,6 +201,13 @@ impl WeightExpr {
                 let [_, scales] = blocks::types(&e.ty()?, *elem, *block)?;
                 scales
             }
+            WeightExpr::Offsets(e, elem, block) => {
+                let [_, scales] = blocks::types(&e.ty()?, *elem, *block)?;
+                if *elem != Elem::U4 {
+                    bail!(Invalid, "blocks of {elem} have no offsets");
+                }
+                scales
+            }
             WeightExpr::Unpack(e, form, part) => ggml::unpacked(*form, *part, &e.ty()?)?,
             WeightExpr::Pack(e, layout) => TensorType { encoding: Some(layout.clone()), ..e.ty()? },
         })
@@ -247,6 +256,12 @@ impl WeightExpr {
             }
             WeightExpr::Scales(e, elem, block) => {
                 Ok(blocks::quantize(&e.eval(src)?, *elem, *block)?.scales)
+            }
+            WeightExpr::Offsets(e, elem, block) => {
+                match blocks::quantize(&e.eval(src)?, *elem, *block)?.offsets {
+                    Some(o) => Ok(o),
+                    None => bail!(Internal, "blocks of {elem} have no offsets"),
+                }
             }
             WeightExpr::Unpack(e, form, part) => ggml::unpack(*form, *part, &e.eval(src)?),
             WeightExpr::Pack(_, layout) => {
@@ -375,6 +390,7 @@ impl fmt::Display for WeightExpr {
             WeightExpr::Mul(a, b) => write!(f, "mul({a}, {b})"),
             WeightExpr::Codes(e, t, n) => write!(f, "codes({e}, {t}, {n})"),
             WeightExpr::Scales(e, t, n) => write!(f, "scales({e}, {t}, {n})"),
+            WeightExpr::Offsets(e, t, n) => write!(f, "offsets({e}, {t}, {n})"),
             WeightExpr::Unpack(e, form, part) => {
                 write!(f, "unpack({e}, {}, {})", form.name(), part.name())
             }

@@ -15,6 +15,7 @@ mod fold;
 mod fusion;
 pub mod graph_view;
 mod layout;
+pub mod inputs;
 pub mod ledger;
 pub mod options;
 pub mod pass;

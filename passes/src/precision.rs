@@ -63,7 +63,8 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
         "f32" => return Ok(Changed::No),
         "bf16" => Form::Bf16,
         "int8" => blocks(Elem::I8)?,
-        "int4" => blocks(Elem::I4)?,
+        "int4" => blocks(Elem::U4)?,
+        "int4s" => blocks(Elem::I4)?,
         other => bail!(Invalid, "`weights` is `{other}`: f32, bf16, int8 or int4 is needed"),
     };
     let mut made = HashMap::new();
@@ -176,6 +177,9 @@ pub(crate) fn name(f: &Func, v: ValueId) -> Arc<str> {
     }
 }
 
+/// A part of a matrix by blocks: of the rows, the integers' type and the elements of a block.
+type Part = fn(Box<WeightExpr>, Elem, usize) -> WeightExpr;
+
 /// Weights that were made, by the text of what they are made of.
 pub(crate) type Made = HashMap<String, Arc<str>>;
 
@@ -226,33 +230,42 @@ fn narrow(
         }
         Form::Blocks(elem, block) => {
             let shape = e.ty()?.shape().unwrap_or_default();
-            let (codes, scales) = match shape[..] {
+            // The rows of all experts one above the other.
+            let (rows, lead) = match shape[..] {
                 [experts, n, k] => {
-                    let rows = Box::new(WeightExpr::Reshape(Box::new(e), vec![experts * n, k]));
-                    let codes = WeightExpr::Codes(rows.clone(), elem, block);
-                    let scales = WeightExpr::Scales(rows, elem, block);
-                    let per = vec![experts, n, k.div_ceil(block)];
-                    (
-                        WeightExpr::Reshape(Box::new(codes), shape),
-                        WeightExpr::Reshape(Box::new(scales), per),
-                    )
+                    (WeightExpr::Reshape(Box::new(e), vec![experts * n, k]), vec![experts, n])
                 }
-                _ => {
-                    let rows = Box::new(turned(e));
-                    let codes = WeightExpr::Codes(rows.clone(), elem, block);
-                    (codes, WeightExpr::Scales(rows, elem, block))
-                }
+                _ => (turned(e), vec![]),
             };
-            let q = value(m, codes, elem.name())?;
-            let s = value(m, scales, "scales")?;
+            let mut part = |m: &mut Module, make: Part, suffix: &str| {
+                let part = make(Box::new(rows.clone()), elem, block);
+                let part = match (part.ty()?.shape().as_deref(), lead.is_empty()) {
+                    (Some(&[_, last]), false) => {
+                        let shape = [&lead[..], &[last]].concat();
+                        WeightExpr::Reshape(Box::new(part), shape)
+                    }
+                    _ => part,
+                };
+                value(m, part, suffix).map(Some)
+            };
+            let q = part(m, WeightExpr::Codes, elem.name())?;
+            let s = part(m, WeightExpr::Scales, "scales")?;
+            let o = match elem {
+                Elem::U4 => part(m, WeightExpr::Offsets, "offsets")?,
+                _ => None,
+            };
             let f = &mut m.funcs[i];
             let mut b = Builder::before(f, op);
             b.loc = b.func.op(op).loc.clone();
             let block = attrs! { block: block as i64 };
             let new = match ids {
-                Some(ids) => b.one(&graph::EXPERT_MATMUL, [a, q, ids, s], block)?,
-                None => b.one(&graph::MATMUL_BLOCKS, [a, q, s], block)?,
+                Some(ids) => {
+                    let all = [Some(a), q, Some(ids), s, o];
+                    b.build(&graph::EXPERT_MATMUL, &all, block, &[], &[])?
+                }
+                None => b.build(&graph::MATMUL_BLOCKS, &[Some(a), q, s, None, o], block, &[], &[])?,
             };
+            let new = b.single(new)?;
             f.replace_uses(y, new);
             f.erase(op);
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
 
-use crate::evaluate;
+use crate::{calibrate, evaluate};
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs, WeightsArgs};
 use crate::report::{Report, bytes, count, seconds, table};
@@ -31,6 +31,10 @@ pub struct Args {
     /// KL divergence, top-1 agreement, perplexities. The engine's options keep it
     #[arg(long, value_name = "FILE", requires = "precision")]
     pub evaluate: Option<PathBuf>,
+    /// Round the weights of --precision int4 by what the products of a language model read over this text (or
+    /// tokens, F.npy); --evaluate takes another one
+    #[arg(long, value_name = "FILE", requires = "precision")]
+    pub calibration: Option<PathBuf>,
     /// Write the module behind each phase into this folder
     #[arg(long, value_name = "DIR")]
     pub dump_phases: Option<PathBuf>,
@@ -75,13 +79,29 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     if let Some(text) = &a.evaluate {
         evaluate::check(&a.model, &args, text)?;
     }
+    if let Some(text) = &a.calibration
+        && let Some(note) = calibrate::check(&a.model, &args, text, a.evaluate.as_deref())?
+    {
+        report.warn(&note);
+    }
     let compiler = Compiler::new()?;
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
-    let loaded = model::load(&compiler, &a.model, &args, report)?;
+    let mut loaded = model::load(&compiler, &a.model, &args, report)?;
     let parameters = loaded.parameters;
     let mut options = args.options()?;
     options.weights_beside = a.weights_beside;
+    let mut calibration = match (&a.calibration, &a.output) {
+        (Some(text), Some(o)) => {
+            report.step("calibrate");
+            let mut read = calibrate::read(&compiler, &a.model, &args, o, text, report)?;
+            loaded = read.found.apply(&compiler, loaded, &options)?;
+            loaded.options.extend(read.says);
+            options.precision = None;
+            Some(read.found)
+        }
+        _ => None,
+    };
     let mut phases = vec![];
     let mut compiled = model::compile(&compiler, loaded, &options, report, &mut |phase, m| {
         phases.push((phase, ops(m), start.elapsed().as_secs_f64()));
@@ -99,7 +119,15 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let mut apart = None;
     if let (Some(text), Some(o)) = (&a.evaluate, &a.output) {
         report.step("evaluate");
-        let e = evaluate::precision(&compiler, &a.model, &args, o, text, report)?;
+        let e = evaluate::precision(
+            &compiler,
+            &a.model,
+            &args,
+            o,
+            text,
+            calibration.as_mut(),
+            report,
+        )?;
         compiled.say("precision.kl", format!("{:.6}", e.kl));
         compiled.say("precision.top1", format!("{:.6}", e.top1));
         compiled.say("precision.tokens", e.other.tokens.to_string());

@@ -534,12 +534,13 @@ pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
                         WeightExpr::Repeat(inner, axis, c.unsigned()? as usize)
                     }
                     "cast" => WeightExpr::Cast(inner, elem_type(c)?),
-                    "codes" | "scales" => {
+                    "codes" | "scales" | "offsets" => {
                         let elem = elem_type(c)?;
                         c.need(",")?;
                         let block = c.unsigned()? as usize;
                         match word {
                             "codes" => WeightExpr::Codes(inner, elem, block),
+                            "offsets" => WeightExpr::Offsets(inner, elem, block),
                             _ => WeightExpr::Scales(inner, elem, block),
                         }
                     }

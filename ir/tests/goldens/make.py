@@ -375,5 +375,8 @@ x, q, scale = f(3, 2, 4), i(-8, 7, 5, 3, 4, dtype=np.int8), f(5, 3, 2)
 ids = np.array([[4, 0], [1, 1], [0, 3]])
 wide = q * np.repeat(scale, 3, 2)[..., :4].astype(np.float64)
 case("expert_matmul {block = 3}", [x, q, ids, scale], [np.einsum("ntk,ntmk->ntm", x, wide[ids]).astype(np.float32)])
+offset = f(5, 3, 2)
+wide = wide - np.repeat(offset, 3, 2)[..., :4].astype(np.float64)
+case("expert_matmul {block = 3}", [x, q, ids, scale, offset], [np.einsum("ntk,ntmk->ntm", x, wide[ids]).astype(np.float32)])
 
 pathlib.Path(__file__).with_name("graph.txt").write_text("\n".join(lines))

@@ -4,6 +4,7 @@
 //! prompt by the tolerance rule of docs/tolerance.md, the first choice wherever the reference is sure of
 //! it, 64 greedy tokens; then the same in pieces, over several sequences at once.
 
+mod calibration;
 mod gguf;
 mod latent;
 mod meta;

@@ -18,7 +18,7 @@ static EXPERT_MATMUL: Lowering = Lowering {
     can,
     lower: |l, op| {
         let (x, w, ids) = (l.operand(op, 0)?, l.operand(op, 1)?, l.operand(op, 2)?);
-        let scale = l.b.func.op(op).operand(3);
+        let (scale, offset) = (l.b.func.op(op).operand(3), l.b.func.op(op).operand(4));
         let (tx, tw, y) = (l.t(x)?, l.t(w)?, l.out(op, 0)?);
         let (Some(&[experts, n, k]), Some(expr)) = (tw.shape().as_deref(), l.weight_of(w)) else {
             bail!(Internal, "the weights of experts have unknown dims")
@@ -38,8 +38,8 @@ static EXPERT_MATMUL: Lowering = Lowering {
         let packed = WeightExpr::Pack(turned(expr), layout.into());
         let packed = l.weight(&format!("{name}.packed"), packed)?;
         let mut half = "";
-        let mut scales = |s: ValueId| -> Result<ValueId> {
-            let Some(s) = l.weight_of(s) else { bail!(Internal, "the scales are not a weight") };
+        let mut lines = |what: &str, s: ValueId| -> Result<ValueId> {
+            let Some(s) = l.weight_of(s) else { bail!(Internal, "the {what} are not a weight") };
             let (s, layout) = match s.ty()?.elem {
                 Elem::F32 => (s, F32_PACKED),
                 Elem::F16 if tw.elem.is_int() => {
@@ -48,9 +48,10 @@ static EXPERT_MATMUL: Lowering = Lowering {
                 }
                 _ => (WeightExpr::Cast(Box::new(s), Elem::F32), F32_PACKED),
             };
-            l.weight(&format!("{name}.scales"), WeightExpr::Pack(turned(s), layout.into()))
+            l.weight(&format!("{name}.{what}"), WeightExpr::Pack(turned(s), layout.into()))
         };
-        let scales = scale.map(&mut scales).transpose()?;
+        let scales = scale.map(|s| lines("scales", s)).transpose()?;
+        let offsets = offset.map(|o| lines("offsets", o)).transpose()?;
         let block = l.attrs(op).int("block").clamp(1, (k as i64).max(1));
         let sizes = Sizes::of(Experts::FIELDS)
             .set("m", product(&y.dims[..2]))
@@ -61,8 +62,9 @@ static EXPERT_MATMUL: Lowering = Lowering {
             .set("k", k)
             .set("block", if scale.is_some() { block } else { (k as i64).max(1) })
             .set("center", f32_bits(center))
+            .flag("offsets", offsets.is_some())
             .done()?;
-        let ins = [Some(x), Some(packed), Some(ids), scales];
+        let ins = [Some(x), Some(packed), Some(ids), scales, offsets];
         Ok(vec![l.launch1(&format!("matmul.f32.experts{suffix}{half}"), &ins, y, sizes)?])
     },
 };
@@ -77,7 +79,7 @@ fn can(cx: &InferCx) -> Result<(), String> {
         ));
     }
     let known = |i: usize| cx.operand(i).is_none_or(|v| is_weight(cx.func, v));
-    if !known(1) || !known(3) {
+    if ![1, 3, 4].into_iter().all(known) {
         return Err("matrices of experts that only the run knows".into());
     }
     let block = cx.attrs().int("block");

@@ -162,7 +162,7 @@ impl<'a> Wide<'a> {
 }
 
 /// w of its parts, in the element type that is asked for.
-fn widened(
+pub(super) fn widened(
     b: &mut Builder,
     [q, scale, zero, offset]: [Option<ValueId>; 4],
     block: i64,

@@ -1,13 +1,13 @@
-//! Products of rows with the weights of their own expert: `expert_matmul(x, w, ids, scale?) {block}`.
+//! Products of rows with the weights of their own expert: `expert_matmul(x, w, ids, scale?, offset?) {block}`.
 
+use super::blocks::widened;
 use super::linalg::multiply;
 use super::shape::RESHAPE;
-use super::{BROADCAST, DEQUANTIZE, GATHER, MATMUL, util};
+use super::{BROADCAST, GATHER, MATMUL, util};
 use crate::attrs;
 use crate::bail;
 use crate::builder::Builder;
 use crate::diag::Result;
-use crate::dialects::arith;
 use crate::dim::Dim;
 use crate::eval::EvalCx;
 use crate::func::{OpId, ValueId};
@@ -21,12 +21,14 @@ pub static EXPERT_MATMUL: OpDef = OpDef {
     name: "graph.expert_matmul",
     doc: "Row j of token i times the transposed matrix of its own expert: x [n, t, k] or [n, 1, k] (one row for all \
           experts of a token), w [experts, m, k], ids [n, t]; the result is [n, t, m] with x[i, j] · w[ids[i, j]]ᵀ. With \
-          a scale [experts, m, ⌈k / block⌉] the matrices are w · scale, one for each `block` elements of a row.",
+          a scale [experts, m, ⌈k / block⌉] the matrices are w · scale, one for each `block` elements of a row, less an offset \
+          of the scale's type and shape if there is one.",
     operands: &[
         one("x", Of::Float),
         one("w", Of::Num),
         one("ids", Of::Position),
         optional("scale", Of::Float),
+        optional("offset", Of::Float),
     ],
     results: &["y"],
     attrs: &[int("block", 1)],
@@ -61,11 +63,16 @@ fn infer(cx: &InferCx) -> Result<Vec<Type>> {
         None if w.elem != x.elem => {
             return Err(cx.wrong(1, &format!("elements in {}", x.elem), cx.ty(1)?));
         }
+        None if cx.operand(4).is_some() => bail!(Type, "offsets without scales"),
         Some(s) => {
             let blocks = w.dims[2].ceildiv(&Dim::Const(block));
             let want = vec![w.dims[0].clone(), w.dims[1].clone(), blocks];
-            if s.dims != want {
-                return Err(cx.wrong(3, &TensorType::new(s.elem, want).to_string(), cx.ty(3)?));
+            for i in [3, 4] {
+                if let Some(t) = cx.maybe_tensor(i)?
+                    && (t.dims != want || t.elem != s.elem)
+                {
+                    return Err(cx.wrong(i, &TensorType::new(s.elem, want).to_string(), cx.ty(i)?));
+                }
             }
         }
         None => {}
@@ -85,11 +92,15 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
     if let Some(s) = cx.maybe(3)? {
         let block = cx.attrs().int("block").max(1) as usize;
         let per = k.div_ceil(block);
-        if s.len() != experts * m * per {
-            bail!(Eval, "{} scales for {experts} matrices of {m} × {k}", s.len());
+        let offset = cx.maybe(4)?;
+        for t in [Some(s), offset].into_iter().flatten() {
+            if t.len() != experts * m * per {
+                bail!(Eval, "{} scales for {experts} matrices of {m} × {k}", t.len());
+            }
         }
         for (i, v) in fw.iter_mut().enumerate() {
-            *v *= s.get(i / k * per + i % k / block).f();
+            let g = i / k * per + i % k / block;
+            *v = *v * s.get(g).f() - offset.map_or(0.0, |o| o.get(g).f());
         }
     }
     let mut y = Vec::with_capacity(n * t * m);
@@ -107,22 +118,25 @@ fn eval(cx: &EvalCx) -> Result<Vec<Datum>> {
 /// gather, dequantize, matmul: each row beside a copy of its matrix.
 fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let o = b.func.op(op);
-    let (y, scale, block) = (o.result(), o.operand(3), o.attrs.int("block"));
+    let (y, parts, block) = (o.result(), [3, 4].map(|i| o.operand(i)), o.attrs.int("block"));
     let (Some(x), Some(w), Some(ids)) = (o.operand(0), o.operand(1), o.operand(2)) else {
         bail!(Internal, "three operands are needed")
     };
     let (tx, tw, y) = (b.tensor(x)?, b.tensor(w)?, b.tensor(y)?.dims);
     let mut own = b.one(&GATHER, [w, ids], attrs! { axis: 0 })?;
-    if let Some(scale) = scale {
+    if parts[0].is_some() {
         // One row of blocks for each row of a matrix.
         let rows = y[0].clone() * y[1].clone() * y[2].clone();
-        let scales = b.one(&GATHER, [scale, ids], attrs! { axis: 0 })?;
-        let per = tw.dims[2].ceildiv(&Dim::Const(block));
-        let flat = vec![rows.clone(), tw.dims[2].clone()];
+        let per = vec![rows.clone(), tw.dims[2].ceildiv(&Dim::Const(block))];
+        let lines = |b: &mut Builder, v: ValueId| {
+            let v = b.one(&GATHER, [v, ids], attrs! { axis: 0 })?;
+            b.one(&RESHAPE, [v], attrs! { shape: per.clone() })
+        };
+        let scale = parts[0].map(|v| lines(b, v)).transpose()?;
+        let offset = parts[1].map(|v| lines(b, v)).transpose()?;
+        let flat = vec![rows, tw.dims[2].clone()];
         own = b.one(&RESHAPE, [own], attrs! { shape: flat })?;
-        let scales = b.one(&RESHAPE, [scales], attrs! { shape: vec![rows, per] })?;
-        own = b.one(&DEQUANTIZE, [own, scales], attrs! { axis: 1, block: block })?;
-        own = b.one(&arith::CAST, [own], attrs! { to: tx.elem })?;
+        own = widened(b, [Some(own), scale, None, offset], block, tx.elem)?;
         let whole = [&y[..], &tw.dims[2..]].concat();
         own = b.one(&RESHAPE, [own], attrs! { shape: whole })?;
     }

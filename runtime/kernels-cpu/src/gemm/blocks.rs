@@ -82,6 +82,30 @@ pub(super) const fn panel_bytes(store: usize, k: usize) -> usize {
     NR * if store == dot::U4 { k.div_ceil(8) * 4 } else { k * dot::bits(store) / 8 }
 }
 
+/// Sums of the blocks of rows (first, elements from one to the next, how many), which offsets are multiplied with.
+///
+/// # Safety
+/// The rows are there, and `sums` has room for one float a row and block.
+#[inline(always)]
+pub(super) unsafe fn fold(
+    (a, a_row, m): (*const f32, i64, usize),
+    (k, block): (usize, usize),
+    sums: *mut f32,
+) {
+    let blocks = k.div_ceil(block);
+    for r in 0..m {
+        for g in 0..blocks {
+            let (k0, k1) = (g * block, ((g + 1) * block).min(k));
+            // SAFETY: by the caller's contract.
+            unsafe {
+                let x = a.offset(r as isize * a_row as isize + k0 as isize);
+                *sums.add(r * blocks + g) =
+                    crate::strip::fold(x, k1 - k0, 0f32, |t, v: f32| t + v, |a, b| a + b);
+            }
+        }
+    }
+}
+
 /// B as a source of panels.
 #[derive(Clone, Copy)]
 pub(super) struct Source<const STORE: usize, const HALF: bool> {
@@ -227,14 +251,7 @@ unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks, call: &
         let sums = call.scratch as *mut f32;
         let last = call.scratch.add(crate::isa::align64(FEW * blocks * 4)) as *mut f32;
         if s.offsets {
-            for r in 0..s.m {
-                for g in 0..blocks {
-                    let (k0, k1) = (g * s.block, ((g + 1) * s.block).min(s.k));
-                    let x = a.offset(r as isize * s.a_row as isize + k0 as isize);
-                    *sums.add(r * blocks + g) =
-                        crate::strip::fold(x, k1 - k0, 0f32, |t, v: f32| t + v, |a, b| a + b);
-                }
-            }
+            fold((a, s.a_row, s.m), (s.k, s.block), sums);
         }
         let all = s.n.div_ceil(NR);
         for t in call.begin..call.end {
