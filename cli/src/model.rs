@@ -126,7 +126,7 @@ fn group(text: &str) -> Result<usize, String> {
 
 impl CompileArgs {
     /// Whether nothing was asked for.
-    fn is_default(&self) -> bool {
+    pub fn is_default(&self) -> bool {
         self.targets.is_empty()
             && self.dims.is_empty()
             && self.shapes.is_empty()

@@ -117,6 +117,13 @@ impl Engine {
         Engine::load(Backing::open(path)?, Some(path), options)
     }
 
+    /// What a file says of itself and its program, whatever it runs on: nothing is loaded.
+    pub fn describe(path: impl AsRef<Path>) -> Result<(Manifest, Plan)> {
+        let file = Backing::open(path.as_ref())?;
+        let EngineFile { manifest, plan, .. } = EngineFile::parse(file.bytes())?;
+        Ok((manifest, plan))
+    }
+
     /// Loads an engine from its bytes; weights must be inside.
     pub fn from_bytes(bytes: &[u8]) -> Result<Arc<Engine>> {
         Engine::from_bytes_with(bytes, &LoadOptions::default())

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::json;
 use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
+use silure_engine::DeviceCode;
 
 use crate::{calibrate, evaluate};
 use crate::failure::{Failure, Result};
@@ -27,6 +28,9 @@ pub struct Args {
     pub compile: CompileArgs,
     #[command(flatten)]
     pub weights: WeightsArgs,
+    /// Write this instead of an engine: the kernels for CUDA as PTX, to stdout, or one file each into the folder -o
+    #[arg(long, value_name = "FORM", value_parser = ["ptx"])]
+    pub emit: Option<String>,
     /// Say how far --precision takes a language model from what it was, on this text (or tokens, F.npy): mean
     /// KL divergence, top-1 agreement, perplexities. The engine's options keep it
     #[arg(long, value_name = "FILE", requires = "precision")]
@@ -63,14 +67,14 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let start = Instant::now();
     let args = a.weights.with(&a.compile);
     match &a.output {
-        Some(o) if args.meta => {
+        Some(o) if args.meta && a.emit.is_none() => {
             let m = "with --weights meta there are no weights to write, and an engine without them runs nowhere";
             return Err(Failure::usage(format!("--output {}: {m}", o.display())));
         }
         Some(o) if o.file_name().is_none() => {
             return Err(Failure::usage(format!("--output {}: not a file name", o.display())));
         }
-        None if !args.meta => return Err(Failure::usage("--output ENGINE is needed")),
+        None if !args.meta && a.emit.is_none() => return Err(Failure::usage("--output ENGINE is needed")),
         _ => {}
     }
     if model::is_engine(&a.model)? {
@@ -116,6 +120,10 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         }
         Ok(())
     })?;
+    if a.emit.is_some() {
+        report.finish();
+        return emit(&compiled.device_code, a, report);
+    }
     let mut apart = None;
     if let (Some(text), Some(o)) = (&a.evaluate, &a.output) {
         report.step("evaluate");
@@ -197,6 +205,28 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     match path {
         Some(p) => report.line(&p),
         None => report.line(&format!("no engine: there are no weights ({})", a.model.display())),
+    }
+}
+
+/// The texts of kernels, target by target.
+fn emit(code: &[(String, DeviceCode)], a: &Args, report: &Report) -> Result<()> {
+    if code.is_empty() {
+        return Err(Failure::usage("--emit ptx: needed a CUDA target, for example --target cuda:sm_80"));
+    }
+    for (target, code) in code {
+        for k in &code.kernels {
+            let Some(folder) = &a.output else {
+                report.out(&k.text)?;
+                continue;
+            };
+            let folder = folder.join(target.replace(':', "-"));
+            std::fs::create_dir_all(&folder).map_err(|e| Failure::io(&folder, e))?;
+            model::write_text(&folder.join(format!("{}.ptx", k.name)), &k.text)?;
+        }
+    }
+    match &a.output {
+        Some(folder) => report.line(&folder.display().to_string()),
+        None => Ok(()),
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use silure::ir::{Func, FuncKind, Module, Type, text};
 use silure::{Compiler, Loaded, Phase};
-use silure_engine::SectionKind;
+use silure_engine::{Manifest, SectionKind};
 use silure_engine::arena;
 use silure_engine::plan::{Arg, BufKind, Entry, Inst, KernelRef, Launch, Op, Plan};
 use silure_runtime::Engine;
 
 use super::compile::{ops, phase};
 use crate::failure::{Failure, Result};
-use crate::model::{self, CompileArgs, Input};
+use crate::model::{self, CompileArgs};
 use crate::report::{Report, bytes, table};
 use crate::row;
 use crate::sizes;
@@ -60,20 +60,26 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let c = Compiler::new()?;
     let mut all = serde_json::Map::new();
     let needs_plan = a.layers || a.memory || a.plan;
-    let plan = match model::open(&c, &a.file, &a.compile, report)? {
-        Input::Engine(e) => {
+    let plan = match model::is_engine(&a.file)? {
+        true => {
+            if !a.compile.is_default() {
+                let m = "is an engine already; options of the compilation apply to models";
+                return Err(Failure::usage(format!("{} {m}", a.file.display())));
+            }
             if a.phase.is_some() || a.fusion {
                 let m = "an engine holds no module; --phase and --fusion need the model";
                 return Err(Failure::usage(format!("{}: {m}", a.file.display())));
             }
+            let (manifest, plan) = Engine::describe(&a.file)?;
             if !(needs_plan || a.weights) || a.json {
-                engine_summary(&e, a.json, &mut all, report)?;
+                engine_summary(&manifest, &plan, a.json, &mut all, report)?;
             }
-            e.plan().clone()
+            plan
         }
-        Input::Model(mut m) => {
+        false => {
+            let mut m = model::load(&c, &a.file, &a.compile, report)?;
             if let Some(p) = a.phase {
-                return print_phase(&c, *m, p, a, report);
+                return print_phase(&c, m, p, a, report);
             }
             if !(needs_plan || a.weights || a.fusion) || a.json {
                 model_summary(&m, a.json, &mut all, report)?;
@@ -85,9 +91,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
                 return done(a, all, report);
             }
             if a.fusion {
-                *m = model::load(&c, &a.file, &a.compile, report)?;
+                m = model::load(&c, &a.file, &a.compile, report)?;
             }
-            c.compile(*m, &a.compile.options()?)?.encoded.plan
+            c.compile(m, &a.compile.options()?)?.encoded.plan
         }
     };
     if a.layers {
@@ -120,8 +126,13 @@ fn print_phase(c: &Compiler, m: Loaded, p: Phase, a: &Args, report: &Report) -> 
 
 type Map = serde_json::Map<String, Value>;
 
-fn engine_summary(e: &Engine, json: bool, all: &mut Map, report: &Report) -> Result<()> {
-    let (m, plan) = (e.manifest(), e.plan());
+fn engine_summary(
+    m: &Manifest,
+    plan: &Plan,
+    json: bool,
+    all: &mut Map,
+    report: &Report,
+) -> Result<()> {
     if json {
         all.insert("kind".into(), json!("engine"));
         all.insert("manifest".into(), serde_json::to_value(m).unwrap_or(Value::Null));

@@ -5,6 +5,7 @@
 //! it, 64 greedy tokens; then the same in pieces, over several sequences at once.
 
 mod calibration;
+mod device;
 mod gguf;
 mod latent;
 mod meta;
