@@ -7,6 +7,8 @@
 mod assembler;
 mod emulator;
 
+use std::path::Path;
+
 use assembler::{assemble, ptxas, root};
 use emulator::{UNARY, parse};
 use silure_cuda::{can, ptx};

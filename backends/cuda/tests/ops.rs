@@ -124,7 +124,9 @@ fn blocks() {
 #[test]
 fn ptxas_accepts_the_kernels_without_spills() {
     let Some(tool) = ptxas() else {
-        eprintln!("SKIPPED: no ptxas ($SILURE_PTXAS, PATH, target/tools): kernels of ops not assembled");
+        eprintln!(
+            "SKIPPED: no ptxas ($SILURE_PTXAS, PATH, target/tools): kernels of ops not assembled"
+        );
         return;
     };
     let assembled = |name: &str, k: &silure_tile::Kernel| {
@@ -137,4 +139,13 @@ fn ptxas_accepts_the_kernels_without_spills() {
     for case in graph::all() {
         graph::made(case).kernels.iter().for_each(|k| assembled(case.name, k));
     }
+}
+
+#[test]
+fn what_is_outside_is_reported_and_not_touched() {
+    graph::reported(|k, args| {
+        let m = ptx(&k.func, "cuda:sm_80").map_err(|e| e.to_string())?;
+        let ran = run(&m, &m.text, &k.func, args, &options(0));
+        ran.map(|_| ()).map_err(|e| format!("{e}\n{}", m.text))
+    });
 }

@@ -4,10 +4,10 @@
 use silure_ir::dialects::{arith, tile};
 use silure_ir::{Class, Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
-use crate::Kernel;
 use crate::lanes::Place;
 use crate::points::places;
 use crate::writer::Writer;
+use crate::{Kernel, PAGE, TOKENS};
 
 /// Elements of a tile of keys, most keys of one, and most features of a head.
 const TILE: usize = 4096;
@@ -335,13 +335,26 @@ pub(crate) fn paged(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let behind = w.one(&arith::SUB, &[end, token], attrs! {})?;
     let to = w.one(&arith::SUB, &[length, behind], attrs! {})?;
     let to = w.one(&arith::ADD, &[to, one], attrs! {})?;
+    // The sequence is one, its tokens are the last of its length, and its pages hold that.
+    let per = w.dim(f, &pages.dims[1])?;
+    let (count, none) = (w.dim(f, &pages.dims[0])?, w.index(0)?);
+    let (page, last) = (w.index(a.int("page"))?, w.dim(f, &q.dims[0])?);
+    let most = w.one(&arith::MUL, &[per, page], attrs! {})?;
+    let mut fits = w.one(&arith::LT, &[sequence, count], attrs! {})?;
+    for (a, b) in [(none, to), (length, most), (end, last)] {
+        // Of a token that is seen the position is at least 0.
+        let def = if a == none { &arith::LT } else { &arith::LE };
+        let one = w.one(def, &[a, b], attrs! {})?;
+        fits = w.one(&arith::AND, &[fits, one], attrs! {})?;
+    }
+    w.demand(fits, None, TOKENS)?;
+    let to = w.one(&arith::MIN, &[to, most], attrs! {})?;
     let mut from = w.index(0)?;
     if a.int("window") > 0 {
         let (window, zero) = (w.index(a.int("window"))?, w.index(0)?);
         from = w.one(&arith::SUB, &[to, window], attrs! {})?;
         from = w.one(&arith::MAX, &[from, zero], attrs! {})?;
     }
-    let per = w.dim(f, &pages.dims[1])?;
     let table = w.one(&arith::MUL, &[sequence, per], attrs! {})?;
     let row = within(&mut w, token, heads, h)?;
     let (width, wide_v) = (w.index(d)?, w.index(e)?);
@@ -360,6 +373,7 @@ pub(crate) fn paged(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         let id = pages.at(w, f, place, Some(there), -1.0)?;
         let (id, count) = (w.cast_to(id, Elem::I64)?, w.place_of(f, &whole)?);
         let real = w.within(id, count)?;
+        w.demand(real, Some(there), PAGE)?;
         there = w.two(&arith::AND, there, real)?;
         let row = w.mul(id, page)?;
         let row = w.add(row, rest)?;

@@ -36,7 +36,7 @@ pub fn kernels(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
         "graph.gather" => one(moves::gather(f, op, name)),
         "graph.gather_elements" => one(moves::gather_elements(f, op, name)),
         "graph.one_hot" => one(moves::one_hot(f, op, name)),
-        "graph.range" | "graph.dim" => one(moves::numbers(f, op, name)),
+        "graph.range" | "graph.dim" | "graph.size_of" => one(moves::numbers(f, op, name)),
         "graph.rotary" => one(moves::rotary(f, op, name)),
         "core.state_write" => one(moves::state_write(f, op, name)),
         "graph.attention" => one(attention::attention(f, op, name)),

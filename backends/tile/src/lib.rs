@@ -73,6 +73,29 @@ pub enum Arg {
     /// The first element of another value of the op's function, out of which an operand is moved or widened (a transposed
     /// weight, a weight of 16 bits): the kernel reads it as it is stored, and nothing has to make the operand.
     Value(ValueId),
+    /// A u32 that is 0 before the launch. Afterwards it says by [`status`] what was wrong with contents that only the
+    /// run knows; nothing outside of a tensor was read or written then, but results are not to be used.
+    Status,
     /// A size, over the symbols of the function that the op is in.
     Size(Dim),
 }
+
+/// What a word of [`Arg::Status`] says, of the reports of a launch the one with the greatest number; `None`: nothing.
+pub fn status(code: u32) -> Option<&'static str> {
+    match code {
+        0 => None,
+        1 => Some("an index is outside of its tensor"),
+        2 => Some("a position is outside of its state"),
+        3 => Some("a page is outside of the cache"),
+        4 => Some("lengths, ends and tokens of the sequences do not fit"),
+        5 => Some("an expert that there is not"),
+        _ => Some("an unknown report"),
+    }
+}
+
+/// The codes.
+pub(crate) const INDEX: i64 = 1;
+pub(crate) const POSITION: i64 = 2;
+pub(crate) const PAGE: i64 = 3;
+pub(crate) const TOKENS: i64 = 4;
+pub(crate) const EXPERT: i64 = 5;

@@ -11,7 +11,7 @@ use crate::points::{across, around, places};
 use crate::writer::{Writer, cover};
 
 /// Elements of a program's tile; along a line, where its elements are neighbours in memory or are not.
-const TILE: usize = 1024;
+const TILE: usize = 512;
 const NEAR: usize = 128;
 const APART: usize = 4;
 

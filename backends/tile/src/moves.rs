@@ -4,9 +4,9 @@ use silure_ir::dialects::arith;
 use silure_ir::infer::norm_axis;
 use silure_ir::{Dim, Elem, Func, OpId, Result, ValueId, bail};
 
-use crate::Kernel;
 use crate::lanes::tensor_of;
 use crate::points::{Points, around};
+use crate::{INDEX, Kernel, POSITION};
 
 fn dims_of(f: &Func, v: Option<ValueId>) -> Result<Vec<Dim>> {
     match v {
@@ -166,6 +166,8 @@ pub(crate) fn gather(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let mut p = Points::new(f, op, name, (&[0, 1], &[0]), &result_dims(f, op, 0)?)?;
     let at = p.coordinates(&[outer.clone(), rows, inner.clone()])?;
     let (row, inside) = p.index(1, at[1], &n)?;
+    let there = p.inside()?;
+    p.w.demand(inside, Some(there), INDEX)?;
     let from = p.w.join(f, &[at[0], row, at[2]], &[outer, n, inner])?;
     let v = p.fetch(0, from, Some(inside), 0.0)?;
     p.done(0, v)
@@ -184,6 +186,8 @@ pub(crate) fn gather_elements(f: &Func, op: OpId, name: &str) -> Result<Kernel> 
         let inside = p.w.within(at[d], n)?;
         only = p.w.two(&arith::AND, only, inside)?;
     }
+    let there = p.inside()?;
+    p.w.demand(only, Some(there), INDEX)?;
     let v = p.read(0, &at, Some(only), 0.0)?;
     p.done(0, v)
 }
@@ -208,6 +212,7 @@ pub(crate) fn state_write(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         at[1] = if each { place } else { p.w.add(place, at[1])? };
         let size = p.w.place_of(f, &whole)?;
         let inside = p.w.within(at[1], size)?;
+        p.w.demand(inside, Some(only), POSITION)?;
         only = p.w.two(&arith::AND, only, inside)?;
         to = p.w.join(f, &at, &[outer, whole, inner])?;
     }
@@ -256,7 +261,7 @@ pub(crate) fn rotary(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     p.done(0, v)
 }
 
-/// `graph.range` and `graph.dim`: numbers that need no memory, or a start and a step that do.
+/// `graph.dim`, `graph.size_of` and `graph.range`: numbers of the launch; of a range its start and step are in memory.
 pub(crate) fn numbers(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let o = f.op(op);
     let y = result_dims(f, op, 0)?;
@@ -264,10 +269,14 @@ pub(crate) fn numbers(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let mut p = Points::new(f, op, name, (if range { &[0, 2] } else { &[] }, &[0]), &y)?;
     let elem = p.result(0)?.elem;
     if !range {
-        let v = match o.attrs.dims("value") {
-            [d] => p.w.place_of(f, d)?,
+        let d = match (o.def.name, o.attrs.dims("value")) {
+            ("graph.size_of", _) => {
+                dims_of(f, o.operand(0))?.into_iter().fold(Dim::Const(1), |a, d| a * d)
+            }
+            (_, [d]) => d.clone(),
             _ => bail!(Internal, "`{}` has one value", o.def.name),
         };
+        let v = p.w.place_of(f, &d)?;
         return p.done(0, v);
     }
     if !matches!(elem, Elem::I32 | Elem::I64 | Elem::F32) {

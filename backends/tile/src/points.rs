@@ -156,6 +156,16 @@ pub(crate) fn places(
             false => None,
         });
     }
+    let reports = [
+        "graph.gather",
+        "graph.gather_elements",
+        "core.state_write",
+        "graph.paged_attention",
+        "graph.expert_matmul",
+    ];
+    if reports.contains(&o.def.name) {
+        w.word();
+    }
     for (i, v) in o.results.iter().enumerate() {
         y.push(match results.contains(&i) {
             true => Some(Place::of(w, Arg::Result(i), f.ty(*v))?),

@@ -11,7 +11,7 @@ use crate::lanes::{Place, tensor_of};
 use crate::matmul::cast;
 use crate::points::{around, places};
 use crate::writer::{Writer, cover};
-use crate::{Arg, Kernel};
+use crate::{Arg, EXPERT, INDEX, Kernel};
 
 /// Most rows and columns of a program's tile, and least.
 const TILE: usize = 64;
@@ -110,6 +110,7 @@ pub(crate) fn conv(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     });
     let shape = [extent(&sizes[0]), extent(&sizes[1])];
     w.place(vec![1, shape[0], shape[1]], false)?;
+    w.spread_over(shape[0] * shape[1]);
     let step = DEEP.min(cover(&deep, DEEP).max(LEAST));
     let (group, at_row, at_col) = (w.offset(0), w.offset(1 + pr), w.offset(1 + pc));
 
@@ -327,6 +328,7 @@ pub(crate) fn blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     w.axis(f, &q.dims[0]);
     let shape = [extent(&rows), extent(&q.dims[0])];
     w.place(shape.to_vec(), false)?;
+    w.spread_over(shape[0] * shape[1]);
     let (top, left) = (w.offset(0), w.offset(1));
     let (height, deep) = (w.size(0)?, w.dim(f, depth)?);
     let view = matrix(&mut w, a.base, height, deep)?;
@@ -371,6 +373,7 @@ pub(crate) fn gather_blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         });
     }
     let y = Place::of(&mut w, Arg::Result(0), f.ty(o.result()))?;
+    w.word();
     let [Some(q), scale, Some(ix), zero, offset] = &x[..] else { bail!(Internal, "five operands") };
     let parts = [scale.clone(), zero.clone(), offset.clone()];
     let weights = Blocks { q: q.clone(), parts, block: o.attrs.int("block") };
@@ -381,12 +384,15 @@ pub(crate) fn gather_blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     w.span(&[n]);
     let first = w.offset(0);
     let at = w.count_up(0, first)?;
+    let n = w.place_of(f, &count)?;
+    let there = w.two(&arith::LT, at, n)?;
     let at = w.split(f, at, &[product(&ix.dims), q.dims[1].clone()])?;
     let (row, size) = (ix.at(&mut w, f, at[0], None, 0.0)?, w.place_of(f, &q.dims[0])?);
     let (row, zero) = (w.cast_to(row, Elem::I64)?, w.num(0)?);
     let (negative, back) = (w.two(&arith::LT, row, zero)?, w.add(row, size)?);
     let row = w.choose(negative, back, row)?;
     let inside = w.within(row, size)?;
+    w.demand(inside, Some(there), INDEX)?;
     let v = weights.at(&mut w, f, row, at[1], inside)?;
     let v = w.cast_to(v, y.elem)?;
     w.store(y.base, v, &[0])?;
@@ -410,6 +416,11 @@ pub(crate) fn experts(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     let (row, left) = (w.offset(0), w.offset(1));
     let id = ids.single(&mut w, f, row, -1.0)?;
     let id = w.one(&tile::INDEX, &[id], attrs! {})?;
+    let (none, experts) = (w.index(0)?, w.dim(f, &q.dims[0])?);
+    let positive = w.one(&arith::GE, &[id, none], attrs! {})?;
+    let below = w.one(&arith::LT, &[id, experts], attrs! {})?;
+    let known = w.one(&arith::AND, &[positive, below], attrs! {})?;
+    w.demand(known, None, EXPERT)?;
     // The row of x: that of the token where it has one for all.
     let mut own = row;
     if x.dims[1] == Dim::Const(1) && ids.dims[1] != Dim::Const(1) {

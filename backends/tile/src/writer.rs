@@ -85,6 +85,31 @@ impl Writer {
         self.with(|b| b.op(def, of.iter().copied(), attrs! {})).map(|_| ())
     }
 
+    /// The word for reports.
+    pub fn word(&mut self) -> ValueId {
+        if let Some(i) = self.args.iter().position(|a| *a == Arg::Status) {
+            return self.func.args()[i];
+        }
+        self.args.push(Arg::Status);
+        self.func.add_arg("status", Type::Ptr(Elem::U32, silure_ir::Space::Global))
+    }
+
+    /// Reports a code where the condition does not hold, of elements that are there.
+    pub fn demand(&mut self, holds: ValueId, there: Option<ValueId>, code: i64) -> Result<()> {
+        let mut wrong = self.one(&arith::NOT, &[holds], attrs! {})?;
+        if let Some(there) = there {
+            wrong = self.one(&arith::AND, &[wrong, there], attrs! {})?;
+        }
+        let word = self.word();
+        let a = attrs! { code: code };
+        self.with(|b| b.op(&tile::REPORT, [word, wrong], a)).map(|_| ())
+    }
+
+    /// Asks for more threads than a tile of that many elements gets by itself: those whose positions are computed.
+    pub fn spread_over(&mut self, elements: usize) {
+        self.func.attrs.set("warps", (elements / 512).clamp(1, 8) as i64);
+    }
+
     /// The elements of a tile or scalar.
     pub fn elem(&self, v: ValueId) -> Option<Elem> {
         self.func.ty(v).elem()
@@ -113,7 +138,7 @@ impl Writer {
             Arg::Operand(i) => format!("x{i}"),
             Arg::Result(i) => format!("y{i}"),
             Arg::Value(v) => format!("v{}", silure_ir::func::slot(*v)),
-            Arg::Size(d) => bail!(Internal, "the size {d} is no pointer"),
+            Arg::Size(_) | Arg::Status => bail!(Internal, "{arg:?} is no tensor"),
         };
         self.args.push(arg);
         Ok(self.func.add_arg(&name, Type::Ptr(elem, silure_ir::Space::Global)))

@@ -79,6 +79,14 @@ fn blocks() {
 }
 
 #[test]
+fn what_is_outside_is_reported_and_not_touched() {
+    graph::reported(|k, args| {
+        let ran = run_kernel(&k.func, args, &Options::default());
+        ran.map(|_| ()).map_err(|e| e.to_string())
+    });
+}
+
+#[test]
 fn axes_are_as_few_as_operands_allow() {
     let sizes = |name: &str| {
         let (name, body) = CASES.iter().find(|c| c.0 == name).unwrap();

@@ -39,6 +39,11 @@ impl Printer<'_> {
             "simt.ptr_add" => self.ptr_add(op, arg(0)?),
             "simt.load" => self.load(op, arg(0)?),
             "simt.store" => self.store(op, arg(0)?),
+            "simt.report" => {
+                let (p, when, r) = (self.reg(arg(0)?), self.reg(arg(1)?), self.fresh(Reg::B32));
+                self.line(format!("mov.u32 {r}, {}", o.attrs.int("code")));
+                self.line(format!("@{when} red.global.max.u32 [{p}], {r}"));
+            }
             "simt.async_copy" => {
                 let n = o.attrs.int("bytes");
                 let (dst, src) = (self.reg(arg(0)?), self.reg(arg(1)?));

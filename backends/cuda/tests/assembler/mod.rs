@@ -40,4 +40,3 @@ pub fn assemble(ptxas: &Path, m: &PtxModule, arch: &str) -> String {
     let facts = said.lines().filter(|l| l.contains("registers") || l.contains("spill"));
     facts.map(|l| l.trim().trim_start_matches("ptxas info    : ")).collect::<Vec<_>>().join("; ")
 }
-

@@ -89,6 +89,23 @@ pub static STORE: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// What went wrong, for the host.
+pub static REPORT: OpDef = OpDef {
+    name: "simt.report",
+    doc: "Where the predicate is true, the u32 at p becomes at least `code`, atomically.",
+    operands: &[one("p", Of::Ptr), one("predicate", Of::Bool)],
+    attrs: &[required("code", AttrKind::Int)],
+    traits: Traits::EFFECT,
+    infer: Some(|cx| {
+        let Type::Ptr(Elem::U32, Space::Global) = cx.ty(0)? else {
+            return Err(cx.wrong(0, "a pointer to u32 in global memory", cx.ty(0)?));
+        };
+        predicate(cx, 1)?;
+        Ok(vec![])
+    }),
+    ..OpDef::NEW
+};
+
 /// A copy from global to shared memory in the background.
 pub static ASYNC_COPY: OpDef = OpDef {
     name: "simt.async_copy",

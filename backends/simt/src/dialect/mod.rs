@@ -36,6 +36,7 @@ pub static OPS: &[&OpDef] = &[
     &PTR_ADD,
     &LOAD,
     &STORE,
+    &REPORT,
     &ASYNC_COPY,
     &ASYNC_COMMIT,
     &ASYNC_WAIT,

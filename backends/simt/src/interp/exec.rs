@@ -324,6 +324,13 @@ impl<'a> Block<'a> {
                     .map_err(|e| e.note(format!("lane {l} of warp {w}")))?;
                 }
             }
+            "simt.report" => {
+                for &l in &active {
+                    if get(arg(1)?)[l] != 0 {
+                        m.raise(get(arg(0)?)[l], o.attrs.int("code") as u32)?;
+                    }
+                }
+            }
             "simt.async_copy" => {
                 let n = o.attrs.int("bytes") as usize;
                 let mut copies = Vec::new();

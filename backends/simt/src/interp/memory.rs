@@ -120,6 +120,17 @@ impl Memory {
         Ok(())
     }
 
+    /// The u32 there becomes at least `code`; several blocks may do so.
+    pub fn raise(&mut self, at: u64, code: u32) -> Result<()> {
+        let (b, o) = self.global(at, 4)?;
+        let word = &mut b.bytes[o..o + 4];
+        let mut old = [0; 4];
+        old.copy_from_slice(word);
+        word.copy_from_slice(&u32::from_le_bytes(old).max(code).to_le_bytes());
+        b.ready[o / b.size] = true;
+        Ok(())
+    }
+
     fn part(&self, at: u64, n: usize) -> Result<usize> {
         let o = at as i64;
         if o < 0 || o as usize + n > self.shared.len() {

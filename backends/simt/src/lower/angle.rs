@@ -117,8 +117,7 @@ impl Angle<'_, '_> {
             "arith.cos" => {
                 let one = self.value(Elem::I32, Num::I(1))?;
                 let next = self.op(&arith::ADD, &[n, one])?;
-                let (y, down) =
-                    (self.op(&arith::SELECT, &[odd, sin, cos])?, self.bit(next, 2)?);
+                let (y, down) = (self.op(&arith::SELECT, &[odd, sin, cos])?, self.bit(next, 2)?);
                 self.negated(down, y)?
             }
             _ => {

@@ -42,6 +42,25 @@ impl Lower<'_> {
         Ok(())
     }
 
+    /// Whether any of the thread's elements is to be reported.
+    pub(super) fn report(&mut self, op: OpId) -> Result<()> {
+        let (word, c) = (self.scalar(self.operand(op, 0)?)?, self.operand(op, 1)?);
+        let code = self.src.op(op).attrs.int("code");
+        let x = match self.val(c)? {
+            Val::One(v) | Val::Uniform(v) => vec![v],
+            _ => {
+                let l = self.layout(c)?;
+                self.regs(c, &l)?.to_vec()
+            }
+        };
+        let mut any = x[0];
+        for x in &x[1..] {
+            any = self.e.one(&arith::OR, &[any, *x], attrs! {})?;
+        }
+        self.e.op(&dialect::REPORT, &[Some(word), Some(any)], attrs! { code: code })?;
+        Ok(())
+    }
+
     /// Address of the element at each of the thread's positions, and whether it is in the view.
     fn anywhere(&mut self, op: OpId, i: usize, l: &Layout) -> Result<Vec<(ValueId, ValueId)>> {
         let view = tile::view_of(self.src, self.operand(op, 0)?)?;

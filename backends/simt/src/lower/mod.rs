@@ -72,7 +72,8 @@ impl Caps {
 /// Choices left to the caller.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Warps of a block; by default one for each 1024 elements of the largest tile, 8 at most.
+    /// Warps of a block; by default what the kernel's attribute `warps` asks for, without it one for each 1024 elements of
+    /// the largest tile, 8 at most.
     pub warps: Option<u32>,
 }
 
@@ -114,7 +115,8 @@ pub fn lower_tile(f: &Func, caps: &Caps, options: &Options) -> Result<Func> {
     tile::check_kernel(f)?;
     let mut src = f.clone();
     expand_math(&mut src)?;
-    let plan = classes::plan(&src, caps, options.warps)?;
+    let asked = u32::try_from(f.attrs.int("warps")).ok().filter(|n| *n > 0);
+    let plan = classes::plan(&src, caps, options.warps.or(asked))?;
     let mut lower = Lower {
         src: &src,
         caps,
@@ -299,6 +301,7 @@ impl Lower<'_> {
             "tile.load" => self.load(op)?,
             "tile.store" => return self.store(op),
             "tile.gather" => self.load_anywhere(op)?,
+            "tile.report" => return self.report(op),
             "tile.scatter" => return self.store_anywhere(op),
             "tile.index" => {
                 let x = self.scalar(self.operand(op, 0)?)?;

@@ -89,6 +89,15 @@ pub const MOVES: &[Case] = cases! {
     "dim" "graph.dim" "() -> (y: i64[]) {
       %y = graph.dim {value = dims[3*n - m]} : i64[]
       return %y";
+    "size" "graph.size_of" "(%x: f32[n, m, 3]) -> (y: i64[]) {
+      %y = graph.size_of %x : i64[]
+      return %y";
+    "range" "graph.range" "(%a: i64[], %b: i64[]) -> (y: i64[n]) {
+      %z = graph.dim {value = dims[0]} : i64[]
+      %e = graph.dim {value = dims[n]} : i64[]
+      %one = constant {value = dense<i64[]: 1>} : i64[]
+      %y = graph.range %z, %e, %one : i64[n]
+      return %y";
     "write_rows" "core.state_write" [ints: &[("i", "800", 0)], most: 700] "(%x: f32[n, m], %i: i64[n]) -> (y: f32[800, m]) {
       %s = state {name = @s} : state<f32[800, m]>
       %t = state_write %s, %x, %i : state<f32[800, m]>
@@ -259,6 +268,47 @@ pub const BLOCKS: &[Case] = cases! {
       return %y";
 };
 
+/// What is wrong on purpose: case, argument, what its last element becomes, the report.
+pub const WRONG: &[(&str, &str, i64, u32)] = &[
+    ("gather_rows", "i", 11, 1),
+    ("gather_rows", "i", -12, 1),
+    ("gather_columns", "i", 1 << 30, 1),
+    ("gather_elements", "i", 9, 1),
+    ("write_rows", "i", -1, 2),
+    ("write_rows", "i", 800, 2),
+    ("paged", "ends", 1000, 4),
+    ("paged", "lengths", 700, 4),
+    ("paged_latent", "lengths", 0, 4),
+    ("paged_latent", "lengths", 1 << 40, 4),
+    ("gather_blocks", "i", i64::MIN, 1),
+    ("experts", "i", 3, 5),
+    ("experts", "i", -1, 5),
+];
+
+/// The kernels of such a case on what is wrong, by a target.
+pub fn reported(mut launch: impl FnMut(&Kernel, &mut [KernelArg]) -> Result<(), String>) {
+    for &(name, arg, value, code) in WRONG {
+        let case = all().find(|c| c.name == name).unwrap();
+        let made = made(case);
+        let mut memory = made.memory((5, 7), 0);
+        memory.spoil(&made, arg, value);
+        let ran = memory.run(&made, |_, k, args| launch(k, args));
+        ran.unwrap_or_else(|e| panic!("{name}, {arg} {value}: {e}"));
+        assert_eq!(memory.status, code, "{name}, {arg} {value}");
+        assert!(silure_tile::status(code).is_some());
+    }
+    // One page of the last sequence.
+    let case = all().find(|c| c.name == "paged_latent").unwrap();
+    let made = made(case);
+    for (value, code) in [(8, 0), (9, 3), (-1, 3)] {
+        let mut memory = made.memory((5, 7), 0);
+        memory.fill(&made, "pages", value);
+        let ran = memory.run(&made, |_, k, args| launch(k, args));
+        ran.unwrap_or_else(|e| panic!("page {value}: {e}"));
+        assert_eq!(memory.status, code, "page {value}");
+    }
+}
+
 /// A case with its module, and the kernels of its op.
 pub struct Made {
     pub case: &'static Case,
@@ -304,6 +354,8 @@ pub struct Memory {
     /// What each buffer holds; results are not there before they are written.
     bytes: HashMap<ValueId, Vec<u8>>,
     want: Vec<(ValueId, Tensor)>,
+    /// What the kernels reported.
+    pub status: u32,
     sizes: (i64, i64),
 }
 
@@ -318,7 +370,7 @@ impl Made {
             Arg::Operand(i) => o.operand(*i).unwrap(),
             Arg::Result(i) => o.results[*i],
             Arg::Value(v) => *v,
-            Arg::Size(d) => panic!("the size {d} is no value"),
+            Arg::Size(_) | Arg::Status => panic!("{a:?} is no value"),
         }
     }
 
@@ -369,10 +421,24 @@ impl Made {
                 _ => want.push((o.results[i], t)),
             }
         }
+        for o in f.walk().into_iter().map(|op| f.op(op)) {
+            let t = match (o.attrs.tensor("value"), o.attrs.dims("value")) {
+                (Some(t), _) => (**t).clone(),
+                (_, [d]) => {
+                    let n = d.eval(&size).unwrap() as i128;
+                    Tensor::scalar(silure_ir::Elem::I64, silure_ir::Num::I(n))
+                }
+                _ => continue,
+            };
+            // The op itself is not done yet.
+            if o.def.name != self.case.op {
+                bytes.insert(o.result(), t.bytes().to_vec());
+            }
+        }
         for (v, t) in &tensors {
             bytes.insert(*v, t.bytes().to_vec());
         }
-        Memory { bytes, want, sizes: (n, m) }
+        Memory { bytes, want, status: 0, sizes: (n, m) }
     }
 }
 
@@ -400,6 +466,7 @@ impl Memory {
                 .iter()
                 .map(|a| match a {
                     Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
+                    Arg::Status => KernelArg::Buffer(self.status.to_le_bytes().to_vec()),
                     a => {
                         let v = made.value(a);
                         let len =
@@ -429,6 +496,10 @@ impl Memory {
                 launch(i, k, &mut args)?;
             }
             for (a, b) in k.args.iter().zip(args) {
+                if *a == Arg::Status {
+                    self.status = u32::from_le_bytes(b.bytes().try_into().unwrap());
+                    continue;
+                }
                 let written = matches!(a, Arg::Result(_))
                     || *a == Arg::Operand(0) && made.case.op == "core.state_write";
                 if written && programs > 0 {
@@ -439,7 +510,32 @@ impl Memory {
         Ok(())
     }
 
+    fn argument(&mut self, made: &Made, name: &str) -> (silure_ir::Elem, &mut Vec<u8>) {
+        let f = made.func();
+        let i = f.arg_names.iter().position(|n| **n == *name).unwrap();
+        let elem = f.ty(f.args()[i]).elem().unwrap();
+        (elem, self.bytes.get_mut(&f.args()[i]).unwrap())
+    }
+
+    /// Another last element of an argument.
+    pub fn spoil(&mut self, made: &Made, name: &str, value: i64) {
+        let (e, b) = self.argument(made, name);
+        let last = b.len() / e.bytes().unwrap() - 1;
+        e.store(b, last, silure_ir::Num::I(value as i128).encode(e));
+    }
+
+    /// Every element of an argument.
+    pub fn fill(&mut self, made: &Made, name: &str, value: i64) {
+        let (e, b) = self.argument(made, name);
+        for i in 0..b.len() / e.bytes().unwrap() {
+            e.store(b, i, silure_ir::Num::I(value as i128).encode(e));
+        }
+    }
+
     pub fn check(&self, made: &Made) -> Result<(), String> {
+        if let Some(e) = silure_tile::status(self.status) {
+            return Err(e.into());
+        }
         let (n, m) = self.sizes;
         let sum: i64 = match made.case.sum {
             "" => 0,

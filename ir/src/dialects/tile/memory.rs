@@ -118,6 +118,25 @@ pub static SCATTER: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// What went wrong, for the host.
+pub static REPORT: OpDef = OpDef {
+    name: "tile.report",
+    doc: "Where the condition holds (for any element of a tile), the u32 at `word` becomes at least `code`. Programs may \
+          report at the same time; nothing else reads or writes the word.",
+    operands: &[one("word", Of::Ptr), one("condition", Of::Bool)],
+    attrs: &[required("code", AttrKind::Int)],
+    traits: Traits::EFFECT,
+    infer: Some(|cx| match cx.ty(0)? {
+        Type::Ptr(Elem::U32, Space::Global) => Ok(vec![]),
+        t => Err(cx.wrong(0, "a pointer to u32 in global memory", t)),
+    }),
+    verify: Some(|cx| match cx.attrs().int("code") {
+        1..=0x7FFF_FFFF => Ok(()),
+        n => bail!(Type, "`code` is {n}, not a positive i32"),
+    }),
+    ..OpDef::NEW
+};
+
 /// The elements of a view of one axis.
 fn line(cx: &InferCx) -> Result<Elem> {
     match view_type(cx)? {

@@ -45,6 +45,17 @@ impl Buffer {
         if self.defined { 0 } else { self.writer.iter().filter(|w| **w == NOBODY).count() as u64 }
     }
 
+    /// The first u32 becomes at least `code`. In any order it is the same.
+    fn raise(&mut self, code: u32) -> Result<()> {
+        match self.bytes.first_chunk_mut::<4>() {
+            Some(word) => {
+                *word = u32::from_le_bytes(*word).max(code).to_le_bytes();
+                Ok(())
+            }
+            None => bail!(Eval, "a report to a buffer of {} bytes", self.bytes.len()),
+        }
+    }
+
     fn check(&self, i: i64) -> Result<usize> {
         match usize::try_from(i).ok().filter(|&i| i < self.writer.len()) {
             Some(i) => Ok(i),
@@ -171,6 +182,19 @@ impl Machine<'_> {
             .collect::<Result<Vec<Num>>>()?;
         let Type::Tile(t) = self.f.ty(o.result()) else { bail!(Internal, "no tile") };
         Ok(Value::Data(Data::new(elem, &t.shape, nums)))
+    }
+
+    pub(super) fn report(&mut self, op: OpId) -> Result<()> {
+        let o = self.f.op(op);
+        let (Some(word), Some(c)) = (o.operand(0), o.operand(1)) else {
+            bail!(Internal, "an operand is missing")
+        };
+        let c = self.data(c)?;
+        let Value::Ptr(buffer) = *self.get(word)? else { bail!(Internal, "not a pointer") };
+        if (0..c.len()).any(|i| c.num(i).truth()) {
+            self.buffers[buffer].raise(o.attrs.int("code") as u32)?;
+        }
+        Ok(())
     }
 
     pub(super) fn scatter(&mut self, op: OpId) -> Result<()> {

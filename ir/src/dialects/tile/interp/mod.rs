@@ -331,6 +331,10 @@ impl Machine<'_> {
                 self.scatter(op)?;
                 return Ok(vec![]);
             }
+            "tile.report" => {
+                self.report(op)?;
+                return Ok(vec![]);
+            }
             "tile.index" => match self.data(arg(0)?)?.num(0).i().try_into() {
                 Ok(i) => Value::Index(i),
                 Err(_) => bail!(Eval, "the value does not fit an index"),
