@@ -35,7 +35,7 @@ pub struct CompileArgs {
     /// Keep the weights of matrix products in this type; without it as the model has them
     #[arg(long, value_enum, value_name = "TYPE")]
     pub precision: Option<Width>,
-    /// Weights that share a scale, for int8 (128 if absent) and int4 (32)
+    /// Weights that share a scale (of int4 an offset too), for int8 (128 if absent) and int4 (32)
     #[arg(long, value_name = "N", requires = "precision", value_parser = group)]
     pub group: Option<usize>,
     /// Longest sequence of a language model, in tokens (directories and .gguf files)
@@ -110,7 +110,7 @@ pub enum Width {
     Bf16,
     /// Integers of 8 bits, scaled by groups
     Int8,
-    /// Integers of 4 bits, scaled by groups
+    /// Integers of 4 bits with a scale and an offset by groups; of results, as int8
     Int4,
     /// Integers of 8 bits, and the same of what they are multiplied with
     W8a8,

@@ -19,6 +19,7 @@ use silure_ir::{Elem, Module, TensorType, WeightExpr, bail};
 use silure_passes::Driver;
 use silure_passes::inputs::{Inputs, observe, products, rows};
 
+use crate::compile::narrowed;
 use crate::{Compiler, Error, Loaded, Options, Precision, Result, Source};
 
 /// The entry whose products are observed.
@@ -106,7 +107,8 @@ impl Calibration {
             return Err(Error::Usage("calibration applies to int4".into()));
         };
         let driver = Driver::new(&c.registry, &c.context, options.driver.clone());
-        driver.with_source(&model.source).run(&p.pass(), &mut model.module)?;
+        let run = driver.with_source(&model.source).run(&p.pass(), &mut model.module)?;
+        model.notes.push(narrowed(p, run.changes, &run.passes));
         let (mut by_text, mut all) = (0, 0);
         for i in 0..model.module.weights.len() {
             let w = &model.module.weights[i];

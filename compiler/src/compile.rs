@@ -20,7 +20,8 @@ pub enum Precision {
     Bf16,
     /// Integers of 8 bits with a scale for each group of so many.
     Int8(usize),
-    /// Integers of 4 bits with a scale for each group of so many.
+    /// Integers of 4 bits with a scale and an offset for each group of so many; of products that are results of
+    /// an entry as [`Precision::Int8`] by 128.
     Int4(usize),
     /// Integers of 8 bits with a scale for each column, and what they are multiplied with in integers of 8 bits
     /// with a scale for each row. The weights of experts as [`Precision::Int8`] by 128.
@@ -115,6 +116,16 @@ pub struct Lowered {
     pub notes: Vec<String>,
 }
 
+/// What a precision did, for the user.
+pub(crate) fn narrowed(p: Precision, products: u64, passes: &[PassRun]) -> String {
+    let mut rules = passes.iter().flat_map(|r| &r.rules);
+    let rest = match rules.find(|r| r.0 == "result_precision") {
+        Some((_, n)) => format!(", {n} of them, whose results are an entry's, in int8 by 128"),
+        None => String::new(),
+    };
+    format!("precision {p}: the weights of {products} products{rest}")
+}
+
 impl Compiler {
     /// Compiles a model.
     pub fn compile(&self, model: Loaded, options: &Options) -> Result<Compiled> {
@@ -195,7 +206,7 @@ impl Compiler {
                 report.notes.push(format!("precision {p}: {note}"));
             }
             let run = driver.run(&p.pass(), module)?;
-            report.notes.push(format!("precision {p}: the weights of {} products", run.changes));
+            report.notes.push(narrowed(p, run.changes, &run.passes));
             report.passes.extend(run.passes);
         }
         for phase in [Phase::Graph, Phase::Kernel] {

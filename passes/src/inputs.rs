@@ -2,7 +2,8 @@
 //!
 //! [`products`] finds them, by the value that they read: products of one value share its sum. [`observe`] adds a
 //! state for each, [k, k] in f32, to which every run of the entry adds xᵀ x of the value's rows. What stands in
-//! regions, and the products of experts, have no one sum and are not among them.
+//! regions, and the products of experts, have no one sum and are not among them; nor are results of the
+//! entry, which keep 8 bits.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use silure_ir::{
     Attr, Attrs, Builder, Elem, Module, OpId, State, TensorType, Type, ValueId, WeightExpr, attrs,
 };
 
-use crate::precision::{chooses, scaled, turned, weight};
+use crate::precision::{chooses, gives, scaled, turned, weight};
 
 /// A value that products read.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub fn products(m: &Module, entry: &str) -> Vec<Inputs> {
     let body = |op: &OpId| f.parent_op(*op).is_none();
     for op in f.walk().into_iter().filter(body) {
         let o = f.op(op);
-        if o.def.name == graph::EXPERT_MATMUL.name || chooses(f, op) {
+        if o.def.name == graph::EXPERT_MATMUL.name || chooses(f, op) || gives(f, op) {
             continue;
         }
         let Some(e) = weight(m, f, op).or_else(|| scaled(m, f, op)) else { continue };

@@ -2,7 +2,8 @@
 //!
 //! The arithmetic stays f32. A product with a weight becomes one with the weight rounded to bf16, or
 //! [`MATMUL_BLOCKS`](silure_ir::dialects::graph::MATMUL_BLOCKS) with integers and a scale for each block of a
-//! column; the weights of experts likewise. Products that share a weight share its new form.
+//! column, of 4 bits an offset too; the weights of experts likewise. Products that share a weight share its new form.
+//! Where a product is a result of the function, 8 bits stand in for 4.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use silure_ir::attrs;
 use silure_ir::bail;
 use silure_ir::diag::Result;
-use silure_ir::dialects::{core, graph};
+use silure_ir::dialects::{arith, core, graph};
 use silure_ir::ggml;
 use silure_ir::op::Traits;
 use silure_ir::weight::expression;
@@ -38,13 +39,16 @@ pub(crate) static PASS: PassDef = PassDef {
         },
         OptDef {
             name: "block",
-            doc: "Elements of a column that share a scale, for int8 and int4.",
+            doc: "Elements of a column that share a scale (and an offset), for int8 and int4.",
             default: OptDefault::Int(32),
         },
     ],
     preserves: Preserves { results: Exactness::Approximates, weights: false, functions: true },
     run,
 };
+
+/// Elements that share a scale where a result of an entry keeps 8 bits.
+const HEAD: usize = 128;
 
 /// The narrower type.
 #[derive(Clone, Copy)]
@@ -64,7 +68,6 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
         "bf16" => Form::Bf16,
         "int8" => blocks(Elem::I8)?,
         "int4" => blocks(Elem::U4)?,
-        "int4s" => blocks(Elem::I4)?,
         other => bail!(Invalid, "`weights` is `{other}`: f32, bf16, int8 or int4 is needed"),
     };
     let mut made = HashMap::new();
@@ -81,7 +84,13 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
                 Form::Bf16 => weight(cx.module, f, op),
             };
             let Some(e) = found else { continue };
-            if !cx.step("weight_precision") {
+            let (form, step) = match form {
+                Form::Blocks(Elem::U4, _) if gives(f, op) => {
+                    (Form::Blocks(Elem::I8, HEAD), "result_precision")
+                }
+                _ => (form, "weight_precision"),
+            };
+            if !cx.step(step) {
                 return Ok(changed);
             }
             narrow(cx.module, i, op, e, form, &mut made)?;
@@ -105,6 +114,23 @@ pub(crate) fn chooses(f: &Func, op: OpId) -> bool {
             let scores = [graph::SOFTMAX.name, graph::RESHAPE.name, graph::BROADCAST.name];
             if (o.def.is(Traits::ELEMENTWISE) || scores.contains(&o.def.name)) && seen.insert(u) {
                 open.extend(&o.results);
+            }
+        }
+    }
+    false
+}
+
+/// Whether what an op gives is a result of the function, as the logits of a head are: errors of its weights
+/// are the result's own, and 4 bits are too few for them.
+pub(crate) fn gives(f: &Func, op: OpId) -> bool {
+    let moves = [graph::RESHAPE.name, arith::CAST.name];
+    let mut open = f.op(op).results.to_vec();
+    while let Some(v) = open.pop() {
+        for &u in f.uses(v) {
+            match f.op(u).def.name {
+                n if n == core::RETURN.name => return true,
+                n if moves.contains(&n) => open.extend(&f.op(u).results),
+                _ => {}
             }
         }
     }

@@ -26,10 +26,12 @@ fn source() -> String {
     %w = weight {{name = @table}} : f32[{OUT}, {IN}]
     %x = graph.gather %w, %ids : f32[n, {IN}]
     %t = graph.transpose %w {{perm = [1, 0]}} : f32[{IN}, {OUT}]
-    %y = graph.matmul %x, %t : f32[n, {OUT}]
+    %p = graph.matmul %x, %t : f32[n, {OUT}]
+    %y = arith.neg %p : f32[n, {OUT}]
     %q = weight {{name = @codes}} : e4m3fn[{OUT}, {IN}]
     %s = weight {{name = @scale}} : f32[{OUT}, 5]
-    %z = graph.matmul_blocks %x, %q, %s {{block = 32}} : f32[n, {OUT}]
+    %b = graph.matmul_blocks %x, %q, %s {{block = 32}} : f32[n, {OUT}]
+    %z = arith.neg %b : f32[n, {OUT}]
     return %y, %z
   }}
 }}

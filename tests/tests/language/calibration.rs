@@ -60,8 +60,8 @@ fn rounding_by_a_text_keeps_a_model_nearer_on_another() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the file has no name");
     let inputs = Calibration::inputs(&loaded().module);
     let matrices: usize = inputs.iter().map(|i| i.rows.len()).sum();
-    // In each layer q, k and v, o, gate and up, down read four values; the head reads one more.
-    assert_eq!(inputs.len(), 9, "{inputs:?}");
+    // In each layer q, k and v, o, gate and up, down read four values; the head keeps 8 bits.
+    assert_eq!(inputs.len(), 8, "{inputs:?}");
     // Two turns see what one would.
     let seen = text(1, 300);
     for turn in [&inputs[..4], &inputs[4..]] {
