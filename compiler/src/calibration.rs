@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use silure_ir::blocks::{Blocks, Factor, compensated};
-use silure_ir::{Elem, Module, TensorType, WeightExpr, bail};
+use silure_ir::{Code, Diagnostic, Elem, Module, TensorType, WeightExpr};
 use silure_passes::Driver;
 use silure_passes::inputs::{Inputs, observe, products, rows};
 
@@ -147,14 +147,14 @@ impl Calibration {
         let (Some(rows), &WeightExpr::Codes(.., block) | &WeightExpr::Scales(.., block) | &WeightExpr::Offsets(.., block)) =
             (rows(part), part)
         else {
-            return Err(Error::from(vec![]));
+            return Err(internal("this is no part of a matrix by blocks"));
         };
         let bytes = self.scratch.read(NAME, at, (k * k * 4) as u64);
         let bytes = bytes.transpose().map_err(|e| Error::Io { path: NAME.into(), source: e })?;
         let factor = Factor::of(k, &bytes.unwrap_or_default())?;
         let n = match rows.ty()?.shape().as_deref() {
             Some(&[n, _]) => n,
-            _ => return Ok(()),
+            _ => return Err(internal("this is no matrix")),
         };
         let per = k.div_ceil(block);
         let boxed = || Box::new(rows.clone());
@@ -175,9 +175,10 @@ impl Calibration {
         for few in starts.chunks(threads) {
             let one = |from: usize| -> silure_ir::Result<Blocks> {
                 let own = from..(from + some).min(n);
-                let Some(e) = rows.part(0, own.clone()) else {
-                    bail!(Internal, "rows {own:?} of {rows} cannot be made alone")
-                };
+                // Rows that cannot be made alone are cut out of the whole.
+                let e = rows.part(0, own.clone()).unwrap_or_else(|| {
+                    WeightExpr::Slice(boxed(), vec![own.start, 0], vec![own.len(), k])
+                });
                 compensated(&e.eval(source)?, &factor, block)
             };
             let made: Vec<_> = std::thread::scope(|s| {
@@ -204,6 +205,10 @@ impl Calibration {
         }
         Ok(())
     }
+}
+
+fn internal(m: &str) -> Error {
+    Diagnostic::new(Code::Internal, m).into()
 }
 
 /// A part of a matrix by blocks, under a shape.
