@@ -82,7 +82,7 @@ fn can(cx: &InferCx) -> Result<(), String> {
     if !cx.results().iter().all(|t| known(t)) {
         return Err("a size that only the device's data decides".into());
     }
-    let made = silure_tile::kernels(cx.func, cx.op, &stem(cx.func, cx.op));
+    let made = silure_tile::reporting(cx.func, cx.op, &stem(cx.func, cx.op));
     made.map(|_| ()).map_err(|e| e.message)
 }
 
@@ -93,7 +93,7 @@ fn runtime(f: &Func, d: &Dim) -> bool {
 
 /// One launch for each kernel; a later one goes on with what those before it wrote.
 fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
-    let made = silure_tile::kernels(l.b.func, op, &stem(l.b.func, op))?;
+    let made = silure_tile::reporting(l.b.func, op, &stem(l.b.func, op))?;
     let o = l.b.func.op(op);
     let given: Vec<Option<ValueId>> = o.slots().collect();
     let types: Vec<Type> = o.results.iter().map(|r| l.b.func.ty(*r).clone()).collect();
@@ -102,6 +102,7 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
         let (mut operands, mut args, mut sizes): (Vec<ValueId>, Vec<i64>, Vec<Dim>) =
             Default::default();
         let (mut outs, mut init): (Vec<usize>, Vec<i64>) = Default::default();
+        let mut status = None;
         for a in &kernel.args {
             match a {
                 Arg::Operand(0) if matches!(types.first(), Some(Type::State(_))) => {
@@ -135,6 +136,10 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
                     args.push(operands.len() as i64);
                     operands.push(*v);
                 }
+                Arg::Status => {
+                    status = Some(args.len());
+                    args.push(-1);
+                }
                 Arg::Size(d) => sizes.push(d.clone()),
             }
         }
@@ -143,7 +148,7 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
             [Type::Tensor(t), ..] => t.count(),
             _ => Dim::Const(0),
         };
-        let launch = DeviceLaunch { args, sizes, grid: kernel.grid, work, init };
+        let launch = DeviceLaunch { args, sizes, grid: kernel.grid, work, init, status };
         let new = l.on_device(kernel.func, &operands, &written, launch)?;
         for (i, v) in outs.into_iter().zip(new) {
             done[i] = Some(v);

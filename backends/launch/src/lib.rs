@@ -194,6 +194,8 @@ pub struct DeviceLaunch {
     pub work: Dim,
     /// For each result the operand whose contents it starts from, −1 for none.
     pub init: Vec<i64>,
+    /// Which of `args` (−1 there) is the word for reports.
+    pub status: Option<usize>,
 }
 
 /// Kernels made for launches on a device; those of equal text are one.
@@ -332,13 +334,16 @@ impl Lower<'_, '_> {
         outs: &[Type],
         launch: DeviceLaunch,
     ) -> Result<Vec<ValueId>> {
-        let DeviceLaunch { args, sizes, grid, work, init } = launch;
-        let attrs = Attrs::new()
+        let DeviceLaunch { args, sizes, grid, work, init, status } = launch;
+        let mut attrs = Attrs::new()
             .with("kernel", &*self.kernels.name(kernel))
             .with("args", args)
             .with("sizes", sizes)
             .with("grid", vec![grid, work])
             .with("init", init);
+        if let Some(slot) = status {
+            attrs.set("status", slot as i64);
+        }
         let operands: Vec<Option<ValueId>> = operands.iter().map(|v| Some(*v)).collect();
         let op = self.b.build(&plan::LAUNCH, &operands, attrs, &[], outs)?;
         Ok(self.b.func.op(op).results.to_vec())

@@ -13,6 +13,7 @@ mod control;
 mod dims;
 mod list;
 mod ops;
+mod status;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -215,6 +216,8 @@ struct Scope {
     dest: HashMap<ValueId, Dest>,
     /// Variables of run-time symbols.
     vars: HashMap<Arc<str>, Reg>,
+    /// Where kernels of the device report.
+    status: status::Words,
     /// Heap buffers to free after the op at that position of a region.
     frees: HashMap<(RegionId, usize), Vec<Buf>>,
 }
@@ -247,6 +250,7 @@ impl<'a> Encoder<'a, '_, '_> {
         self.e.on(self.device);
         if self.device != 0 {
             self.upload(inputs)?;
+            self.begin_status();
         }
         let returned: Vec<ValueId> = g.yields(g.body);
         for (i, v) in returned.iter().enumerate() {
@@ -268,6 +272,7 @@ impl<'a> Encoder<'a, '_, '_> {
                 self.e.copy(out, 0, have, 0, bytes);
             }
         }
+        self.check_status();
         self.e.ret();
         Ok(())
     }

@@ -226,6 +226,11 @@ impl Encoder<'_, '_, '_> {
         if let [blocks, work] = o.attrs.dims("grid") {
             let (blocks, work) = (self.dim(blocks)?, self.dim(work)?);
             let kernel = self.e.plan().device_kernel(&kernel);
+            if o.attrs.get("status").is_some()
+                && let Some(slot) = args.get_mut(o.attrs.int("status") as usize)
+            {
+                *slot = self.status_word(&label(&o.loc, o.def.name));
+            }
             self.e.launch_device(kernel, &args, &sizes, blocks, work);
             return Ok(());
         }

@@ -17,7 +17,8 @@ pub static LAUNCH: OpDef = OpDef {
           the callback on scalars the kernel applies to each finished tile (buffer slot `callback`); its \
           operands (through `maps`) are the last ones. `init[i]` is the operand whose contents result i \
           starts from, −1 for none: the launch then changes part of it. With `grid` (blocks, and elementary \
-          operations for reports) the kernel is the module's own, and runs on the target's device.",
+          operations for reports) the kernel is the module's own, and runs on the target's device; `status` is the buffer \
+          slot of a u32 where it reports contents that are outside of their tensors.",
     operands: &[many("x", Of::Any)],
     results: &["y*"],
     attrs: &[
@@ -28,6 +29,7 @@ pub static LAUNCH: OpDef = OpDef {
         maybe("init", AttrKind::Ints),
         maybe("callback", AttrKind::Int),
         maybe("grid", AttrKind::Dims),
+        maybe("status", AttrKind::Int),
     ],
     regions: &["callback*"],
     traits: Traits::TYPED.and(Traits::ISOLATED),
