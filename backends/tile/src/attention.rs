@@ -6,7 +6,7 @@ use silure_ir::{Class, Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail}
 
 use crate::lanes::Place;
 use crate::points::places;
-use crate::writer::Writer;
+use crate::writer::{Title, Writer};
 use crate::{Kernel, PAGE, TOKENS};
 
 /// Elements of a tile of keys, most keys of one, and most features of a head.
@@ -179,7 +179,7 @@ fn float(what: &str, e: Elem) -> Result<()> {
 }
 
 /// `graph.attention`.
-pub(crate) fn attention(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (o, a) = (f.op(op), &f.op(op).attrs);
     let mut w = Writer::new(name);
     w.at(&o.loc);
@@ -288,7 +288,7 @@ fn mask_row(w: &mut Writer, f: &Func, m: &Place, at: [ValueId; 3]) -> Result<(Va
 }
 
 /// `graph.paged_attention`. Pages outside the cache hold keys that nothing sees.
-pub(crate) fn paged(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (o, a) = (f.op(op), &f.op(op).attrs);
     let mut w = Writer::new(name);
     w.at(&o.loc);

@@ -5,14 +5,28 @@ use silure_ir::infer::norm_axis;
 use silure_ir::{Func, OpId, Result, bail};
 
 use crate::anchor::Anchor;
+use crate::writer::Title;
 use crate::{Kernel, attention, lines, map, matmul, moves, points, pool, product, rows};
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
-/// changes a state in place writes through `Arg::Operand(0)`.
+/// changes a state in place writes through `Arg::Operand(0)`. Pointers come before sizes.
+///
+/// What only the run knows to be outside (indices, positions, pages) is read as zeros and not written, and nobody is told:
+/// [`reporting`] gives kernels that say so.
 ///
 /// # Errors
 /// `Unsupported` with the reason why there are none.
 pub fn kernels(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
+    made(f, op, Title::plain(name))
+}
+
+/// The same kernels with an `Arg::Status` where there is something to report.
+pub fn reporting(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
+    made(f, op, Title { name, reports: true })
+}
+
+fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
+    let name = title.name;
     let o = f.op(op);
     if o.def.name == kernel::MAP.name {
         return Ok(vec![map::map(f, op, name)?]);
@@ -26,29 +40,29 @@ pub fn kernels(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
         "graph.matmul" => one(matmul::matmul(f, op, name)),
         "graph.rms_norm" | "graph.layer_norm" => one(rows::rows(f, op, name)),
         "graph.softmax" if last_axis(f, op) => one(rows::rows(f, op, name)),
-        "graph.softmax" | "graph.log_softmax" => one(lines::softmax(f, op, name)),
+        "graph.softmax" | "graph.log_softmax" => one(lines::softmax(f, op, title)),
         "graph.transpose" | "graph.broadcast" => one(map::moved(f, op, name)),
-        "graph.reshape" => one(points::copy(f, op, name)),
-        "graph.slice" => one(moves::slice(f, op, name)),
-        "graph.pad" => one(moves::pad(f, op, name)),
-        "graph.concat" => moves::concat(f, op, name),
-        "graph.split" => moves::split(f, op, name),
-        "graph.gather" => one(moves::gather(f, op, name)),
-        "graph.gather_elements" => one(moves::gather_elements(f, op, name)),
-        "graph.one_hot" => one(moves::one_hot(f, op, name)),
-        "graph.range" | "graph.dim" | "graph.size_of" => one(moves::numbers(f, op, name)),
-        "graph.rotary" => one(moves::rotary(f, op, name)),
-        "core.state_write" => one(moves::state_write(f, op, name)),
-        "graph.attention" => one(attention::attention(f, op, name)),
-        "graph.paged_attention" => one(attention::paged(f, op, name)),
-        "graph.conv" => one(product::conv(f, op, name)),
-        "graph.max_pool" | "graph.average_pool" => one(pool::pool(f, op, name)),
-        "graph.matmul_blocks" => one(product::blocks(f, op, name)),
-        "graph.gather_blocks" => one(product::gather_blocks(f, op, name)),
-        "graph.expert_matmul" => one(product::experts(f, op, name)),
-        "graph.reduce" => one(lines::reduce(f, op, name)),
-        "graph.argmax" | "graph.argmin" => one(lines::arg(f, op, name)),
-        "graph.top_k" => one(lines::top_k(f, op, name)),
+        "graph.reshape" => one(points::copy(f, op, title)),
+        "graph.slice" => one(moves::slice(f, op, title)),
+        "graph.pad" => one(moves::pad(f, op, title)),
+        "graph.concat" => moves::concat(f, op, title),
+        "graph.split" => moves::split(f, op, title),
+        "graph.gather" => one(moves::gather(f, op, title)),
+        "graph.gather_elements" => one(moves::gather_elements(f, op, title)),
+        "graph.one_hot" => one(moves::one_hot(f, op, title)),
+        "graph.range" | "graph.dim" | "graph.size_of" => one(moves::numbers(f, op, title)),
+        "graph.rotary" => one(moves::rotary(f, op, title)),
+        "core.state_write" => one(moves::state_write(f, op, title)),
+        "graph.attention" => one(attention::attention(f, op, title)),
+        "graph.paged_attention" => one(attention::paged(f, op, title)),
+        "graph.conv" => one(product::conv(f, op, title)),
+        "graph.max_pool" | "graph.average_pool" => one(pool::pool(f, op, title)),
+        "graph.matmul_blocks" => one(product::blocks(f, op, title)),
+        "graph.gather_blocks" => one(product::gather_blocks(f, op, title)),
+        "graph.expert_matmul" => one(product::experts(f, op, title)),
+        "graph.reduce" => one(lines::reduce(f, op, title)),
+        "graph.argmax" | "graph.argmin" => one(lines::arg(f, op, title)),
+        "graph.top_k" => one(lines::top_k(f, op, title)),
         n => bail!(Unsupported, "`{n}` has no tile kernel"),
     }
 }

@@ -47,7 +47,7 @@ mod writer;
 
 use silure_ir::{Dim, Func, ValueId};
 
-pub use kernels::kernels;
+pub use kernels::{kernels, reporting};
 pub use map::map;
 pub use matmul::matmul;
 pub use rows::rows;
@@ -73,7 +73,7 @@ pub enum Arg {
     /// The first element of another value of the op's function, out of which an operand is moved or widened (a transposed
     /// weight, a weight of 16 bits): the kernel reads it as it is stored, and nothing has to make the operand.
     Value(ValueId),
-    /// A u32 that is 0 before the launch. Afterwards it says by [`status`] what was wrong with contents that only the
+    /// A u32 that is 0 before the launch ([`reporting`] kernels have it). Afterwards it says by [`status`] what was wrong with contents that only the
     /// run knows; nothing outside of a tensor was read or written then, but results are not to be used.
     Status,
     /// A size, over the symbols of the function that the op is in.

@@ -8,7 +8,7 @@ use silure_ir::{Dim, Elem, Func, Num, OpDef, OpId, Result, ValueId, attrs, bail}
 use crate::Kernel;
 use crate::lanes::{Place, tensor_of};
 use crate::points::{across, around, places};
-use crate::writer::{Writer, cover};
+use crate::writer::{Title, Writer, cover};
 
 /// Elements of a program's tile; along a line, where its elements are neighbours in memory or are not.
 const TILE: usize = 512;
@@ -38,7 +38,7 @@ impl<'a> Lines<'a> {
     pub fn new(
         f: &'a Func,
         op: OpId,
-        name: &str,
+        name: Title,
         axes: &[usize],
         results: &[usize],
     ) -> Result<Lines<'a>> {
@@ -108,7 +108,7 @@ impl<'a> Lines<'a> {
     fn shell(&self) -> Lines<'a> {
         Lines {
             f: self.f,
-            w: Writer::new(""),
+            w: Writer::new(Title::plain("")),
             x: self.x.clone(),
             y: self.y.clone(),
             along: self.along.clone(),
@@ -211,7 +211,7 @@ fn carrier(e: Elem) -> Result<Elem> {
 }
 
 /// `graph.reduce`.
-pub(crate) fn reduce(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn reduce(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (o, (elem, dims)) = (f.op(op), input(f, op)?);
     let axes = o.attrs.ints("axes").iter().map(|a| norm_axis(*a, dims.len()));
     let axes: Vec<usize> = axes.collect::<Result<_>>()?;
@@ -281,7 +281,7 @@ fn by_static(kind: &str) -> &'static str {
 }
 
 /// `graph.softmax` and `graph.log_softmax` along any axis.
-pub(crate) fn softmax(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn softmax(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (o, (elem, dims)) = (f.op(op), input(f, op)?);
     if carrier(elem)? != Elem::F32 {
         bail!(Unsupported, "a softmax of {elem} in a tile kernel");
@@ -354,7 +354,7 @@ fn least_key(wide: Elem) -> (Elem, Num) {
 }
 
 /// `graph.argmax` and `graph.argmin`.
-pub(crate) fn arg(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn arg(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (o, (elem, dims)) = (f.op(op), input(f, op)?);
     let axis = norm_axis(o.attrs.int("axis"), dims.len())?;
     let (wide, last, least) = (carrier(elem)?, o.attrs.bool("last"), o.def.name == "graph.argmin");
@@ -383,7 +383,7 @@ pub(crate) fn arg(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.top_k`: one walk for each of the k, to the next element in the order.
-pub(crate) fn top_k(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn top_k(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (o, (elem, dims)) = (f.op(op), input(f, op)?);
     let axis = norm_axis(o.attrs.int("axis"), dims.len())?;
     let (wide, down) = (carrier(elem)?, !o.attrs.bool("largest"));

@@ -5,7 +5,7 @@ use silure_ir::{Dim, Func, OpId, Result, ValueId, bail};
 
 use crate::lanes::tensor_of;
 use crate::space::Space;
-use crate::writer::{Writer, cover};
+use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
 /// Elements that a program computes; where it has functions of many steps.
@@ -63,7 +63,7 @@ fn nest(
     maps.extend(o.results.iter().map(|_| identity.clone()));
     let space = Space::new(shape, &maps, &[]);
 
-    let mut w = Writer::new(name);
+    let mut w = Writer::new(Title::plain(name));
     w.at(&o.loc);
     let mut pointers = vec![];
     for (i, v) in o.operands().take(inputs).enumerate() {

@@ -7,7 +7,7 @@ use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::anchor::Anchor;
 use crate::space::Space;
-use crate::writer::{Writer, cover};
+use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
 /// Most rows and columns of a program's tile.
@@ -51,7 +51,7 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
     maps.push((0..rank as i64).collect());
     let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
 
-    let mut w = Writer::new(name);
+    let mut w = Writer::new(Title::plain(name));
     w.at(&o.heavy.loc);
     let pa = w.pointer(sa.arg.clone(), f.ty(sa.value))?;
     let pb = w.pointer(sb.arg.clone(), f.ty(sb.value))?;

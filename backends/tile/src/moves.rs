@@ -6,6 +6,7 @@ use silure_ir::{Dim, Elem, Func, OpId, Result, ValueId, bail};
 
 use crate::lanes::tensor_of;
 use crate::points::{Points, around};
+use crate::writer::Title;
 use crate::{INDEX, Kernel, POSITION};
 
 fn dims_of(f: &Func, v: Option<ValueId>) -> Result<Vec<Dim>> {
@@ -33,7 +34,7 @@ fn from_front(f: &Func, d: &Dim, n: &Dim) -> Result<Dim> {
 }
 
 /// `graph.slice`.
-pub(crate) fn slice(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn slice(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (x, y) = (dims_of(f, f.op(op).operand(0))?, result_dims(f, op, 0)?);
     let mut p = Points::new(f, op, name, (&[0], &[0]), &y)?;
     let mut at = p.coordinates(&y)?;
@@ -61,7 +62,7 @@ pub(crate) fn slice(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.pad`.
-pub(crate) fn pad(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn pad(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (x, y) = (dims_of(f, f.op(op).operand(0))?, result_dims(f, op, 0)?);
     let mut p = Points::new(f, op, name, (&[0, 1], &[0]), &y)?;
     let Some(pads) = p.cx().dims_param("pads", 2) else {
@@ -109,7 +110,7 @@ pub(crate) fn pad(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.concat`: one kernel for each part.
-pub(crate) fn concat(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
+pub(crate) fn concat(f: &Func, op: OpId, name: Title) -> Result<Vec<Kernel>> {
     let y = result_dims(f, op, 0)?;
     let axis = axis_of(f, op, y.len())?;
     let [_, whole, _] = around(&y, axis);
@@ -118,7 +119,8 @@ pub(crate) fn concat(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
     for (i, v) in f.op(op).operands().enumerate() {
         let x = dims_of(f, Some(v))?;
         let [outer, n, inner] = around(&x, axis);
-        let mut p = Points::new(f, op, &part(name, i), (&[i], &[0]), &x)?;
+        let mut p =
+            Points::new(f, op, Title { name: &part(name.name, i), ..name }, (&[i], &[0]), &x)?;
         let v = p.operand(i)?;
         let v = p.w.load(v.base, &[0], 0.0)?;
         // The axis and what is behind it are one.
@@ -133,7 +135,7 @@ pub(crate) fn concat(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
 }
 
 /// `graph.split`: one kernel for each part.
-pub(crate) fn split(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
+pub(crate) fn split(f: &Func, op: OpId, name: Title) -> Result<Vec<Kernel>> {
     let x = dims_of(f, f.op(op).operand(0))?;
     let axis = axis_of(f, op, x.len())?;
     let [_, whole, _] = around(&x, axis);
@@ -142,7 +144,8 @@ pub(crate) fn split(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
     for i in 0..f.op(op).results.len() {
         let y = result_dims(f, op, i)?;
         let [outer, n, inner] = around(&y, axis);
-        let mut p = Points::new(f, op, &part(name, i), (&[0], &[i]), &y)?;
+        let mut p =
+            Points::new(f, op, Title { name: &part(name.name, i), ..name }, (&[0], &[i]), &y)?;
         let at = p.coordinates(&[outer.clone(), n.clone() * inner.clone()])?;
         let offset = p.w.place_of(f, &(first.clone() * inner.clone()))?;
         let behind = p.w.add(at[1], offset)?;
@@ -158,7 +161,7 @@ fn part(name: &str, i: usize) -> String {
 }
 
 /// `graph.gather`. An index outside gives zeros.
-pub(crate) fn gather(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn gather(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (x, ix) = (dims_of(f, f.op(op).operand(0))?, dims_of(f, f.op(op).operand(1))?);
     let axis = axis_of(f, op, x.len())?;
     let [outer, n, inner] = around(&x, axis);
@@ -174,7 +177,7 @@ pub(crate) fn gather(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.gather_elements`. An index outside gives zero.
-pub(crate) fn gather_elements(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn gather_elements(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (x, y) = (dims_of(f, f.op(op).operand(0))?, result_dims(f, op, 0)?);
     let axis = axis_of(f, op, x.len())?;
     let mut p = Points::new(f, op, name, (&[0, 1], &[0]), &y)?;
@@ -193,7 +196,7 @@ pub(crate) fn gather_elements(f: &Func, op: OpId, name: &str) -> Result<Kernel> 
 }
 
 /// `core.state_write`, into the state itself. What would be outside is not written.
-pub(crate) fn state_write(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn state_write(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (s, x) = (dims_of(f, f.op(op).operand(0))?, dims_of(f, f.op(op).operand(1))?);
     let mut p = Points::new(f, op, name, (&[0, 1, 2], &[]), &x)?;
     let (state, value) = (p.operand(0)?, p.operand(1)?);
@@ -221,7 +224,7 @@ pub(crate) fn state_write(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.rotary`.
-pub(crate) fn rotary(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn rotary(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (x, angles) = (dims_of(f, f.op(op).operand(0))?, dims_of(f, f.op(op).operand(1))?);
     let mut p = Points::new(f, op, name, (&[0, 1, 2], &[0]), &x)?;
     let elem = p.operand(0)?.elem;
@@ -262,7 +265,7 @@ pub(crate) fn rotary(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.dim`, `graph.size_of` and `graph.range`: numbers of the launch; of a range its start and step are in memory.
-pub(crate) fn numbers(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn numbers(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = f.op(op);
     let y = result_dims(f, op, 0)?;
     let range = o.def.name == "graph.range";
@@ -295,7 +298,7 @@ pub(crate) fn numbers(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.one_hot`.
-pub(crate) fn one_hot(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn one_hot(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let y = result_dims(f, op, 0)?;
     let axis = axis_of(f, op, y.len())?;
     let [outer, n, inner] = around(&y, axis);

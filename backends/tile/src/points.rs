@@ -6,7 +6,7 @@ use silure_ir::infer::InferCx;
 use silure_ir::{Dim, Elem, Func, OpId, Result, ValueId, attrs, bail};
 
 use crate::lanes::Place;
-use crate::writer::{Writer, cover};
+use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
 /// Elements that a program goes through.
@@ -30,7 +30,7 @@ impl<'a> Points<'a> {
     pub fn new(
         f: &'a Func,
         id: OpId,
-        name: &str,
+        name: Title,
         (operands, results): (&[usize], &[usize]),
         dims: &[Dim],
     ) -> Result<Points<'a>> {
@@ -176,7 +176,7 @@ pub(crate) fn places(
 }
 
 /// Elements as they are: `graph.reshape`.
-pub(crate) fn copy(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn copy(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let t = crate::lanes::tensor_of(f.ty(f.op(op).result()))?;
     let mut p = Points::new(f, op, name, (&[0], &[0]), &t.dims)?;
     let x = p.operand(0)?;

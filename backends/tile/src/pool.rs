@@ -6,9 +6,10 @@ use silure_ir::{Class, Dim, Elem, Func, Num, OpId, Result, ValueId, bail};
 use crate::Kernel;
 use crate::points::Points;
 use crate::product::{Window, layout};
+use crate::writer::Title;
 
 /// `graph.max_pool` and `graph.average_pool`.
-pub(crate) fn pool(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn pool(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = f.op(op);
     if o.results.len() != 1 {
         bail!(Unsupported, "positions of `{}` in a tile kernel", o.def.name);

@@ -10,7 +10,7 @@ use crate::anchor::Anchor;
 use crate::lanes::{Place, tensor_of};
 use crate::matmul::cast;
 use crate::points::{around, places};
-use crate::writer::{Writer, cover};
+use crate::writer::{Title, Writer, cover};
 use crate::{Arg, EXPERT, INDEX, Kernel};
 
 /// Most rows and columns of a program's tile, and least.
@@ -80,7 +80,7 @@ pub(crate) fn layout(last: bool, rank: usize) -> (usize, Vec<usize>) {
 
 /// `graph.conv`, alone or in an anchor: patches × weights, or with channels first weights × patches, so that neighbours
 /// in the result are neighbours in the tile.
-pub(crate) fn conv(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn conv(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = Anchor::of(f, op)?;
     let attrs_of = &o.heavy.attrs;
     let mut w = Writer::new(name);
@@ -306,7 +306,7 @@ fn codes(p: &Place, w: &mut Writer, f: &Func, at: ValueId, only: ValueId) -> Res
 }
 
 /// `graph.matmul_blocks`, alone or in an anchor.
-pub(crate) fn blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn blocks(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = Anchor::of(f, op)?;
     let mut w = Writer::new(name);
     w.at(&o.heavy.loc);
@@ -361,7 +361,7 @@ pub(crate) fn blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.gather_blocks`: rows of such weights. An index outside gives zeros.
-pub(crate) fn gather_blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn gather_blocks(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = f.op(op);
     let mut w = Writer::new(name);
     w.at(&o.loc);
@@ -400,7 +400,7 @@ pub(crate) fn gather_blocks(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
 }
 
 /// `graph.expert_matmul`: a program has some columns of one row. An expert that there is not gives zeros.
-pub(crate) fn experts(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
+pub(crate) fn experts(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = f.op(op);
     let mut w = Writer::new(name);
     w.at(&o.loc);

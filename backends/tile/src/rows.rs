@@ -9,7 +9,7 @@ use crate::anchor::Anchor;
 use crate::map::PAD;
 use crate::matmul::cast;
 use crate::space::Space;
-use crate::writer::{Writer, cover};
+use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
 /// Elements of a program's tile, and most of them along a row.
@@ -66,7 +66,7 @@ pub fn rows(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         bail!(Unsupported, "an epilogue that sees a row of {t} as several axes, in a tile kernel");
     }
 
-    let mut w = Writer::new(name);
+    let mut w = Writer::new(Title::plain(name));
     w.at(&heavy.loc);
     let mut pointers = vec![];
     for i in given.iter() {

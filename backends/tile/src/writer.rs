@@ -21,6 +21,20 @@ struct Size {
     value: Option<ValueId>,
 }
 
+/// How a kernel is called, and whether it reports what is wrong.
+#[derive(Clone, Copy)]
+pub(crate) struct Title<'a> {
+    pub name: &'a str,
+    pub reports: bool,
+}
+
+impl<'a> Title<'a> {
+    /// Of a kernel that has nothing to report.
+    pub fn plain(name: &'a str) -> Title<'a> {
+        Title { name, reports: false }
+    }
+}
+
 /// The writer. A program makes a tile of the last two axes of the space (of the only one), and one position of each
 /// other axis.
 pub(crate) struct Writer {
@@ -36,6 +50,7 @@ pub(crate) struct Writer {
     offsets: Vec<ValueId>,
     /// Indices of the function's body that are there.
     numbers: HashMap<i64, ValueId>,
+    reports: bool,
     /// The shape of tiles of positions, and those that are constants.
     pub(crate) lane: Vec<i64>,
     pub(crate) known: HashMap<ValueId, i64>,
@@ -45,8 +60,8 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A kernel without arguments.
-    pub fn new(name: &str) -> Writer {
-        let func = Func::new(name, FuncKind::Kernel);
+    pub fn new(title: Title) -> Writer {
+        let func = Func::new(title.name, FuncKind::Kernel);
         let region = func.body;
         Writer {
             func,
@@ -58,6 +73,7 @@ impl Writer {
             tiles: vec![],
             offsets: vec![],
             numbers: HashMap::new(),
+            reports: title.reports,
             lane: vec![],
             known: HashMap::new(),
             others: vec![],
@@ -85,22 +101,27 @@ impl Writer {
         self.with(|b| b.op(def, of.iter().copied(), attrs! {})).map(|_| ())
     }
 
-    /// The word for reports.
-    pub fn word(&mut self) -> ValueId {
-        if let Some(i) = self.args.iter().position(|a| *a == Arg::Status) {
-            return self.func.args()[i];
+    /// The word for reports, if there are any.
+    pub fn word(&mut self) {
+        if self.reports {
+            self.args.push(Arg::Status);
+            self.func.add_arg("status", Type::Ptr(Elem::U32, silure_ir::Space::Global));
         }
-        self.args.push(Arg::Status);
-        self.func.add_arg("status", Type::Ptr(Elem::U32, silure_ir::Space::Global))
     }
 
     /// Reports a code where the condition does not hold, of elements that are there.
     pub fn demand(&mut self, holds: ValueId, there: Option<ValueId>, code: i64) -> Result<()> {
+        if !self.reports {
+            return Ok(());
+        }
+        let Some(i) = self.args.iter().position(|a| *a == Arg::Status) else {
+            bail!(Internal, "a report without a word")
+        };
+        let word = self.func.args()[i];
         let mut wrong = self.one(&arith::NOT, &[holds], attrs! {})?;
         if let Some(there) = there {
             wrong = self.one(&arith::AND, &[wrong, there], attrs! {})?;
         }
-        let word = self.word();
         let a = attrs! { code: code };
         self.with(|b| b.op(&tile::REPORT, [word, wrong], a)).map(|_| ())
     }
@@ -431,6 +452,9 @@ impl Writer {
 
     /// The finished kernel.
     pub fn done(mut self) -> Result<Kernel> {
+        if !self.args.is_sorted_by_key(|a| matches!(a, Arg::Size(_))) {
+            bail!(Internal, "a pointer behind a size");
+        }
         self.with(|b| b.ret(&[]))?;
         Ok(Kernel { func: self.func, args: self.args, grid: self.grid })
     }

@@ -6,7 +6,7 @@ use silure_ir::dialects::tile::KernelArg;
 use silure_ir::eval::Interp;
 use silure_ir::weight::NoFiles;
 use silure_ir::{Context, Datum, Func, Module, OpId, Tensor, ValueId, text};
-use silure_tile::{Arg, Kernel, kernels};
+use silure_tile::{Arg, Kernel, kernels, reporting};
 
 /// A function around one op.
 pub struct Case {
@@ -337,7 +337,10 @@ pub fn made(case: &'static Case) -> Made {
     });
     let f = &module.funcs[0];
     let op = f.walk().into_iter().find(|op| f.op(*op).def.name == case.op).unwrap();
-    let kernels = kernels(f, op, "k").unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let plain = kernels(f, op, "k").unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    assert!(plain.iter().all(|k| !k.args.contains(&Arg::Status)));
+    let kernels = reporting(f, op, "k").unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    assert_eq!(plain.len(), kernels.len());
     for k in &kernels {
         let mut own = Module::new("t");
         own.funcs.push(k.func.clone());
