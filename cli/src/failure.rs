@@ -77,7 +77,11 @@ impl From<silure_runtime::Error> for Failure {
             (_, 5) => Exit::Unsupported,
             _ => Exit::Failure,
         };
-        Failure::new(exit, e.to_string())
+        let mut message = e.to_string();
+        if matches!(e.root(), silure_runtime::Error::Device { needed, .. } if needed == "cuda") {
+            message += "; --device cuda or cuda:emulated opens it";
+        }
+        Failure::new(exit, message)
     }
 }
 

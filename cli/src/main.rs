@@ -11,6 +11,7 @@
 
 mod args;
 mod calibrate;
+mod device;
 mod evaluate;
 mod failure;
 mod model;

@@ -12,6 +12,7 @@ use silure::passes::Config;
 use silure::{Compiled, Compiler, Loaded, Options, Phase, Precision};
 use silure_runtime::{Device, Engine, Host};
 
+use crate::device::Devices;
 use crate::failure::{Failure, Result};
 use crate::report::Report;
 use crate::sizes;
@@ -274,6 +275,16 @@ pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> R
 
 /// Opens what may be an engine or a model.
 pub fn open(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> Result<Input> {
+    open_on(c, path, args, &Devices::default(), report)
+}
+
+fn open_on(
+    c: &Compiler,
+    path: &Path,
+    args: &CompileArgs,
+    devices: &Devices,
+    report: &Report,
+) -> Result<Input> {
     if !is_engine(path)? {
         return Ok(Input::Model(Box::new(load(c, path, args, report)?)));
     }
@@ -281,18 +292,34 @@ pub fn open(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> R
         let m = "is an engine already; options of the compilation apply to models";
         return Err(Failure::usage(format!("{} {m}", path.display())));
     }
-    Ok(Input::Engine(Engine::open(path)?))
+    Ok(Input::Engine(Engine::open_with(path, &devices.options())?))
 }
 
 /// An engine to run at once: opened, or compiled in memory and loaded like a file.
-pub fn engine(path: &Path, args: &CompileArgs, report: &mut Report) -> Result<Arc<Engine>> {
+pub fn engine(
+    path: &Path,
+    args: &CompileArgs,
+    devices: &Devices,
+    report: &mut Report,
+) -> Result<Arc<Engine>> {
     let c = Compiler::new()?;
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
-    let engine = match open(&c, path, args, report)? {
+    let engine = match open_on(&c, path, args, devices, report)? {
         Input::Engine(e) => e,
-        Input::Model(m) => load_engine(&c, *m, &args.options_here(report)?, report)?,
+        Input::Model(m) => {
+            let options = match devices.target(&c)?.filter(|_| args.targets.is_empty()) {
+                None => args.options_here(report)?,
+                Some(target) => {
+                    report.detail(&format!("compiled in memory for {target}"));
+                    Options { targets: vec![target], ..args.options()? }
+                }
+            };
+            let compiled = compile(&c, *m, &options, report, &mut |_, _| Ok(()))?;
+            Engine::from_bytes_with(&compiled.to_bytes()?, &devices.options())?
+        }
     };
+    devices.check(&engine)?;
     report.finish();
     Ok(engine)
 }

@@ -167,7 +167,8 @@ impl Engine {
             },
         };
         // In range: the file's checks hold the weights section inside it.
-        let weights = beside.as_ref().unwrap_or(&file).bytes()[offset..].as_ptr();
+        let all = &beside.as_ref().unwrap_or(&file).bytes()[offset..];
+        let weights = all.as_ptr();
         let consts = Block::copy_of(&parsed.plan.const_bytes, "constants")?;
         let mut texts = Strings::new();
         for (i, t) in parsed.plan.texts.iter().enumerate() {
@@ -177,9 +178,6 @@ impl Engine {
                 return Err(FormatError::field("string constants", needed, t).into());
             }
         }
-        // SAFETY: as above; the slice is used while the files are mapped.
-        let all =
-            unsafe { std::slice::from_raw_parts(weights, parsed.plan.weight_bytes() as usize) };
         let devices = placed::load(&parsed, options, all)?;
         let helpers = silure_kernels_cpu::helpers::helper_table(host.isa);
         let EngineFile { plan, manifest, .. } = parsed;

@@ -443,8 +443,11 @@ impl<'e, 'w> Exec<'e, 'w> {
         }
         let shape = &shape[..dims.len()];
         check_dims("output", name, port, shape)?;
-        // An output that has memory already may lose it.
-        self.settle()?;
+        let mine = |(b, s): (&BufDecl, &Slot)| b.kind == BufKind::Output(output) && s.bound;
+        if self.entry.buffers.iter().zip(&self.work.slots).any(mine) {
+            // It may lose the memory that it has.
+            self.settle()?;
+        }
         let (ptr, len) = sink.bind(output as usize, name, port, shape)?;
         for (b, slot) in self.entry.buffers.iter().zip(&mut self.work.slots) {
             if b.kind == BufKind::Output(output) {

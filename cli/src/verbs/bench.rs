@@ -16,6 +16,7 @@ use silure_runtime::{
     Engine, Pool, ProfileRow, RunOptions, SPANS, Session, SessionOptions, Span, Tensor, TensorRef,
 };
 
+use crate::device::DeviceArgs;
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs};
 use crate::random::{Recipe, default_size};
@@ -65,6 +66,8 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
     pub compile: CompileArgs,
 }
 
@@ -85,7 +88,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     if model::is_engine(&a.file)? || model::is_text(&a.file) {
         compile.seed = None;
     }
-    let engine = model::engine(&a.file, &compile, report)?;
+    let engine = model::engine(&a.file, &compile, &a.device.open(report)?, report)?;
     let index = engine.entry(a.entry.as_deref())?;
     let plan = engine.plan();
     let entry = &plan.entries[index];

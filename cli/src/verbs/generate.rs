@@ -15,6 +15,7 @@ use silure_generate::{
 };
 use silure_runtime::{Engine, Pool, SessionOptions, Tensor, limits, npy};
 
+use crate::device::DeviceArgs;
 use crate::evaluate;
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs};
@@ -100,6 +101,8 @@ pub struct Args {
     #[arg(long, value_name = "F.npy")]
     pub dump_tokens: Option<PathBuf>,
     #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
     pub compile: CompileArgs,
 }
 
@@ -125,7 +128,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     }
     // The seed is that of drawing; language models have no random operators.
     let compile = CompileArgs { seed: None, ..a.compile.clone() };
-    let engine = model::engine(&a.file, &compile, report)?;
+    let engine = model::engine(&a.file, &compile, &a.device.open(report)?, report)?;
     let assets = Assets::of(&engine);
     let tokenizer = assets.tokenizer()?;
     if let Some(text) = &a.score {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use silure_runtime::app::{self, Inputs, Request};
 
+use crate::device::DeviceArgs;
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs};
 use crate::report::Report;
@@ -52,6 +53,8 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
     pub compile: CompileArgs,
 }
 
@@ -68,7 +71,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         // Before the model is compiled, which may take longer.
         std::fs::metadata(f).map_err(|e| Failure::io(f, e))?;
     }
-    let engine = model::engine(&a.file, &a.compile, report)?;
+    let engine = model::engine(&a.file, &a.compile, &a.device.open(report)?, report)?;
     let request = Request {
         entry: a.entry.clone(),
         inputs: match a.ordered.is_empty() {

@@ -302,8 +302,11 @@ impl Driver {
         }
     }
 
-    /// Whether bytes of the host are pinned.
+    /// Whether bytes of the host are pinned, or to be taken so.
     pub fn is_pinned(&self, address: usize, bytes: usize) -> bool {
+        if self.settings.as_ref().is_some_and(|s| s.late) {
+            return true;
+        }
         let below = self.pinned.range(..=address).next_back();
         below.is_some_and(|(base, m)| address + bytes <= base + m.len() * 8)
     }

@@ -23,6 +23,8 @@
 //! * `SILURE_EMULATED_CAPABILITY`: `8.0` (unless said otherwise), `8.6`, `8.9` or `9.0`.
 //! * `SILURE_EMULATED_THREADS`: threads of the CPU (all).
 //! * `SILURE_EMULATED_RACES`: `all`, `shared` or `off`.
+//! * `SILURE_EMULATED_COPIES`: `driver`, or `late`: all memory of the host is taken to be pinned, so that a host that does not
+//!   wait is caught. A synchronous copy waits all the same.
 //!
 //! Not modelled: overlap of streams, whether a capture that went to other streams came back, kernel time limits,
 //! machine code (cubin) and textures. A function that is not here is a missing symbol.

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub capability: (u32, u32),
     /// Shared memory a block may have if its kernel asks.
     pub shared: usize,
+    /// Pageable memory is treated as pinned memory is.
+    pub late: bool,
 }
 
 impl Settings {
@@ -46,6 +48,15 @@ impl Settings {
                 ));
             }
         };
+        let late = match get("COPIES").as_deref() {
+            None | Some("driver") => false,
+            Some("late") => true,
+            Some(v) => {
+                return Err(format!(
+                    "SILURE_EMULATED_COPIES: needed driver or late, present `{v}`"
+                ));
+            }
+        };
         let (capability, shared) = match get("CAPABILITY").as_deref() {
             None | Some("8.0") => ((8, 0), 163 << 10),
             Some("8.6") => ((8, 6), 99 << 10),
@@ -58,7 +69,7 @@ impl Settings {
         };
         let threads = number("THREADS", 0)?.min(256) as usize;
         let options = Options { seed: number("SEED", 0)?, budget: BUDGET, threads, races };
-        Ok(Settings { options, memory: number("MEMORY", 4 << 30)?, capability, shared })
+        Ok(Settings { options, memory: number("MEMORY", 4 << 30)?, capability, shared, late })
     }
 }
 
@@ -73,9 +84,13 @@ mod tests {
         };
         assert_eq!(with("SEED", "7").unwrap().options.seed, 7);
         assert_eq!(with("CAPABILITY", "8.9").unwrap().capability, (8, 9));
-        for (name, value) in
-            [("SEED", "x"), ("MEMORY", "-1"), ("CAPABILITY", "7.0"), ("RACES", "no")]
-        {
+        for (name, value) in [
+            ("SEED", "x"),
+            ("MEMORY", "-1"),
+            ("CAPABILITY", "7.0"),
+            ("RACES", "no"),
+            ("COPIES", ""),
+        ] {
             let e = with(name, value).unwrap_err();
             assert!(e.contains(name) && e.contains(value), "{e}");
         }

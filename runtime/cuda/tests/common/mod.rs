@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod plans;
+
 use std::sync::Arc;
 
 use silure_cuda_device::{Cuda, Which};
