@@ -127,7 +127,7 @@ fn group(text: &str) -> Result<usize, String> {
 
 impl CompileArgs {
     /// Whether nothing was asked for.
-    pub fn is_default(&self) -> bool {
+    fn is_default(&self) -> bool {
         self.targets.is_empty()
             && self.dims.is_empty()
             && self.shapes.is_empty()
@@ -220,14 +220,6 @@ impl CompileArgs {
     }
 }
 
-/// A file that can be run.
-pub enum Input {
-    /// A model or text IR.
-    Model(Box<Loaded>),
-    /// An engine.
-    Engine(Arc<Engine>),
-}
-
 /// Whether a file begins like an engine.
 pub fn is_engine(path: &Path) -> Result<bool> {
     if path.is_dir() {
@@ -273,26 +265,13 @@ pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> R
     Ok(loaded)
 }
 
-/// Opens what may be an engine or a model.
-pub fn open(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> Result<Input> {
-    open_on(c, path, args, &Devices::default(), report)
-}
-
-fn open_on(
-    c: &Compiler,
-    path: &Path,
-    args: &CompileArgs,
-    devices: &Devices,
-    report: &Report,
-) -> Result<Input> {
-    if !is_engine(path)? {
-        return Ok(Input::Model(Box::new(load(c, path, args, report)?)));
+/// An engine takes no options of the compilation.
+pub fn no_options(path: &Path, args: &CompileArgs) -> Result<()> {
+    if args.is_default() {
+        return Ok(());
     }
-    if !args.is_default() {
-        let m = "is an engine already; options of the compilation apply to models";
-        return Err(Failure::usage(format!("{} {m}", path.display())));
-    }
-    Ok(Input::Engine(Engine::open_with(path, &devices.options())?))
+    let m = "is an engine already; options of the compilation apply to models";
+    Err(Failure::usage(format!("{} {m}", path.display())))
 }
 
 /// An engine to run at once: opened, or compiled in memory and loaded like a file.
@@ -305,9 +284,13 @@ pub fn engine(
     let c = Compiler::new()?;
     report.start(Phase::ALL.len() as u64 + 2);
     report.step("read");
-    let engine = match open_on(&c, path, args, devices, report)? {
-        Input::Engine(e) => e,
-        Input::Model(m) => {
+    let engine = match is_engine(path)? {
+        true => {
+            no_options(path, args)?;
+            Engine::open_with(path, &devices.options())?
+        }
+        false => {
+            let m = load(&c, path, args, report)?;
             let options = match devices.target(&c)?.filter(|_| args.targets.is_empty()) {
                 None => args.options_here(report)?,
                 Some(target) => {
@@ -315,7 +298,7 @@ pub fn engine(
                     Options { targets: vec![target], ..args.options()? }
                 }
             };
-            let compiled = compile(&c, *m, &options, report, &mut |_, _| Ok(()))?;
+            let compiled = compile(&c, m, &options, report, &mut |_, _| Ok(()))?;
             Engine::from_bytes_with(&compiled.to_bytes()?, &devices.options())?
         }
     };

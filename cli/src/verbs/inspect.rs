@@ -62,10 +62,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let needs_plan = a.layers || a.memory || a.plan;
     let plan = match model::is_engine(&a.file)? {
         true => {
-            if !a.compile.is_default() {
-                let m = "is an engine already; options of the compilation apply to models";
-                return Err(Failure::usage(format!("{} {m}", a.file.display())));
-            }
+            model::no_options(&a.file, &a.compile)?;
             if a.phase.is_some() || a.fusion {
                 let m = "an engine holds no module; --phase and --fusion need the model";
                 return Err(Failure::usage(format!("{}: {m}", a.file.display())));
