@@ -8,9 +8,13 @@
 //! |---|---|
 //! | `kernel.map` | [`map`]: axes that all operands walk together are one; a program makes a tile of the last two |
 //! | `graph.matmul`, alone or in a `kernel.anchor` | [`matmul`]: tiles of rows × columns, the epilogue on the finished tile |
-//! | `graph.softmax`, `rms_norm`, `layer_norm`, alone or in a `kernel.anchor` | [`rows`]: a program walks along some rows |
+//! | `graph.softmax`, `rms_norm`, `layer_norm` along the last axis | [`rows`]: a program walks along some rows |
+//! | elements moved (parts, joins, margins, rows by an index, states), `rotary`, pools | a program has a line of elements of the result and computes where each comes from |
+//! | `reduce`, `argmax`, `top_k`, softmax along any axis | a program has some lines and walks along them |
+//! | `conv`, `matmul_blocks`, `expert_matmul` | products whose operands are made on the way: patches, codes with scales |
+//! | `attention`, `paged_attention` | a program has one query and walks along its keys |
 //!
-//! The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
+//! [`kernels`] takes any op to these. The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
 //! single positions of the others. Everything else is refused by name.
 //!
 //! ```

@@ -74,7 +74,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         Some(o) if o.file_name().is_none() => {
             return Err(Failure::usage(format!("--output {}: not a file name", o.display())));
         }
-        None if !args.meta && a.emit.is_none() => return Err(Failure::usage("--output ENGINE is needed")),
+        None if !args.meta && a.emit.is_none() => {
+            return Err(Failure::usage("--output ENGINE is needed"));
+        }
         _ => {}
     }
     if model::is_engine(&a.model)? {
@@ -211,7 +213,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
 /// The texts of kernels, target by target.
 fn emit(code: &[(String, DeviceCode)], a: &Args, report: &Report) -> Result<()> {
     if code.is_empty() {
-        return Err(Failure::usage("--emit ptx: needed a CUDA target, for example --target cuda:sm_80"));
+        return Err(Failure::usage(
+            "--emit ptx: needed a CUDA target, for example --target cuda:sm_80",
+        ));
     }
     for (target, code) in code {
         for k in &code.kernels {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use silure::ir::{Func, FuncKind, Module, Type, text};
 use silure::{Compiler, Loaded, Phase};
-use silure_engine::{Manifest, SectionKind};
 use silure_engine::arena;
 use silure_engine::plan::{Arg, BufKind, Entry, Inst, KernelRef, Launch, Op, Plan};
+use silure_engine::{Manifest, SectionKind};
 use silure_runtime::Engine;
 
 use super::compile::{ops, phase};
