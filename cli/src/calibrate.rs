@@ -24,7 +24,12 @@ const LEAST: usize = 256;
 const WINDOW: usize = 2048;
 
 /// Checks early what [`read`] needs.
-pub fn check(source: &Path, args: &CompileArgs, text: &Path, other: Option<&Path>) -> Result<Option<String>> {
+pub fn check(
+    source: &Path,
+    args: &CompileArgs,
+    text: &Path,
+    other: Option<&Path>,
+) -> Result<Option<String>> {
     if !silure::hf::is_model(source) {
         let m = "--calibration applies to language models: directories and .gguf files";
         return Err(Failure::usage(format!("{}: {m}", source.display())));
@@ -41,7 +46,8 @@ pub fn check(source: &Path, args: &CompileArgs, text: &Path, other: Option<&Path
         return Err(Failure::usage(format!("{}: the text is empty", text.display())));
     }
     let same = other.map(read).transpose()?.is_some_and(|o| o == bytes);
-    let m = "--evaluate reads the text of --calibration: what it says of other texts is less than that";
+    let m =
+        "--evaluate reads the text of --calibration: what it says of other texts is less than that";
     Ok(same.then(|| m.into()))
 }
 

@@ -43,7 +43,12 @@ pub struct Calibration {
 pub struct Scratch(File);
 
 impl Scratch {
-    pub(crate) fn read(&self, source: &str, at: u64, bytes: u64) -> Option<std::io::Result<Vec<u8>>> {
+    pub(crate) fn read(
+        &self,
+        source: &str,
+        at: u64,
+        bytes: u64,
+    ) -> Option<std::io::Result<Vec<u8>>> {
         let read = || {
             let mut out = vec![0; bytes as usize];
             self.0.read_exact_at(&mut out, at).map(|()| out)
@@ -136,16 +141,24 @@ impl Calibration {
         model.options.push(("precision".into(), format!("{p}, calibrated")));
         let rest = match all - by_text {
             0 => String::new(),
-            n => format!("; {n} whose inputs have no one sum (experts, branches) to the nearest integers"),
+            n => format!(
+                "; {n} whose inputs have no one sum (experts, branches) to the nearest integers"
+            ),
         };
-        model.notes.push(format!("precision {p}: {by_text} matrices are rounded by the text{rest}"));
+        model
+            .notes
+            .push(format!("precision {p}: {by_text} matrices are rounded by the text{rest}"));
         Ok(model)
     }
 
     /// Rounds the rows that a part is made of, and keeps all three parts.
     fn round(&mut self, part: &WeightExpr, (at, k): (u64, usize), source: &Source) -> Result<()> {
-        let (Some(rows), &WeightExpr::Codes(.., block) | &WeightExpr::Scales(.., block) | &WeightExpr::Offsets(.., block)) =
-            (rows(part), part)
+        let (
+            Some(rows),
+            &WeightExpr::Codes(.., block)
+            | &WeightExpr::Scales(.., block)
+            | &WeightExpr::Offsets(.., block),
+        ) = (rows(part), part)
         else {
             return Err(internal("this is no part of a matrix by blocks"));
         };

@@ -65,9 +65,7 @@ impl WeightSource for Source {
             Source::Beside(folder) => beside(folder, source, offset, bytes),
             Source::None => silure_ir::weight::NoFiles.read(source, offset, bytes),
             Source::Rounded(inner, scratch) => match scratch.read(source, offset, bytes) {
-                Some(read) => {
-                    read.map_err(|e| Diagnostic::new(Code::Io, format!("{source}: {e}")))
-                }
+                Some(read) => read.map_err(|e| Diagnostic::new(Code::Io, format!("{source}: {e}"))),
                 None => inner.read(source, offset, bytes),
             },
         }

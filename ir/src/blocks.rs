@@ -202,8 +202,7 @@ mod tests {
             let e = quantize(&huge, elem, 2).err().unwrap().to_string();
             assert!(e.contains("too large for scales in f16"), "{e}");
             let b = quantize(&tiny, elem, 2).unwrap();
-            let (step, offset) =
-                (b.scales.get(0).f(), b.offsets.map_or(0.0, |o| o.get(0).f()));
+            let (step, offset) = (b.scales.get(0).f(), b.offsets.map_or(0.0, |o| o.get(0).f()));
             let y = b.codes.get(0).f() * step - offset;
             assert!((y - 1e-7).abs() < 3.1e-8, "{elem}: {step}");
         }

@@ -289,7 +289,9 @@ fn narrow(
                     let all = [Some(a), q, Some(ids), s, o];
                     b.build(&graph::EXPERT_MATMUL, &all, block, &[], &[])?
                 }
-                None => b.build(&graph::MATMUL_BLOCKS, &[Some(a), q, s, None, o], block, &[], &[])?,
+                None => {
+                    b.build(&graph::MATMUL_BLOCKS, &[Some(a), q, s, None, o], block, &[], &[])?
+                }
             };
             let new = b.single(new)?;
             f.replace_uses(y, new);

@@ -9,11 +9,11 @@ use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
 use silure_engine::DeviceCode;
 
-use crate::{calibrate, evaluate};
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs, WeightsArgs};
 use crate::report::{Report, bytes, count, seconds, table};
 use crate::row;
+use crate::{calibrate, evaluate};
 
 /// Options.
 #[derive(clap::Args, Debug)]
@@ -129,15 +129,8 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let mut apart = None;
     if let (Some(text), Some(o)) = (&a.evaluate, &a.output) {
         report.step("evaluate");
-        let e = evaluate::precision(
-            &compiler,
-            &a.model,
-            &args,
-            o,
-            text,
-            calibration.as_mut(),
-            report,
-        )?;
+        let e =
+            evaluate::precision(&compiler, &a.model, &args, o, text, calibration.as_mut(), report)?;
         compiled.say("precision.kl", format!("{:.6}", e.kl));
         compiled.say("precision.top1", format!("{:.6}", e.top1));
         compiled.say("precision.tokens", e.other.tokens.to_string());

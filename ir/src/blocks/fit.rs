@@ -230,7 +230,8 @@ mod tests {
         for seed in 0..200 {
             let x: Vec<f32> = numbers(32, seed).iter().map(|v| v * 0.02 + 0.003).collect();
             let l = fit(&x);
-            let (lo, hi) = (x.iter().fold(1f32, |a, b| a.min(*b)), x.iter().fold(-1f32, |a, b| a.max(*b)));
+            let (lo, hi) =
+                (x.iter().fold(1f32, |a, b| a.min(*b)), x.iter().fold(-1f32, |a, b| a.max(*b)));
             let mut q = vec![0; x.len()];
             let scale = four(&x, &mut q);
             let plain = Line::rounded((hi - lo) / 15.0, -lo).error(&x);

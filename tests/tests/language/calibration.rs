@@ -39,7 +39,11 @@ fn text(seed: u64, words: usize) -> Vec<u32> {
         s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (s >> 40) as u32 % 8
     };
-    (0..words).flat_map(|_| [next(); 3].map(|w| w * 20)).enumerate().map(|(i, w)| w + i as u32 % 3).collect()
+    (0..words)
+        .flat_map(|_| [next(); 3].map(|w| w * 20))
+        .enumerate()
+        .map(|(i, w)| w + i as u32 % 3)
+        .collect()
 }
 
 #[test]
