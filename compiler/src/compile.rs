@@ -236,10 +236,24 @@ impl Compiler {
 
     /// Everything about a model that a target cannot run, found before any code is made.
     pub fn check(&self, model: &mut Loaded, options: &Options) -> Result<Vec<Diagnostic>> {
-        self.family(&options.targets)?;
+        let family = self.family(&options.targets)?;
         self.lower_to(&mut model.module, &model.source, options, Phase::Kernel, &mut |_, _| {})?;
         let (_, backend) = self.backend(&options.targets)?;
-        Ok(silure_launch::check(&model.module, backend))
+        let mut found = silure_launch::check(&model.module, backend);
+        // Whether a kernel has a form in the device's language is only known by printing it.
+        if found.is_empty()
+            && let Family::Cuda(targets) = family
+        {
+            let mut module = model.module.clone();
+            silure_launch::lower(&mut module, backend)?;
+            let none = &mut silure_cuda::NoHostCode;
+            let encoded = encode(&module, none, &weight_bytes, Some(silure_cuda::DEVICE))?;
+            for target in targets {
+                let code = silure_cuda::device_code(&module, &encoded.plan, &target);
+                found.extend(code.err().unwrap_or_default());
+            }
+        }
+        Ok(found)
     }
 
     /// The family of the first target, and the lowerings for it; those of the CPU where models cannot be
@@ -340,7 +354,9 @@ impl Compiled {
                 }),
             };
             for bytes in made {
-                sink.write_all(&bytes.map_err(std::io::Error::other)?)?;
+                let bytes =
+                    bytes.map_err(|e| std::io::Error::other(format!("weight @{name}: {e}")))?;
+                sink.write_all(&bytes)?;
             }
         }
         Ok(())

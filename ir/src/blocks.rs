@@ -42,11 +42,11 @@ pub fn types(t: &TensorType, elem: Elem, block: usize) -> Result<[TensorType; 2]
 ///
 /// Of 8 bits the scale is the greatest magnitude / 127. Of i4 the greatest magnitude becomes −8 (as in
 /// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps. Of u4 see
-/// [`fit`]. What is not finite is taken as 0; a weight whose scale or offset is beyond f16 is an error.
+/// [`fit`]. A weight that is not finite is an error, and one whose scale or offset is beyond f16.
 pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
     let ty = types(&t.ty(), elem, block)?;
     let (n, k) = (t.shape()[0], t.shape()[1]);
-    let x = finite(t);
+    let x = finite(t)?;
     let mut q = vec![0i8; n * k];
     let (mut scales, mut offsets) = (vec![], vec![]);
     for (x, q) in x.chunks(k.max(1)).zip(q.chunks_mut(k.max(1))) {
@@ -70,11 +70,15 @@ pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
     pack(&ty, q, &scales, (elem == Elem::U4).then_some(&offsets))
 }
 
-/// The elements; 0 for what is not finite.
-fn finite(t: &Tensor) -> Vec<f32> {
+/// The elements of a matrix, all of which must be finite.
+fn finite(t: &Tensor) -> Result<Vec<f32>> {
     let number = |b: &[u8; 4]| f32::from_le_bytes(*b);
-    let all = t.bytes().as_chunks().0.iter().map(number);
-    all.map(|x| if x.is_finite() { x } else { 0.0 }).collect()
+    let all: Vec<f32> = t.bytes().as_chunks().0.iter().map(number).collect();
+    match all.iter().position(|x| !x.is_finite()) {
+        None => Ok(all),
+        Some(at) => Err(Diagnostic::new(Code::Invalid, "a weight cannot be rounded to integers")
+            .need("finite numbers", all[at])),
+    }
 }
 
 fn too_large(x: &[f32]) -> Diagnostic {
@@ -187,9 +191,15 @@ mod tests {
     }
 
     #[test]
-    fn zeros_infinities_and_empty_matrices_are_taken() {
-        let t =
-            Tensor::from_f64s(Elem::F32, &[1, 4], &[0.0, f64::INFINITY, f64::NAN, -0.0]).unwrap();
+    fn zeros_and_empty_matrices_are_taken_and_what_is_not_finite_is_not() {
+        let t = Tensor::from_f64s(Elem::F32, &[1, 4], &[0.0, -0.0, 0.0, -0.0]).unwrap();
+        for x in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let t = Tensor::from_f64s(Elem::F32, &[1, 4], &[0.0, 1.0, x, 2.0]).unwrap();
+            for elem in [Elem::I8, Elem::I4, Elem::U4] {
+                let e = quantize(&t, elem, 3).err().unwrap().to_string();
+                assert!(e.contains("finite numbers"), "{e}");
+            }
+        }
         for elem in [Elem::I8, Elem::I4, Elem::U4] {
             let b = quantize(&t, elem, 3).unwrap();
             assert_eq!((b.codes.to_f64s(), b.scales.to_f64s()), (vec![0.0; 4], vec![0.0; 2]));

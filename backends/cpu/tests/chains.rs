@@ -3,7 +3,7 @@
 
 mod common;
 use common::*;
-use silure_cpu::codegen::Codegen;
+use silure_cpu::codegen::{Codegen, Functions};
 use silure_ir::dialects::{arith, plan};
 use silure_ir::*;
 use silure_kernels_cpu::abi::Ctx;

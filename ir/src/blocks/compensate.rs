@@ -78,7 +78,7 @@ pub fn compensated(t: &Tensor, f: &Factor, block: usize) -> Result<Blocks> {
     if k != f.k {
         bail!(Invalid, "rows of {k} weights beside sums of {} inputs", f.k);
     }
-    let mut w = finite(t);
+    let mut w = finite(t)?;
     let (mut q, mut scales, mut offsets) = (vec![0i8; n * k], vec![], vec![]);
     let per = k.div_ceil(block);
     for (w, q) in w.chunks_mut(ROWS * k).zip(q.chunks_mut(ROWS * k)) {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use silure_cpu::codegen::{Codegen, IsaLevel, MapCode, Object};
+use silure_cpu::codegen::{Codegen, Functions, IsaLevel, MapCode, Object};
 use silure_ir::dialects::{arith, kernel};
 use silure_ir::eval::Interp;
 use silure_ir::*;
