@@ -84,10 +84,13 @@ fn code_5_for_what_is_not_supported() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("m.silure");
     let f = file(dir.path(), "m.sir", RELU);
-    silure(&["compile", s(&f), "-o", s(&out), "--target", "cuda:sm_80"]).code(5).says("cuda:sm_80");
+    let npu = "ascend:Ascend910B2";
+    silure(&["compile", s(&f), "-o", s(&out), "--target", npu]).code(5).says(npu);
+    let both = ["--target", "cuda:sm_80", "--target", "cpu:x86-64-v3"];
+    silure(&[&["compile", s(&f), "-o", s(&out)][..], &both].concat()).code(5).says("not for both");
     silure(&["compile", s(&f), "-o", s(&out), "--target", "tpu"]).code(5).says("families");
     assert!(!out.exists());
-    let r = silure(&["check", s(&f), "--target", "ascend:Ascend910B2", "--json"]).code(5);
+    let r = silure(&["check", s(&f), "--target", npu, "--json"]).code(5);
     assert_eq!(r.json()[0]["supported"], false);
     let kernel = repo("tests/kernels/softmax.sir");
     silure(&["kernel", "run", &kernel, "--target", "cuda:sm_80"]).code(5).says("no device runtime");
