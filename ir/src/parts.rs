@@ -288,7 +288,9 @@ mod tests {
     impl WeightSource for Counted {
         fn read(&self, _: &str, offset: u64, bytes: u64) -> Result<Vec<u8>> {
             self.0.set(self.0.get() + bytes);
-            Ok((offset..offset + bytes).map(|i| (i.wrapping_mul(2654435761) >> 13) as u8).collect())
+            // No pattern that is NaN as a float of 8 bits.
+            let byte = |i: u64| (i.wrapping_mul(2654435761) >> 13) as u8 & 0xF7;
+            Ok((offset..offset + bytes).map(byte).collect())
         }
     }
 

@@ -128,7 +128,7 @@ fn refusals_have_reasons() {
         let text: String = all.iter().map(|e| format!("{e}\n")).collect();
         assert!(text.contains(reason), "{op} on {elem}, {target}: {text}");
     };
-    refused("arith.sin", "f32", "sm_80", "`arith.sin` on f32 has no PTX here");
+    refused("arith.sin", "f64", "sm_80", "`arith.sin` on f64 has no PTX here");
     refused("arith.log", "f64", "sm_80", "`arith.log` on f64 has no PTX here");
     refused("arith.neg", "f32", "cpu:x86-64-v3", "is no CUDA target");
     assert!(can(&parse("m.sir", &unary("arith.gelu", "f16")), "sm_80").is_empty());

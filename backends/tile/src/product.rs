@@ -404,8 +404,15 @@ pub(crate) fn experts(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = f.op(op);
     let mut w = Writer::new(name);
     w.at(&o.loc);
-    let (x, y) = places(&mut w, f, o, &[0, 1, 2, 3], &[0])?;
-    let [Some(x), Some(q), Some(ids), scale] = &x[..] else { bail!(Internal, "four operands") };
+    let mut x = vec![];
+    for (slot, v) in o.slots().enumerate() {
+        let place = |w: &mut Writer, v| Blocks::place(w, f, Arg::Operand(slot), v);
+        x.push(v.map(|v| place(&mut w, v)).transpose()?);
+    }
+    let (_, y) = places(&mut w, f, o, &[], &[0])?;
+    let [Some(x), Some(q), Some(ids), scale, offset] = &x[..] else {
+        bail!(Internal, "five operands")
+    };
     let Some(Some(y)) = y.first() else { bail!(Internal, "no result") };
     let [_, m, depth] = &q.dims[..] else { bail!(Internal, "three axes") };
     let rows = product(&ids.dims);
@@ -430,8 +437,8 @@ pub(crate) fn experts(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let [lines, _, _] = around(&x.dims, 2);
     let (lines, k, height) = (w.dim(f, &lines)?, w.dim(f, depth)?, w.dim(f, m)?);
     let view = matrix(&mut w, x.base, lines, k)?;
-    let weights =
-        Blocks { q: q.clone(), parts: [scale.clone(), None, None], block: o.attrs.int("block") };
+    let parts = [scale.clone(), None, offset.clone()];
+    let weights = Blocks { q: q.clone(), parts, block: o.attrs.int("block") };
     w.span(&[cols]);
     let none = w.all(Elem::F32, Num::F(0.0))?;
     let sum = w.fold(k, deep as i64, &[none], |w, at, sum| {

@@ -266,6 +266,9 @@ pub const BLOCKS: &[Case] = cases! {
     "experts_scaled" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "20", most: 130] "(%x: f32[n, 2, 20], %w: e4m3fn[3, m, 20], %i: i32[n, 2], %s: f32[3, m, 3]) -> (y: f32[n, 2, m]) {
       %y = graph.expert_matmul %x, %w, %i, %s {block = 8} : f32[n, 2, m]
       return %y";
+    "experts_offset" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "20", most: 130] "(%x: f32[n, 2, 20], %w: u4[3, m, 20], %i: i32[n, 2], %s: f32[3, m, 3], %o: f32[3, m, 3]) -> (y: f32[n, 2, m]) {
+      %y = graph.expert_matmul %x, %w, %i, %s, %o {block = 8} : f32[n, 2, m]
+      return %y";
 };
 
 /// What is wrong on purpose: case, argument, what its last element becomes, the report.
