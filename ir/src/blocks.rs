@@ -42,7 +42,7 @@ pub fn types(t: &TensorType, elem: Elem, block: usize) -> Result<[TensorType; 2]
 ///
 /// Of 8 bits the scale is the greatest magnitude / 127. Of i4 the greatest magnitude becomes −8 (as in
 /// ggml's `q4_0`), then scale and integers are fitted to each other by least squares while that helps. Of u4 see
-/// [`fit`]. A weight that is not finite is an error, and one whose scale or offset is beyond f16.
+/// the module `fit`. A weight that is not finite is an error, and one whose scale or offset is beyond f16.
 pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
     let ty = types(&t.ty(), elem, block)?;
     let (n, k) = (t.shape()[0], t.shape()[1]);

@@ -4,8 +4,8 @@
 //! is; what is right or wrong with kernels, memory, order and capture is what this is for.
 //!
 //! # Data
-//! One [`driver::Driver`] behind a lock: tables of handles (numbers that are never given twice, so that a stale one is
-//! `CUDA_ERROR_INVALID_HANDLE`), the memory of a [`silure_ptx_emulator::Device`], and a queue of [`work::Work`]. What a
+//! One `driver::Driver` behind a lock: tables of handles (numbers that are never given twice, so that a stale one is
+//! `CUDA_ERROR_INVALID_HANDLE`), the memory of a [`silure_ptx_emulator::Device`], and a queue of `work::Work`. What a
 //! stream is given waits in the queue until something synchronises (in the order in which it was given, whichever the
 //! stream), so that a host that reads too early reads what was there before. Pageable memory is copied at once, as
 //! drivers do; pinned memory when the copy's turn comes. A stream that captures adds to its capture; a graph is that list of work, and
