@@ -208,7 +208,8 @@ pub fn made(m: &Module) -> Kernel {
 fn filled(t: &silure_ir::TensorType, size: &dyn Fn(&str) -> Option<i64>, seed: usize) -> Tensor {
     let shape: Vec<usize> = t.dims.iter().map(|d| d.eval(size).unwrap() as usize).collect();
     let n: usize = shape.iter().product();
-    let value = |i: usize| ((i * 7919 + seed * 31) % 41) as f64 - 20.5;
+    // Without a step now and then every run of 41 elements would be like the others.
+    let value = |i: usize| ((i * 7919 + seed * 31) % 41) as f64 - 20.5 + (i / 640 % 8) as f64;
     let values: Vec<f64> =
         (0..n).map(|i| if t.elem.is_int() { value(i).trunc() + 30.0 } else { value(i) }).collect();
     Tensor::from_f64s(t.elem, &shape, &values).unwrap()
