@@ -62,12 +62,10 @@ tiles! {
     "graph.matmul" "graph.matmul_blocks" "graph.expert_matmul" "graph.conv"
     "graph.softmax" "graph.log_softmax" "graph.layer_norm" "graph.rms_norm" "graph.rotary"
     "graph.attention" "graph.paged_attention"
-    "graph.reduce" "graph.argmax" "graph.argmin" "graph.top_k" "graph.cumsum"
+    "graph.reduce" "graph.argmax" "graph.argmin" "graph.top_k"
     "graph.max_pool" "graph.average_pool"
-    "graph.gather" "graph.gather_blocks" "graph.gather_elements" "graph.gather_nd"
-    "graph.scatter_elements" "graph.scatter_nd"
-    "graph.transpose" "graph.broadcast" "graph.slice" "graph.concat" "graph.split" "graph.pad" "graph.tile"
-    "graph.full" "graph.range" "graph.trilu" "graph.one_hot" "graph.quantize_rows" "graph.resize"
+    "graph.gather" "graph.gather_blocks" "graph.gather_elements" "graph.one_hot" "graph.range"
+    "graph.transpose" "graph.broadcast" "graph.slice" "graph.concat" "graph.split" "graph.pad"
 }
 
 /// What a kernel is called: the op's name without its dialect, as PTX has names.

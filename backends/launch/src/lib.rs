@@ -214,13 +214,13 @@ impl Kernels {
             kernel.op_mut(op).loc = Loc::Unknown;
         }
         let text = silure_ir::text::print_func(&kernel);
-        let next = self.made.len();
-        let name = self.by_text.entry(text).or_insert_with(|| format!("{stem}_{next}").into());
-        if !self.made.iter().any(|k| k.name == *name) {
-            located.name = name.clone();
-            self.made.push(located);
-        }
-        name.clone()
+        let made = &mut self.made;
+        let add = || {
+            located.name = format!("{stem}_{}", made.len()).into();
+            made.push(located);
+            made[made.len() - 1].name.clone()
+        };
+        self.by_text.entry(text).or_insert_with(add).clone()
     }
 }
 

@@ -29,7 +29,8 @@ pub struct Args {
     #[command(flatten)]
     pub weights: WeightsArgs,
     /// Write this instead of an engine: the kernels for CUDA as PTX, to stdout, or one file each into the folder -o
-    #[arg(long, value_name = "FORM", value_parser = ["ptx"])]
+    #[arg(long, value_name = "FORM", value_parser = ["ptx"],
+        conflicts_with_all = ["evaluate", "calibration", "weights_beside", "json"])]
     pub emit: Option<String>,
     /// Say how far --precision takes a language model from what it was, on this text (or tokens, F.npy): mean
     /// KL divergence, top-1 agreement, perplexities. The engine's options keep it
@@ -167,7 +168,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             "phases": phases.iter().map(|(p, n, t)| json!({"phase": p.name(), "ops": n, "at": t}))
                 .collect::<Vec<_>>(),
             "launches": launches,
-            "generated_functions": plan.functions.len(),
+            "generated_functions": plan.functions.len() + plan.device_kernels.len(),
             "passes": compiled.passes.iter().map(pass_json).collect::<Vec<_>>(),
         }));
     }
@@ -184,7 +185,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         a.model.display(),
         options.targets.join(", "),
         counts.join(" → "),
-        plan.functions.len(),
+        plan.functions.len() + plan.device_kernels.len(),
         seconds(elapsed),
     ));
     if let Some(e) = apart {
