@@ -84,6 +84,8 @@ pub enum Verb {
     Kernel(verbs::kernel::Args),
     /// Run a kernel of PTX text on the CPU and report races, bad accesses and counts
     Emulate(verbs::emulate::Args),
+    /// Check our kernels on this machine's GPU, and time them
+    GpuCheck(verbs::gpu_check::Args),
     /// Find the first change of a pipeline that alters a model's answers
     BisectPass(verbs::bisect::Args),
     /// List the described targets
@@ -107,6 +109,7 @@ impl Verb {
             Verb::Opt(a) => verbs::opt::run(a, report),
             Verb::Kernel(a) => verbs::kernel::run(a, report),
             Verb::Emulate(a) => verbs::emulate::run(a, report),
+            Verb::GpuCheck(a) => verbs::gpu_check::run(a, report),
             Verb::BisectPass(a) => verbs::bisect::run(a, report),
             Verb::Targets(a) => verbs::targets::run(a, report),
             Verb::Demo(a) => verbs::demo::run(a, report),

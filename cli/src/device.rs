@@ -27,9 +27,9 @@ pub struct DeviceArgs {
     pub device: Option<Name>,
 }
 
-/// The devices of a run.
+/// The devices of a run: one, or none.
 #[derive(Default)]
-pub struct Devices(Vec<Arc<dyn Accelerator>>);
+pub struct Devices(Option<Arc<Cuda>>);
 
 impl DeviceArgs {
     /// Opens the device, if one was asked for. An emulated one is said.
@@ -49,19 +49,40 @@ impl DeviceArgs {
         } else {
             report.detail(&format!("device {}: {}", which.name(), device.name()));
         }
-        Ok(Devices(vec![device]))
+        Ok(Devices(Some(device)))
     }
 }
 
 impl Devices {
     /// How engines are loaded.
     pub fn options(&self) -> LoadOptions<'static> {
-        LoadOptions { devices: self.0.clone(), ..LoadOptions::default() }
+        let devices = self.0.iter().map(|d| d.clone() as Arc<dyn Accelerator>).collect();
+        LoadOptions { devices, ..LoadOptions::default() }
+    }
+
+    /// The device.
+    pub fn device(&self) -> Option<&Arc<Cuda>> {
+        self.0.as_ref()
+    }
+
+    /// What it is.
+    pub fn name(&self) -> &str {
+        self.0.as_ref().map_or("this machine's CPU", |d| d.name())
+    }
+
+    /// Says what came of the texts of kernels.
+    pub fn said(&self, report: &Report) {
+        let Some(t) = self.0.as_ref().map(|d| d.translated()) else { return };
+        if let Some(p) = &t.problem {
+            report.warn(&format!("translated kernels are not kept: {p} (SILURE_CACHE names another folder, or is `off`)"));
+        }
+        let kept = t.folder.map_or("nowhere".into(), |f| f.display().to_string());
+        report.detail(&format!("{} kernels translated, {} found; kept in {kept}", t.made, t.found));
     }
 
     /// The best target of the device that the compiler has; `None` without a device.
     pub fn target(&self, c: &Compiler) -> Result<Option<String>> {
-        let Some(d) = self.0.first() else { return Ok(None) };
+        let Some(d) = self.0.as_ref() else { return Ok(None) };
         let known = d.code_targets().iter().find(|t| c.targets.parse(t).is_ok());
         match known {
             Some(t) => Ok(Some(t.clone())),
@@ -75,7 +96,7 @@ impl Devices {
 
     /// An engine that was loaded uses the device that was asked for.
     pub fn check(&self, engine: &Engine) -> Result<()> {
-        match (self.0.first(), engine.devices().next()) {
+        match (self.0.as_ref(), engine.devices().next()) {
             (Some(d), None) => Err(Failure::usage(format!(
                 "the engine runs on the CPU alone: --device {} needs one that is compiled for it (--target {})",
                 d.id(),

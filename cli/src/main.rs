@@ -11,7 +11,9 @@
 
 mod args;
 mod calibrate;
+mod custom;
 mod device;
+mod emulator;
 mod evaluate;
 mod failure;
 mod model;

@@ -303,14 +303,21 @@ pub fn engine(
         }
     };
     devices.check(&engine)?;
+    devices.said(report);
     report.finish();
     Ok(engine)
 }
 
 /// Compiles in memory and loads.
-pub fn load_engine(c: &Compiler, m: Loaded, o: &Options, report: &Report) -> Result<Arc<Engine>> {
+pub fn load_engine(
+    c: &Compiler,
+    m: Loaded,
+    o: &Options,
+    devices: &Devices,
+    report: &Report,
+) -> Result<Arc<Engine>> {
     let compiled = compile(c, m, o, report, &mut |_, _| Ok(()))?;
-    Ok(Engine::from_bytes(&compiled.to_bytes()?)?)
+    Ok(Engine::from_bytes_with(&compiled.to_bytes()?, &devices.options())?)
 }
 
 /// Compiles with progress; `watch` sees the module behind each phase and may fail.

@@ -93,7 +93,7 @@ fn code_5_for_what_is_not_supported() {
     let r = silure(&["check", s(&f), "--target", npu, "--json"]).code(5);
     assert_eq!(r.json()[0]["supported"], false);
     let kernel = repo("tests/kernels/softmax.sir");
-    silure(&["kernel", "run", &kernel, "--target", "cuda:sm_80"]).code(5).says("no device runtime");
+    silure(&["kernel", "run", &kernel, "--target", "cuda:sm_80"]).code(2).says("--device cuda");
     silure(&["kernel", "emit", s(&f), "--target", "cuda:sm_80"]).code(5).says("tile kernels");
 }
 

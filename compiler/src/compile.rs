@@ -9,7 +9,7 @@ use silure_engine::{DeviceCode, EngineWriter};
 use silure_ir::{Diagnostic, Module, Weight, WeightExpr};
 use silure_launch::Backend;
 use silure_launch::encode::{Encoded, encode};
-use silure_passes::{Config, Driver, PassRun};
+use silure_passes::{Config, Custom, Driver, PassRun};
 
 use crate::{Compiler, Error, Loaded, Phase, Result, Source, VERSION};
 
@@ -71,6 +71,8 @@ pub struct Options {
     pub driver: Config,
     /// Put the weights into a file beside the engine.
     pub weights_beside: bool,
+    /// Kernels of the user's, the first that fits is taken ([`crate::KernelFile::custom`]).
+    pub custom: Vec<Custom>,
 }
 
 impl Default for Options {
@@ -81,6 +83,7 @@ impl Default for Options {
             passes: None,
             driver: Config::default(),
             weights_beside: false,
+            custom: vec![],
         }
     }
 }
@@ -124,6 +127,26 @@ pub(crate) fn narrowed(p: Precision, products: u64, passes: &[PassRun]) -> Strin
         None => String::new(),
     };
     format!("precision {p}: the weights of {products} products{rest}")
+}
+
+/// Lets a kernel of the user's take its places; what is said of it.
+fn took(c: &Custom, m: &mut Module, family: &str) -> Result<Vec<String>> {
+    if family != "cuda" {
+        return Err(Error::Target(format!(
+            "kernel @{}: kernels of one's own are for CUDA targets",
+            c.name()
+        )));
+    }
+    let found = c.apply(m)?;
+    silure_ir::verify::verify(m)?;
+    let mut notes = vec![match found.taken {
+        0 => format!("kernel @{}: its pattern is nowhere in the model", c.name()),
+        1 => format!("kernel @{}: in one place of the model", c.name()),
+        n => format!("kernel @{}: in {n} places of the model", c.name()),
+    }];
+    let near = found.refused.iter().map(|r| format!("kernel @{} is not for {r}", c.name()));
+    notes.extend(near);
+    Ok(notes)
 }
 
 impl Compiler {
@@ -223,6 +246,11 @@ impl Compiler {
             }
             if !pipeline.is_empty() {
                 report.passes.extend(driver.run(pipeline, module)?.passes);
+            }
+            if phase == Phase::Graph {
+                for c in &options.custom {
+                    report.notes.extend(took(c, module, family)?);
+                }
             }
             watch(phase, module);
         }

@@ -14,12 +14,14 @@
 
 mod calibration;
 mod compile;
+mod custom;
 mod error;
 mod load;
 mod phase;
 
 pub use calibration::Calibration;
 pub use compile::{Compiled, Lowered, Options, Precision};
+pub use custom::KernelFile;
 pub use error::{Error, Exit, Result};
 pub use load::{Loaded, Source};
 pub use phase::Phase;

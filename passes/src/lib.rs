@@ -9,6 +9,7 @@ mod algebra;
 pub mod apply;
 pub mod bisect;
 mod cse;
+pub mod custom;
 mod dce;
 pub mod driver;
 mod fold;
@@ -27,6 +28,7 @@ pub mod testing;
 mod weights;
 
 pub use bisect::{Bisected, bisect};
+pub use custom::Custom;
 pub use driver::{Config, Driver, PassRun, Print, Report};
 pub use ledger::{Change, Ledger};
 pub use options::{OptDef, OptDefault, OptValue, Options};

@@ -29,7 +29,8 @@ mod ptx;
 
 pub use lower::{DEVICE, Lowerings, NoHostCode, device_code};
 
-use silure_ir::{Code, Diagnostic, Func, Result};
+use silure_ir::dialects::tile::grid_of;
+use silure_ir::{Attr, Code, Diagnostic, Func, Result, bail};
 use silure_simt::kernel::{self, Launch};
 use silure_simt::{Caps, Options, lower_tile};
 use silure_target::Target;
@@ -87,6 +88,9 @@ fn print(f: &Func, target: &str) -> Result<PtxModule, Vec<Diagnostic>> {
         let e = Diagnostic::new(Code::Unsupported, format!("`{full}` is no CUDA target"));
         return Err(vec![e.need("cuda:sm_80 or a later one", full)]);
     }
+    if let Some(Attr::Str(text)) = f.attrs.get("ptx") {
+        return written(f, text, &t.arch.name).map_err(|e| vec![e]);
+    }
     let caps = Caps::of(&t).map_err(|e| vec![e])?;
     let lowered;
     let simt = if f.walk().iter().any(|op| f.op(*op).def.dialect() == "tile") {
@@ -108,4 +112,53 @@ fn print(f: &Func, target: &str) -> Result<PtxModule, Vec<Diagnostic>> {
     let entry = Entry { name: f.name.to_string(), launch, dynamic_shared };
     let notes = t.note.into_iter().collect();
     Ok(PtxModule { text, entries: vec![entry], version, target: name, notes })
+}
+
+/// A kernel whose body is PTX of the user's (attribute `ptx`, with `threads` and, for what is given at launch, `shared`
+/// bytes): the text with the function's name for its only entry.
+fn written(f: &Func, text: &str, target: &str) -> Result<PtxModule> {
+    let number = |name: &str, most: i64| match f.attrs.get(name) {
+        Some(Attr::Int(n)) if (0..=most).contains(n) => Ok(*n as u64),
+        None => Ok(0),
+        Some(_) => bail!(Invalid, "@{}: `{name}` is a number up to {most}", f.name),
+    };
+    let (threads, shared) = (number("threads", 1024)?, number("shared", 1 << 20)?);
+    if threads == 0 {
+        bail!(Invalid, "@{}: a kernel of PTX says its `threads`", f.name);
+    }
+    let mut entries = text.match_indices(".entry");
+    let (Some((at, word)), None) = (entries.next(), entries.next()) else {
+        bail!(Invalid, "@{}: its PTX has one .entry", f.name);
+    };
+    let begin = at + word.len();
+    let begin = begin + text[begin..].len() - text[begin..].trim_start().len();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '%');
+    let end = text[begin..].find(|c: char| !is_name(c)).map_or(text.len(), |n| begin + n);
+    let head = |name: &str| {
+        let lines = text.lines().map(|l| l.split("//").next().unwrap_or(l).trim());
+        lines.filter_map(|l| l.strip_prefix(name)).map(|r| r.trim().to_string()).next()
+    };
+    let version = head(".version").and_then(|v| {
+        let (major, minor) = v.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    });
+    let Some(version) = version else { bail!(Invalid, "@{}: its PTX has no .version", f.name) };
+    let Some(for_target) = head(".target") else {
+        bail!(Invalid, "@{}: its PTX has no .target", f.name)
+    };
+    // Text for a plain architecture is for all later ones too, `sm_90a` for that one alone.
+    let capability = |t: &str| t.strip_prefix("sm_").and_then(|n| n.parse::<u32>().ok());
+    let runs = match (capability(&for_target), capability(target.trim_end_matches(['a', 'f']))) {
+        (Some(text), Some(here)) => text <= here,
+        _ => for_target == target,
+    };
+    if !runs {
+        let e = Diagnostic::new(Code::Unsupported, format!("@{}: its PTX", f.name));
+        return Err(e.need(target, for_target));
+    }
+    let (grid, threads) = (grid_of(f)?.to_vec(), threads as u32);
+    let launch = Launch { grid, threads, warp: 32, shared, target: for_target.clone() };
+    let entry = Entry { name: f.name.to_string(), launch, dynamic_shared: shared > 0 };
+    let text = format!("{}{}{}", &text[..begin], f.name, &text[end..]);
+    Ok(PtxModule { text, entries: vec![entry], version, target: for_target, notes: vec![] })
 }

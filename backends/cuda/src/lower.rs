@@ -23,7 +23,7 @@ pub struct Lowerings {
 
 impl Default for Lowerings {
     fn default() -> Self {
-        let all = SHAPES.iter().copied().chain(TILES);
+        let all = SHAPES.iter().copied().chain(TILES).chain([&CUSTOM]);
         Lowerings { ops: all.map(|l| (l.op, l)).collect() }
     }
 }
@@ -66,6 +66,23 @@ tiles! {
     "graph.max_pool" "graph.average_pool"
     "graph.gather" "graph.gather_blocks" "graph.gather_elements" "graph.one_hot" "graph.range"
     "graph.transpose" "graph.broadcast" "graph.slice" "graph.concat" "graph.split" "graph.pad"
+}
+
+/// A kernel of the user's in place of ops.
+static CUSTOM: Lowering = Lowering { op: "kernel.custom", can: |_| Ok(()), lower: custom };
+
+fn custom(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
+    let o = l.b.func.op(op);
+    let operands: Vec<ValueId> = o.operands().collect();
+    let outs: Vec<Type> = o.results.iter().map(|r| l.b.func.ty(*r).clone()).collect();
+    let a = &o.attrs;
+    let (args, sizes, init) =
+        (a.ints("args").to_vec(), a.dims("sizes").to_vec(), vec![-1; outs.len()]);
+    let [grid] = a.dims("grid") else { bail!(Internal, "a grid of several axes") };
+    let (grid, kernel) = (grid.clone(), l.custom(a.str("kernel"))?);
+    let work = outs.first().and_then(Type::as_tensor).map_or(Dim::Const(0), |t| t.count());
+    let launch = DeviceLaunch { args, sizes, grid, work, init, status: None };
+    l.on_device(kernel, &operands, &outs, launch)
 }
 
 /// What a kernel is called: the op's name without its dialect, as PTX has names.

@@ -121,7 +121,8 @@ pub fn lower(m: &mut Module, table: &dyn Backend) -> Result<(), Vec<Diagnostic>>
         return Err(errors);
     }
     let Module { funcs, weights, .. } = m;
-    let mut kernels = Kernels::default();
+    let custom = funcs.iter().filter(|f| f.kind == silure_ir::FuncKind::Kernel).cloned().collect();
+    let mut kernels = Kernels { custom, ..Kernels::default() };
     for f in funcs.iter_mut().filter(|f| f.kind != silure_ir::FuncKind::Kernel) {
         if let Err(e) = lower_func(f, weights, &mut kernels, table) {
             errors.push(e);
@@ -130,6 +131,8 @@ pub fn lower(m: &mut Module, table: &dyn Backend) -> Result<(), Vec<Diagnostic>>
     if !errors.is_empty() {
         return Err(errors);
     }
+    // Those of the user's that are launched are among the made ones.
+    m.funcs.retain(|f| f.kind != silure_ir::FuncKind::Kernel);
     m.funcs.extend(kernels.made);
     // Weights that only their dense form was needed for are gone by now.
     let used: std::collections::HashSet<Arc<str>> = m
@@ -202,6 +205,8 @@ pub struct DeviceLaunch {
 #[derive(Default)]
 struct Kernels {
     made: Vec<Func>,
+    /// The user's, which the module has already.
+    custom: Vec<Func>,
     by_text: HashMap<String, Arc<str>>,
 }
 
@@ -324,6 +329,14 @@ impl Lower<'_, '_> {
         attrs.set("sizes", sizes);
         let op = self.b.build(&plan::LAUNCH, &operands, attrs, &[], &types)?;
         Ok(self.b.func.op(op).results.to_vec())
+    }
+
+    /// A kernel of the user's, by its name.
+    pub fn custom(&self, name: &str) -> Result<Func> {
+        match self.kernels.custom.iter().find(|f| *f.name == *name) {
+            Some(f) => Ok(f.clone()),
+            None => bail!(Invalid, "the module has no kernel @{name}"),
+        }
     }
 
     /// A launch of a device's kernel: operands, types of results, and how they are its parameters.

@@ -9,6 +9,7 @@ use silure::passes::PassRun;
 use silure::{Compiler, Phase, ir};
 use silure_engine::DeviceCode;
 
+use crate::custom::KernelArgs;
 use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs, WeightsArgs};
 use crate::report::{Report, bytes, count, seconds, table};
@@ -28,6 +29,8 @@ pub struct Args {
     pub compile: CompileArgs,
     #[command(flatten)]
     pub weights: WeightsArgs,
+    #[command(flatten)]
+    pub kernels: KernelArgs,
     /// Write this instead of an engine: the kernels for CUDA as PTX, to stdout, or one file each into the folder -o
     #[arg(long, value_name = "FORM", value_parser = ["ptx"],
         conflicts_with_all = ["evaluate", "calibration", "weights_beside", "json"])]
@@ -98,6 +101,7 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let parameters = loaded.parameters;
     let mut options = args.options()?;
     options.weights_beside = a.weights_beside;
+    options.custom = a.kernels.read(&compiler, &options, report)?;
     let mut calibration = match (&a.calibration, &a.output) {
         (Some(text), Some(o)) => {
             report.step("calibrate");

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::model::{self, CompileArgs};
 use crate::report::{Report, bytes, seconds};
 
-const MODEL: &[u8] = include_bytes!("../../demo/digits.onnx");
+pub const MODEL: &[u8] = include_bytes!("../../demo/digits.onnx");
 const SAMPLES: &[u8] = include_bytes!("../../demo/digits.bin");
 /// Greatest pixel value.
 const WHITE: u8 = 16;

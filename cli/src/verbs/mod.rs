@@ -7,6 +7,7 @@ pub mod compile;
 pub mod demo;
 pub mod emulate;
 pub mod generate;
+pub mod gpu_check;
 pub mod inspect;
 pub mod kernel;
 pub mod opt;

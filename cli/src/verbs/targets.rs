@@ -26,7 +26,7 @@ fn offers(name: &str) -> &'static str {
     match name.split(':').next().unwrap_or("") {
         "cpu" if name.ends_with("aarch64") => "models and tile kernels; not executed in the tests",
         "cpu" => "models and tile kernels, executed",
-        "cuda" => "tile kernels to PTX; no device runtime",
+        "cuda" => "models and tile kernels; executed on the PTX emulator alone",
         "ascend" => "tile kernels to MLIR text; no device runtime",
         _ => "described only",
     }

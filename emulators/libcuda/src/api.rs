@@ -6,6 +6,7 @@
 
 pub mod context;
 pub mod graph;
+pub mod link;
 pub mod memory;
 pub mod module;
 pub mod stream;

@@ -38,6 +38,16 @@ pub(crate) struct Function {
     pub block: Option<[u32; 3]>,
 }
 
+/// A translation apart from loading.
+#[derive(Default)]
+pub(crate) struct Link {
+    /// Where it says what is wrong, and the bytes there.
+    pub log: usize,
+    pub room: usize,
+    /// What came of it.
+    pub image: Vec<u8>,
+}
+
 /// A mark in the order of work.
 #[derive(Default)]
 pub(crate) struct Event {
@@ -74,6 +84,7 @@ pub(crate) struct Driver {
     device: Option<Device>,
     pub allocations: HashMap<u64, usize>,
     pub modules: HashMap<usize, Arc<Module>>,
+    pub links: HashMap<usize, Link>,
     pub functions: HashMap<usize, Function>,
     /// Streams, and the capture each takes part in.
     pub streams: HashMap<usize, Option<usize>>,

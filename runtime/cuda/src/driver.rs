@@ -7,6 +7,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 use silure_engine::DeviceCode;
 use silure_runtime::{Accelerator, Address, Error, Program, Result};
 
+use crate::cache::{Cache, Translated};
 use crate::load;
 use crate::program::Module;
 
@@ -41,6 +42,7 @@ pub struct Cuda {
     /// Shared memory a block may have.
     pub(crate) shared: u64,
     pub(crate) context: Context,
+    pub(crate) cache: Cache,
 }
 
 /// The primary context, held.
@@ -138,12 +140,9 @@ impl Cuda {
             // Text for exactly this architecture.
             targets.insert(0, "cuda:sm_90a".into());
         }
-        Ok(Cuda {
-            name: String::from_utf8_lossy(&bytes).into_owned(),
-            targets,
-            shared,
-            context: Context { device, context },
-        })
+        let name = String::from_utf8_lossy(&bytes).into_owned();
+        let cache = Cache::new(format!("{name} sm_{mine} driver {version}"), name == EMULATOR);
+        Ok(Cuda { name, cache, targets, shared, context: Context { device, context } })
     }
 
     /// Makes the context this thread's. Every call of the driver comes after it.
@@ -156,6 +155,11 @@ impl Cuda {
     /// What failed, in the driver's words.
     pub(crate) fn fault(&self, what: &str, code: CUresult) -> Error {
         Error::Fault { device: self.name.clone(), what: format!("{what}: {}", load::says(code)) }
+    }
+
+    /// What came of the texts of kernels: translated, or found on disk.
+    pub fn translated(&self) -> Translated {
+        self.cache.translated()
     }
 
     /// Whether it is the emulator.

@@ -16,13 +16,15 @@
 //!
 //! # Data
 //! [`Cuda`] holds the device's primary context. A program is a module (the driver translates the text, its log is in
-//! the error) with a function handle per kernel. A queue is a stream; recordings are instantiated graphs, captured with
+//! the error, what it made is kept on disk: [`Translated`]) with a function handle per kernel. A queue is a stream; recordings are instantiated graphs, captured with
 //! nothing but the commands between begin and end. Only functions of CUDA 11.4 are called, and that they are there is
 //! looked up before, so that an older driver is an error and not a panic.
 
+mod cache;
 mod driver;
 mod load;
 mod program;
 mod queue;
 
+pub use cache::Translated;
 pub use driver::{Cuda, EMULATOR, Which};

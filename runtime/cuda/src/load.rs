@@ -13,7 +13,7 @@ const PATH: &str = "SILURE_EMULATED_CUDA";
 pub(crate) const OLDEST: i32 = 11040;
 
 /// All functions that this crate calls. A missing one would be a panic of the bindings.
-const FUNCTIONS: [&str; 36] = [
+const FUNCTIONS: [&str; 40] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuGetErrorName",
@@ -37,6 +37,10 @@ const FUNCTIONS: [&str; 36] = [
     "cuMemsetD2D32Async",
     "cuModuleLoadDataEx",
     "cuModuleUnload",
+    "cuLinkCreate_v2",
+    "cuLinkAddData_v2",
+    "cuLinkComplete",
+    "cuLinkDestroy",
     "cuModuleGetFunction",
     "cuFuncGetAttribute",
     "cuFuncSetAttribute",

@@ -1,7 +1,7 @@
 //! Modules: texts that the driver has translated, and what each kernel needs.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUjit_option as Jit};
@@ -78,36 +78,102 @@ impl Program for Module {
     }
 }
 
-/// The driver's translation; its log is in the error.
+/// A kernel's module: out of the cache, or as the driver translates its text. The driver's log is in the error.
 fn translate(cuda: &Cuda, k: &DeviceKernel) -> Result<sys::CUmodule> {
-    let refuse = |what: String| Error::Fault { device: cuda.name().into(), what };
-    let text = CString::new(&*k.text)
-        .map_err(|_| refuse(format!("kernel '{}': its text holds a zero byte", k.name)))?;
-    let mut log = vec![0u8; LOG];
-    let mut module = std::ptr::null_mut();
-    let mut options = [Jit::CU_JIT_ERROR_LOG_BUFFER, Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
-    let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG as *mut c_void];
-    // SAFETY: the text ends with a zero, and the log has as many bytes as is said.
-    let result = check(unsafe {
-        sys::cuModuleLoadDataEx(
-            &mut module,
-            text.as_ptr().cast(),
-            options.len() as u32,
-            options.as_mut_ptr(),
-            values.as_mut_ptr(),
-        )
-    });
-    result.map(|()| module).map_err(|code| {
-        let end = log.iter().position(|b| *b == 0).unwrap_or(LOG);
-        let said = String::from_utf8_lossy(&log[..end]);
-        let error = cuda.fault(&format!("translating kernel '{}'", k.name), code);
-        match (error, said.trim()) {
+    let text = CString::new(&*k.text).map_err(|_| Error::Fault {
+        device: cuda.name().into(),
+        what: format!("kernel '{}': its text holds a zero byte", k.name),
+    })?;
+    if !cuda.cache.is_on() {
+        cuda.cache.count(false);
+        return load(cuda, k, text.as_ptr().cast());
+    }
+    if let Some(code) = cuda.cache.get(&k.text)
+        && let Ok(module) = load(cuda, k, code.as_ptr().cast())
+    {
+        cuda.cache.count(true);
+        return Ok(module);
+    }
+    let code = link(cuda, k, &text)?;
+    let module = load(cuda, k, code.as_ptr().cast())?;
+    cuda.cache.put(&k.text, &code);
+    cuda.cache.count(false);
+    Ok(module)
+}
+
+/// Where the driver writes why it refuses a text.
+struct Log(Vec<u8>);
+
+impl Log {
+    fn new() -> Log {
+        Log(vec![0; LOG])
+    }
+
+    /// Options of the driver that name it.
+    fn options(&mut self) -> ([Jit; 2], [*mut c_void; 2]) {
+        let at = self.0.as_mut_ptr().cast::<c_void>();
+        let options = [Jit::CU_JIT_ERROR_LOG_BUFFER, Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+        (options, [at, LOG as *mut c_void])
+    }
+
+    /// The error with what it says.
+    fn fault(&self, cuda: &Cuda, k: &DeviceKernel, code: sys::CUresult) -> Error {
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(LOG);
+        let said = String::from_utf8_lossy(&self.0[..end]);
+        match (cuda.fault(&format!("translating kernel '{}'", k.name), code), said.trim()) {
             (Error::Fault { device, what }, said) if !said.is_empty() => {
                 Error::Fault { device, what: format!("{what}; its log: {said}") }
             }
             (error, _) => error,
         }
-    })
+    }
+}
+
+/// Loads a text that ends with a zero, or machine code.
+fn load(cuda: &Cuda, k: &DeviceKernel, image: *const c_void) -> Result<sys::CUmodule> {
+    let (mut log, mut module) = (Log::new(), std::ptr::null_mut());
+    let (mut options, mut values) = log.options();
+    // SAFETY: the image is one of the two, and the log has as many bytes as is said.
+    let result = check(unsafe {
+        sys::cuModuleLoadDataEx(
+            &mut module,
+            image,
+            options.len() as u32,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
+    });
+    result.map(|()| module).map_err(|code| log.fault(cuda, k, code))
+}
+
+/// The machine code of a text.
+fn link(cuda: &Cuda, k: &DeviceKernel, text: &CStr) -> Result<Vec<u8>> {
+    let (mut log, mut state) = (Log::new(), std::ptr::null_mut());
+    let (mut options, mut values) = log.options();
+    let (mut code, mut bytes) = (std::ptr::null_mut(), 0);
+    // SAFETY: the log lives as long as the state; the text is as long as is said, its zero counted; the code is copied
+    // before the state that owns it goes.
+    let made = unsafe {
+        let n = options.len() as u32;
+        check(sys::cuLinkCreate_v2(n, options.as_mut_ptr(), values.as_mut_ptr(), &mut state))
+            .map_err(|e| cuda.fault("beginning a translation", e))?;
+        let data = text.to_bytes_with_nul();
+        let made = check(sys::cuLinkAddData_v2(
+            state,
+            sys::CUjitInputType::CU_JIT_INPUT_PTX,
+            data.as_ptr().cast_mut().cast(),
+            data.len(),
+            std::ptr::null(),
+            0,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        ))
+        .and_then(|()| check(sys::cuLinkComplete(state, &mut code, &mut bytes)))
+        .map(|()| std::slice::from_raw_parts(code.cast::<u8>(), bytes).to_vec());
+        sys::cuLinkDestroy(state);
+        made
+    };
+    made.map_err(|code| log.fault(cuda, k, code))
 }
 
 fn function(cuda: &Cuda, module: sys::CUmodule, k: &DeviceKernel) -> Result<Kernel> {

@@ -1,4 +1,4 @@
-//! A graph-level entry of one or a few ops: on the CPU through an engine, against the interpreter.
+//! A graph-level entry of one or a few ops: on a target through an engine, against the interpreter.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use silure::{Compiler, Loaded, Options};
 use silure_runtime::{Session, Tensor, TensorRef, npy};
 
 use super::{BenchArgs, RunArgs, func, tile};
+use crate::device::Devices;
 use crate::failure::{Failure, Result};
 use crate::model;
 use crate::oracle::{self, Sizes};
@@ -17,14 +18,20 @@ use crate::spec::{Spec, Specs};
 use crate::tolerance::Rule;
 use crate::verbs::bench::{Schedule, measure};
 
-/// Runs on the CPU and compares.
-pub fn run(c: &Compiler, name: &str, a: &RunArgs, report: &mut Report) -> Result<()> {
+/// Runs on a target and compares.
+pub fn run(
+    c: &Compiler,
+    name: &str,
+    devices: &Devices,
+    a: &RunArgs,
+    report: &mut Report,
+) -> Result<()> {
     let loaded = only(c.load(&a.which.file, &Default::default())?, name);
     let f = func(&loaded.module, name)?.clone();
     let (sizes, inputs) = arguments(&f, &Specs::new(&a.args)?, a.seed, report)?;
     let wanted = oracle::run(&loaded.module, &loaded.source, &f, &inputs)?;
     let options = Options { targets: vec![a.which.target.clone()], ..Options::default() };
-    let engine = model::load_engine(c, loaded, &options, report)?;
+    let engine = model::load_engine(c, loaded, &options, devices, report)?;
     let views: Vec<TensorRef<'_>> = inputs.iter().map(Tensor::view).collect();
     let got = Session::new(&engine)?.run(engine.entry(Some(name))?, &views)?;
     let rule = Rule::of(&f, &sizes);
@@ -51,13 +58,19 @@ pub fn interpret(c: &Compiler, name: &str, a: &RunArgs, report: &Report) -> Resu
     tile::finish(a, &format!("@{name} on interp (the oracle itself)"), head, &results, report)
 }
 
-/// Measures on the CPU.
-pub fn bench(c: &Compiler, name: &str, a: &BenchArgs, report: &mut Report) -> Result<()> {
+/// Measures on a target.
+pub fn bench(
+    c: &Compiler,
+    name: &str,
+    devices: &Devices,
+    a: &BenchArgs,
+    report: &mut Report,
+) -> Result<()> {
     let loaded = only(c.load(&a.which.file, &Default::default())?, name);
     let f = func(&loaded.module, name)?.clone();
     let (_, inputs) = arguments(&f, &Specs::new(&a.args)?, a.seed, report)?;
     let options = Options { targets: vec![a.which.target.clone()], ..Options::default() };
-    let engine = model::load_engine(c, loaded, &options, report)?;
+    let engine = model::load_engine(c, loaded, &options, devices, report)?;
     let schedule = Schedule {
         iterations: a.iterations,
         warmup: 5,

@@ -6,8 +6,9 @@
 //! of an entry is the interpreter of the IR.
 
 mod cpu;
+mod cuda;
 mod emit;
-mod graph;
+pub mod graph;
 mod problem;
 mod tile;
 
@@ -17,6 +18,7 @@ use silure::Compiler;
 use silure::ir::{Func, FuncKind, Module};
 use silure::target::Target;
 
+use crate::device::{DeviceArgs, Devices};
 use crate::failure::{Failure, Result};
 use crate::model;
 use crate::report::Report;
@@ -78,6 +80,8 @@ pub struct RunArgs {
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Options of `emit`.
@@ -107,6 +111,8 @@ pub struct BenchArgs {
     /// Threads
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Where a kernel goes.
@@ -125,12 +131,14 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             let place = place(&c, &a.which.target, report)?;
             match (f.kind, place) {
                 (FuncKind::Kernel, Place::Interp) => tile::run(&c, f, None, a, report),
-                (FuncKind::Kernel, Place::Device(t)) if &*t.family == "cpu" => {
-                    tile::run(&c, f, Some(&t), a, report)
-                }
                 (_, Place::Interp) => graph::interpret(&c, &name, a, report),
-                (_, Place::Device(t)) if &*t.family == "cpu" => graph::run(&c, &name, a, report),
-                (_, Place::Device(t)) => Err(no_device(&t)),
+                (kind, Place::Device(t)) => {
+                    let devices = devices(&t, a.device, report)?;
+                    match kind {
+                        FuncKind::Kernel => tile::run(&c, f, Some((&t, &devices)), a, report),
+                        _ => graph::run(&c, &name, &devices, a, report),
+                    }
+                }
             }
         }
         KernelVerb::Emit(a) => {
@@ -152,27 +160,41 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
                 (_, Place::Interp) => {
                     Err(Failure::usage("times of the interpreter mean nothing; name a device"))
                 }
-                (FuncKind::Kernel, Place::Device(t)) if &*t.family == "cpu" => {
-                    tile::bench(&c, func(&module, &name)?, &t, a, report)
+                (kind, Place::Device(t)) => {
+                    let devices = devices(&t, a.device, report)?;
+                    match kind {
+                        FuncKind::Kernel => {
+                            tile::bench(&c, func(&module, &name)?, (&t, &devices), a, report)
+                        }
+                        _ => graph::bench(&c, &name, &devices, a, report),
+                    }
                 }
-                (_, Place::Device(t)) if &*t.family == "cpu" => graph::bench(&c, &name, a, report),
-                (_, Place::Device(t)) => Err(no_device(&t)),
             }
         }
     }
 }
 
-fn no_device(t: &Target) -> Failure {
+/// What runs code for a target: this CPU, or the device that was named.
+fn devices(t: &Target, device: DeviceArgs, report: &Report) -> Result<Devices> {
     let name = t.full_name();
-    Failure::unsupported(match &*t.family {
-        "cpu" => format!("{name}: no code is generated for this level"),
-        "cuda" | "ascend" => format!(
-            "{name}: this build has no device runtime for {}; `kernel emit` prints the code, and \
-             --target interp runs the kernel",
-            t.family
-        ),
-        _ => format!("{name}: there is no backend for {} in this build", t.family),
-    })
+    match (&*t.family, device.device) {
+        ("cpu", None) => Ok(Devices::default()),
+        ("cuda", Some(_)) => device.open(report),
+        ("cpu", Some(_)) => {
+            Err(Failure::usage(format!("--device: code for {name} runs on this machine's CPU")))
+        }
+        ("cuda", None) => Err(Failure::usage(format!(
+            "{name}: needed --device cuda or cuda:emulated to run on (`kernel emit` prints the code, and --target \
+             interp runs the kernel)"
+        ))),
+        ("ascend", _) => Err(Failure::unsupported(format!(
+            "{name}: this build has no device runtime for ascend; `kernel emit` prints the code, and --target \
+             interp runs the kernel"
+        ))),
+        (family, _) => Err(Failure::unsupported(format!(
+            "{name}: there is no backend for {family} in this build"
+        ))),
+    }
 }
 
 fn place(c: &Compiler, name: &str, report: &Report) -> Result<Place> {

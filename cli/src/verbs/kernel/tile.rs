@@ -1,4 +1,4 @@
-//! Running a tile kernel on the interpreter or the CPU, and holding it against its graph form.
+//! Running a tile kernel on the interpreter, the CPU or a device, and holding it against its graph form.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,10 @@ use silure::target::Target;
 use silure::{Compiler, Exit};
 use silure_runtime::{Session, Tensor, TensorRef, npy};
 
+use super::cpu::Made;
 use super::problem::{Problem, build};
 use super::{BenchArgs, RunArgs};
+use crate::device::Devices;
 use crate::failure::{Failure, Result};
 use crate::oracle;
 use crate::report::Report;
@@ -19,11 +21,11 @@ use crate::spec::Specs;
 use crate::tolerance::{Rule, Verdict};
 use crate::verbs::bench::{Schedule, measure};
 
-/// Runs it, on the interpreter or on a CPU target.
+/// Runs it, on the interpreter or on a target.
 pub fn run(
     c: &Compiler,
     f: &Func,
-    target: Option<&Target>,
+    place: Option<(&Target, &Devices)>,
     a: &RunArgs,
     report: &Report,
 ) -> Result<()> {
@@ -42,7 +44,7 @@ pub fn run(
         Some((m, g)) => Some((g, reference(m, g, f, &p)?)),
         None => None,
     };
-    let (title, head) = match target {
+    let (title, head) = match place {
         None => {
             let ran = run_kernel(f, &mut p.args, &Options { seed: a.seed, ..Options::default() })?;
             let title = format!(
@@ -55,7 +57,7 @@ pub fn run(
             });
             (title, head)
         }
-        Some(t) => on_cpu(f, t, &mut p)?,
+        Some((t, devices)) => on_device(f, t, devices, &mut p)?,
     };
     let mut results = vec![];
     for &arg in &p.written {
@@ -75,11 +77,11 @@ pub fn run(
     finish(a, &title, head, &results, report)
 }
 
-/// Measures it on a CPU target.
+/// Measures it on a target.
 pub fn bench(
     c: &Compiler,
     f: &Func,
-    target: &Target,
+    (target, devices): (&Target, &Devices),
     a: &BenchArgs,
     report: &mut Report,
 ) -> Result<()> {
@@ -90,7 +92,7 @@ pub fn bench(
     if !p.chosen.is_empty() {
         report.info(&format!("not given: {}", p.chosen.join(", ")));
     }
-    let made = super::cpu::make(f, target, &p)?;
+    let made = make(f, target, devices, &p)?;
     let schedule = Schedule {
         iterations: a.iterations,
         warmup: 5,
@@ -102,9 +104,21 @@ pub fn bench(
     report.out(&m.text(15))
 }
 
+fn make(f: &Func, target: &Target, devices: &Devices, p: &Problem) -> Result<Made> {
+    match &*target.family {
+        "cpu" => super::cpu::make(f, target, p),
+        _ => super::cuda::make(f, target, p, devices),
+    }
+}
+
 /// Runs the compiled kernel; its outputs take the place of the buffers.
-fn on_cpu(f: &Func, target: &Target, p: &mut Problem) -> Result<(String, Value)> {
-    let made = super::cpu::make(f, target, p)?;
+fn on_device(
+    f: &Func,
+    target: &Target,
+    devices: &Devices,
+    p: &mut Problem,
+) -> Result<(String, Value)> {
+    let made = make(f, target, devices, p)?;
     let views: Vec<TensorRef<'_>> = made.inputs.iter().map(Tensor::view).collect();
     let out = Session::new(&made.engine)?.run(0, &views)?;
     for (&arg, t) in p.written.iter().zip(&out) {

@@ -76,7 +76,9 @@ pub unsafe extern "C" fn cuModuleLoadDataEx(
 }
 
 /// The text of an image.
-unsafe fn read<'a>(image: *const c_char) -> std::result::Result<&'a str, (Code, String)> {
+pub(super) unsafe fn read<'a>(
+    image: *const c_char,
+) -> std::result::Result<&'a str, (Code, String)> {
     let no = |what: &str| Err((Code::NO_BINARY, format!("{what}; only PTX text is emulated")));
     // SAFETY: the caller's promise; a text shorter than four bytes ends the comparison with its zero.
     let begins =
@@ -98,7 +100,7 @@ fn directive<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     lines.find_map(|l| l.strip_prefix(name)).map(str::trim)
 }
 
-fn load(text: &str, settings: &Settings) -> std::result::Result<Module, (Code, String)> {
+pub(super) fn load(text: &str, settings: &Settings) -> std::result::Result<Module, (Code, String)> {
     let version = directive(text, ".version").and_then(|v| {
         let (major, minor) = v.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))

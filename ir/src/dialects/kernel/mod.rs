@@ -4,6 +4,7 @@
 //!   scalars.
 //! * [`ANCHOR`]: a heavy op (its own region, on tensors) with an elementwise epilogue (a region on
 //!   scalars) that runs on the result while it is hot.
+//! * [`CUSTOM`]: what a kernel of the user's computes in place of the ops in its region.
 //!
 //! Index maps: `maps[i][d]` is the axis of the iteration space that axis `d` of operand `i` follows,
 //! or −1 for an axis of size 1 that is repeated. Axes of the space that no entry names repeat the
@@ -20,7 +21,7 @@ use crate::tensor::{Datum, Tensor, for_each_index, strides};
 use crate::types::Type;
 
 /// All ops of the dialect.
-pub static OPS: &[&OpDef] = &[&MAP, &ANCHOR];
+pub static OPS: &[&OpDef] = &[&MAP, &ANCHOR, &CUSTOM];
 
 /// An elementwise loop nest.
 pub static MAP: OpDef = OpDef {
@@ -53,6 +54,53 @@ pub static ANCHOR: OpDef = OpDef {
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
 };
+
+/// What a kernel of the user's computes.
+pub static CUSTOM: OpDef = OpDef {
+    name: "kernel.custom",
+    doc: "What the region computes from the operands, done by the module's kernel `kernel`. Its parameters are \
+          `args` (n ≥ 0: operand n, −2 − n: result n), then `sizes`; it runs in `grid` programs.",
+    operands: &[many("x", Of::Elem)],
+    results: &["y*"],
+    attrs: &[
+        required("kernel", AttrKind::Symbol),
+        required("args", AttrKind::Ints),
+        required("sizes", AttrKind::Dims),
+        required("grid", AttrKind::Dims),
+    ],
+    regions: &["body"],
+    traits: Traits::ISOLATED,
+    infer: Some(infer_custom),
+    eval: Some(eval_custom),
+    tolerance: Tolerance::Reduction,
+    ..OpDef::NEW
+};
+
+fn infer_custom(cx: &InferCx) -> Result<Vec<Type>> {
+    let given = cx.tail()?;
+    let Some(r) = cx.region(0) else { bail!(Type, "the region is missing") };
+    let args = &cx.func.region(r).args;
+    let fits =
+        |(a, t): (&crate::ValueId, &&crate::TensorType)| cx.func.ty(*a).as_tensor() == Some(*t);
+    if args.len() != given.len() || !args.iter().zip(&given).all(fits) {
+        bail!(Type, "the region's arguments are not the operands");
+    }
+    let made: Vec<Type> = cx.yields(0).into_iter().cloned().collect();
+    let (n, results) = (given.len() as i64, made.len() as i64);
+    let known = |i: &i64| (0..n).contains(i) || (0..results).contains(&(-2 - i));
+    if let Some(i) = cx.attrs().ints("args").iter().find(|i| !known(i)) {
+        bail!(Type, "parameter {i} is neither an operand nor a result");
+    }
+    if cx.attrs().dims("grid").len() != 1 {
+        bail!(Type, "`grid` has one size");
+    }
+    Ok(made)
+}
+
+fn eval_custom(cx: &EvalCx) -> Result<Vec<Datum>> {
+    let n = cx.rest(0)?.len();
+    cx.run(0, (0..n).map(|i| cx.datum(i).cloned()).collect::<Result<_>>()?)
+}
 
 fn infer_map(cx: &InferCx) -> Result<Vec<Type>> {
     let shape = cx.attrs().dims("shape").to_vec();
