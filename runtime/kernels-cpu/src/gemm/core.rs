@@ -1,10 +1,13 @@
 //! The blocked f32 driver: one block of `C = A · B` over any source of rows of A and panels of B.
 //!
-//! For each block of the depth ([`super::KC`]) and each panel of 16 columns (two side by side where a
-//! register tile is so wide), the panel stays in L1 while the block's rows of A come from L2. A problem of at most six rows is not blocked in depth,
-//! so that weights stream through once.
+//! The depth is summed in pieces, see [`step`]. Panels that are packed already stay in L2, [`SWEEP`] columns of a
+//! piece at a time: each tile of rows is loaded once and goes across them ([`Job::down`]). Panels that have to be built
+//! are built once, for all rows of the block that go past them ([`Job::across`]). A problem of at most six rows is
+//! not cut in depth, so that weights stream through once.
 
 use super::epilogue::{Bound, Head};
+pub use super::grid::Grid;
+pub use super::panels::{Packed, Scaled, Strided};
 use super::tile::Tile;
 use super::{KC, MR, NR};
 use crate::isa::{Isa, align64, part};
@@ -24,19 +27,6 @@ pub trait Panels {
         cols: usize,
         buf: *mut f32,
     ) -> (*const f32, usize);
-
-    /// Asks for part `share` of `of` of what [`Panels::panel`] will read for columns `n0..n0+cols`, any number
-    /// of them, where that comes from far away.
-    #[inline(always)]
-    fn prefetch(
-        &self,
-        _k0: usize,
-        _kc: usize,
-        _n0: usize,
-        _cols: usize,
-        (_share, _of): (usize, usize),
-    ) {
-    }
 }
 
 /// Asks for lines `lines` of 64 bytes behind `p`.
@@ -50,145 +40,6 @@ pub fn prefetch_lines<T>(p: *const T, lines: (usize, usize)) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (p, lines);
-}
-
-/// A matrix in layout f32 NR=16 KR=1.
-#[derive(Clone, Copy)]
-pub struct Packed {
-    /// First panel.
-    pub b: *const f32,
-    /// Depth.
-    pub k: usize,
-}
-
-impl Panels for Packed {
-    #[inline(always)]
-    unsafe fn panel<I: Isa>(
-        &self,
-        k0: usize,
-        _kc: usize,
-        n0: usize,
-        _cols: usize,
-        _buf: *mut f32,
-    ) -> (*const f32, usize) {
-        // SAFETY: `n0` is a multiple of 16 inside the matrix.
-        (unsafe { self.b.add(n0 / NR * self.k * NR + k0 * NR) }, NR)
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, k0: usize, kc: usize, n0: usize, cols: usize, (share, of): (usize, usize)) {
-        let lines = part(kc, of, share);
-        for panel in n0 / NR..(n0 + cols).div_ceil(NR) {
-            prefetch_lines(self.b.wrapping_add((panel * self.k + k0) * NR), lines);
-        }
-    }
-}
-
-/// Signed bytes in layout i8 NR=16 KR=1 with an f32 scale for each column: the matrix is their product,
-/// rounded once.
-#[derive(Clone, Copy)]
-pub struct Scaled {
-    /// First panel.
-    pub b: *const i8,
-    /// Scale of the first column.
-    pub scale: *const f32,
-    /// Depth.
-    pub k: usize,
-}
-
-impl Panels for Scaled {
-    #[inline(always)]
-    unsafe fn panel<I: Isa>(
-        &self,
-        k0: usize,
-        kc: usize,
-        n0: usize,
-        cols: usize,
-        buf: *mut f32,
-    ) -> (*const f32, usize) {
-        // SAFETY: `n0` is a multiple of 16 inside the matrix, whose panels are whole; there is a scale
-        // for each of its columns; `buf` has `kc × 16` elements.
-        unsafe {
-            let mut scale = [0f32; NR];
-            std::ptr::copy_nonoverlapping(self.scale.add(n0), scale.as_mut_ptr(), cols);
-            let src = self.b.add((n0 / NR * self.k + k0) * NR);
-            for p in 0..kc {
-                let q = *(src.add(p * NR) as *const [i8; NR]);
-                let mut row = [0f32; NR];
-                for j in 0..NR {
-                    row[j] = q[j] as f32 * scale[j];
-                }
-                *(buf.add(p * NR) as *mut [f32; NR]) = row;
-            }
-        }
-        (buf, NR)
-    }
-}
-
-/// A plain matrix with strides. Full panels with unit column stride are read in place when few rows
-/// use them; others are copied.
-#[derive(Clone, Copy)]
-pub struct Strided {
-    /// Element (0, 0).
-    pub b: *const f32,
-    /// Elements from row to row.
-    pub row: i64,
-    /// Elements from column to column.
-    pub col: i64,
-    /// Whether to read in place where possible.
-    pub in_place: bool,
-}
-
-impl Panels for Strided {
-    #[inline(always)]
-    unsafe fn panel<I: Isa>(
-        &self,
-        k0: usize,
-        kc: usize,
-        n0: usize,
-        cols: usize,
-        buf: *mut f32,
-    ) -> (*const f32, usize) {
-        // SAFETY: every element read is inside the matrix; `buf` has `kc × 16` elements.
-        unsafe {
-            let src = self.b.offset((k0 as i64 * self.row + n0 as i64 * self.col) as isize);
-            if self.col == 1 && cols == NR {
-                if self.in_place && self.row >= 0 {
-                    return (src, self.row as usize);
-                }
-                for p in 0..kc {
-                    let s = src.offset(p as isize * self.row as isize);
-                    *(buf.add(p * NR) as *mut [f32; NR]) = *(s as *const [f32; NR]);
-                }
-            } else if self.row == 1 && cols == NR {
-                // Columns lie along k: blocks of 16 × 16 are transposed.
-                let whole = kc / NR * NR;
-                for p in (0..whole).step_by(NR) {
-                    I::cross(src.add(p), self.col as isize, buf.add(p * NR));
-                }
-                for p in whole..kc {
-                    for j in 0..NR {
-                        *buf.add(p * NR + j) =
-                            *src.offset(p as isize + j as isize * self.col as isize);
-                    }
-                }
-            } else {
-                for j in 0..NR {
-                    if j < cols {
-                        let s = src.offset(j as isize * self.col as isize);
-                        for p in 0..kc {
-                            *buf.add(p * NR + j) = *s.offset(p as isize * self.row as isize);
-                        }
-                    } else {
-                        for p in 0..kc {
-                            *buf.add(p * NR + j) = 0.0;
-                        }
-                    }
-                }
-            }
-            (buf, NR)
-        }
-    }
 }
 
 /// Rows of the tallest register tile of any level.
@@ -232,7 +83,7 @@ pub struct Matrix {
     pub col: i64,
     /// Columns.
     pub k: usize,
-    /// Whether rows are copied to lie together; see [`crowds`].
+    /// Whether rows are copied to lie together, which pays where all of a block are read again and again; see [`crowds`].
     pub far: bool,
 }
 
@@ -319,19 +170,20 @@ pub struct Target {
     pub n: (usize, usize),
 }
 
-/// Taps, and elements of each, of one step of [`run_rows`] for a block of `rows` rows.
+/// Taps, and elements of each, of one piece of the depth for a block of `rows` rows: whole taps or parts of one, of
+/// almost equal size.
 const fn step(rows: usize, taps: usize, depth: usize) -> (usize, usize) {
-    if rows <= MR {
+    if rows <= MR || depth == 0 || taps == 0 {
         (taps, depth)
     } else if depth >= KC {
-        (1, KC)
+        (1, depth.div_ceil(depth.div_ceil(KC)).next_multiple_of(NR))
     } else {
-        let fit = KC / if depth > 0 { depth } else { 1 };
-        (if fit < taps { fit } else { taps }, depth)
+        (taps.div_ceil(taps.div_ceil(KC / depth)), depth)
     }
 }
 
-/// Scratch bytes of [`run_rows`]: panels side by side, the row pointers, and the block's rows of A.
+/// Scratch bytes of [`run_rows`]: panels side by side, the row pointers, and rows of A, of the whole block if panels
+/// are built, else of a tile.
 pub const fn rows_scratch_bytes(
     rows: usize,
     taps: usize,
@@ -343,6 +195,7 @@ pub const fn rows_scratch_bytes(
     let kc = nt.saturating_mul(len);
     let panel =
         if builds_panels { align64(kc.saturating_mul(NR * 4)).saturating_mul(2) } else { 0 };
+    let rows = if builds_panels || rows < MAX_TILE_ROWS { rows } else { MAX_TILE_ROWS };
     let a = if copies { align64(kc.saturating_mul(rows).saturating_mul(4)) } else { 0 };
     panel
         .saturating_mul(PANELS)
@@ -354,6 +207,11 @@ pub const fn rows_scratch_bytes(
 pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, strided_a: bool) -> usize {
     rows_scratch_bytes(rows, 1, k, builds_panels, strided_a || rows > MR)
 }
+
+/// Panels of the widest register tile.
+const PANELS: usize = 3;
+/// Columns of the widest register tile.
+pub(super) const COLS: usize = PANELS * NR;
 
 /// Columns of the next register tiles when `left` are left: a tile's panels, or near the end about half of
 /// what is left, so that no narrow one remains.
@@ -379,7 +237,7 @@ pub unsafe fn run<I: Isa, P: Panels>(
     scratch: *mut u8,
 ) {
     let used = g.n.1.saturating_sub(g.n.0);
-    let far = g.m.1 - g.m.0 > MR && crowds(g.a_row) && used >= 4 * NR;
+    let far = builds_panels && g.m.1 - g.m.0 > MR && crowds(g.a_row) && used >= 4 * NR;
     let a = Matrix { a: g.a, row: g.a_row, col: g.a_col, k: g.k, far };
     let to = Target { c: g.c, ldc: g.ldc, m: g.m, n: g.n };
     // SAFETY: the caller's contract is the callee's.
@@ -405,88 +263,33 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
     }
     let (taps, depth) = a.shape();
     let (nt_max, len_max) = step(rows, taps, depth);
-    let kc_max = nt_max * len_max;
-    let panel_bytes = if builds_panels { align64(kc_max * NR * 4) } else { 0 };
+    let panel_bytes = if builds_panels { align64(nt_max * len_max * NR * 4) } else { 0 };
+    let loaded = if builds_panels { rows } else { rows.min(MAX_TILE_ROWS) };
     let (head, rest) = epi.split();
-    // Tiles of almost equal height.
-    let tiles = rows.div_ceil(I::ROWS);
+    let table = PANELS * panel_bytes;
     // SAFETY: regions and bounds by the caller's contract.
     unsafe {
-        let panels = scratch as *mut f32;
-        let table = scratch.add(PANELS * panel_bytes) as *mut *const f32;
-        let buf = (table as *mut u8).add(align64(nt_max * rows * 8)) as *mut f32;
+        let job = Job {
+            to,
+            a,
+            b,
+            head,
+            rest: &rest,
+            panels: scratch as *mut f32,
+            panel_bytes,
+            table: scratch.add(table) as *mut *const f32,
+            buf: scratch.add(table + align64(nt_max * loaded * 8)) as *mut f32,
+        };
         let (mut t0, mut e0) = (0, 0);
         loop {
             let (nt, len) = ((taps - t0).min(nt_max), (depth - e0).min(len_max));
-            let (k0, kc) = (t0 * depth + e0, nt * len);
-            let last = k0 + kc == taps * depth;
-            for tile in 0..tiles {
-                let (r0, r1) = part(rows, tiles, tile);
-                let (buf, table) = (buf.add(r0 * kc), table.add(r0 * nt));
-                a.load((to.m.0 + r0, r1 - r0), (t0, nt), (e0, len), buf, table);
-            }
-            let mut n = to.n.0;
-            while n < to.n.1 {
-                let cols = width::<I>(to.n.1 - n);
-                let (bp, ldb) = b.panel::<I>(k0, kc, n, cols.min(NR), panels);
-                // Panels that do not lie like the first two (a part of one, built beside full ones that
-                // are read in place) go apart.
-                let (mut wide, mut next) = (cols.min(NR), 0);
-                while wide < cols {
-                    let more = (cols - wide).min(NR);
-                    let q = wide / NR;
-                    let buf = panels.wrapping_byte_add(q * panel_bytes);
-                    let (at, ld) = b.panel::<I>(k0, kc, n + wide, more, buf);
-                    let gap = (at as isize - bp as isize) / size_of::<f32>() as isize;
-                    if q == 1 {
-                        next = gap;
-                    }
-                    if ld != ldb || gap != q as isize * next {
-                        break;
-                    }
-                    wide += more;
-                }
-                // What comes after these panels: their neighbours, or the first ones further down.
-                let (k1, n1) = if n + wide < to.n.1 { (k0, n + wide) } else { (k0 + kc, to.n.0) };
-                let (kc1, cols1) = (kc.min(taps * depth - k1), width::<I>(to.n.1 - n1));
-                for tile in 0..tiles {
-                    if tiles > 1 {
-                        b.prefetch(k1, kc1, n1, cols1, (tile, tiles));
-                    }
-                    let (r0, r1) = part(rows, tiles, tile);
-                    let t = Tile {
-                        taps: nt,
-                        depth: len,
-                        a: table.add(r0 * nt),
-                        b: bp,
-                        ldb,
-                        next,
-                        c: to.c.add((to.m.0 + r0) * to.ldc + n),
-                        ldc: to.ldc,
-                        cols: wide,
-                        add: k0 > 0,
-                        head: if last { head.at(to.m.0 + r0, n, to.ldc) } else { Head::NONE },
-                    };
-                    match r1 - r0 {
-                        1 => I::tile::<1>(&t),
-                        2 => I::tile::<2>(&t),
-                        3 => I::tile::<3>(&t),
-                        4 => I::tile::<4>(&t),
-                        5 => I::tile::<5>(&t),
-                        6 => I::tile::<6>(&t),
-                        7 => I::tile::<7>(&t),
-                        _ => I::tile::<8>(&t),
-                    }
-                    // While the tile is in L1; a callback wants more of them at once.
-                    if last && rest.callback.is_none() {
-                        rest.finish::<I>(t.c, to.ldc, to.m.0 + r0, n, r1 - r0, wide);
-                    }
-                }
-                if last && rest.callback.is_some() {
-                    let c = to.c.add(to.m.0 * to.ldc + n);
-                    rest.finish::<I>(c, to.ldc, to.m.0, n, rows, wide);
-                }
-                n += wide;
+            let k0 = t0 * depth + e0;
+            let last = k0 + nt * len == taps * depth;
+            let piece = Depth { taps: (t0, nt), at: (e0, len), k0, kc: nt * len, last };
+            if builds_panels {
+                job.across::<I>(&piece);
+            } else {
+                job.down::<I>(&piece);
             }
             if last {
                 break;
@@ -499,68 +302,180 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
     }
 }
 
-/// Rows that are whole tiles of every level (six or eight high).
-const UNIT: usize = 24;
-/// Panels of the widest register tile.
-const PANELS: usize = 3;
-/// Columns of the widest register tile.
-const COLS: usize = PANELS * NR;
+/// Most columns of a piece whose packed panels stay in L2 together: 432 KiB of them.
+const SWEEP: usize = 6 * COLS;
 
-/// Tasks that are enough for any number of threads to share evenly; more are cut no smaller.
-const MANY: usize = 12;
-
-/// How a product is cut into tasks: blocks of rows and of columns, from the shape alone.
-#[derive(Clone, Copy)]
-pub struct Grid {
-    /// Blocks of rows.
-    pub rows: usize,
-    /// Blocks of columns.
-    pub cols: usize,
-    m: usize,
-    n: usize,
+/// A piece of the depth.
+struct Depth {
+    taps: (usize, usize),
+    at: (usize, usize),
+    /// Row of B.
+    k0: usize,
+    kc: usize,
+    last: bool,
 }
 
-impl Grid {
-    /// A grid whose row blocks have at most `max_rows` rows.
+/// Panels side by side.
+struct Wide {
+    b: *const f32,
+    ldb: usize,
+    next: isize,
+    cols: usize,
+}
+
+/// A block, with what all its pieces share.
+struct Job<'a, R, P> {
+    to: &'a Target,
+    a: &'a R,
+    b: &'a P,
+    head: Head,
+    rest: &'a Bound,
+    panels: *mut f32,
+    panel_bytes: usize,
+    table: *mut *const f32,
+    buf: *mut f32,
+}
+
+impl<R: Rows, P: Panels> Job<'_, R, P> {
+    /// Tiles of rows of the block, of almost equal height.
     #[inline(always)]
-    pub fn new(m: usize, n: usize, k: usize, max_rows: usize) -> Grid {
-        let rows = m.div_ceil(max_rows);
-        let width = if m <= MR {
-            // Streams weights: about 64 KiB of them a task.
-            (16_384 / k.max(1) / COLS * COLS).clamp(COLS, 5 * COLS)
-        } else {
-            // As wide as leaves many tasks: every task reads its rows of A once more.
-            let cols =
-                MANY.div_ceil(rows.max(1)).min(n.div_ceil(2 * COLS)).max(n.div_ceil(16 * COLS));
-            n.div_ceil(COLS).div_ceil(cols.max(1)) * COLS
-        };
-        Grid { rows, cols: n.div_ceil(width.max(COLS)), m, n }
+    fn tiles<I: Isa>(&self) -> (usize, usize) {
+        let rows = self.to.m.1 - self.to.m.0;
+        (rows, rows.div_ceil(I::ROWS))
     }
 
-    /// Tasks of one product.
+    /// Panels for the next tiles at column `n`, of `left` that are left.
+    ///
+    /// # Safety
+    /// As [`run_rows`], for each of these functions.
     #[inline(always)]
-    pub fn tasks(&self) -> usize {
-        self.rows * self.cols
-    }
-
-    /// Rows of the largest block.
-    #[inline(always)]
-    pub fn max_rows(&self) -> usize {
-        if self.rows == 0 {
-            0
-        } else {
-            (self.m.div_ceil(UNIT).div_ceil(self.rows) * UNIT).min(self.m)
+    unsafe fn wide<I: Isa>(&self, d: &Depth, n: usize, left: usize) -> Wide {
+        let cols = width::<I>(left);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let (b, ldb) = self.b.panel::<I>(d.k0, d.kc, n, cols.min(NR), self.panels);
+            // Panels that do not lie like the first two (a part of one, built beside full ones that
+            // are read in place) go apart.
+            let (mut wide, mut next) = (cols.min(NR), 0);
+            while wide < cols {
+                let more = (cols - wide).min(NR);
+                let q = wide / NR;
+                let buf = self.panels.wrapping_byte_add(q * self.panel_bytes);
+                let (at, ld) = self.b.panel::<I>(d.k0, d.kc, n + wide, more, buf);
+                let gap = (at as isize - b as isize) / size_of::<f32>() as isize;
+                if q == 1 {
+                    next = gap;
+                }
+                if ld != ldb || gap != q as isize * next {
+                    break;
+                }
+                wide += more;
+            }
+            Wide { b, ldb, next, cols: wide }
         }
     }
 
-    /// Rows and columns of task `t`; blocks begin at multiples of every level's register tile.
+    /// One tile: rows `r0..r1` of the block, whose pointers are in `table`.
     #[inline(always)]
-    pub fn block(&self, t: usize) -> ((usize, usize), (usize, usize)) {
-        let (r0, r1) = part(self.m.div_ceil(UNIT), self.rows, t / self.cols);
-        let (c0, c1) = part(self.n.div_ceil(COLS), self.cols, t % self.cols);
-        (
-            ((r0 * UNIT).min(self.m), (r1 * UNIT).min(self.m)),
-            ((c0 * COLS).min(self.n), (c1 * COLS).min(self.n)),
-        )
+    unsafe fn tile<I: Isa>(
+        &self,
+        d: &Depth,
+        (r0, r1): (usize, usize),
+        table: *const *const f32,
+        n: usize,
+        w: &Wide,
+    ) {
+        let (to, row) = (self.to, self.to.m.0 + r0);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let t = Tile {
+                taps: d.taps.1,
+                depth: d.at.1,
+                a: table,
+                b: w.b,
+                ldb: w.ldb,
+                next: w.next,
+                c: to.c.add(row * to.ldc + n),
+                ldc: to.ldc,
+                cols: w.cols,
+                add: d.k0 > 0,
+                head: if d.last { self.head.at(row, n, to.ldc) } else { Head::NONE },
+            };
+            match r1 - r0 {
+                1 => I::tile::<1>(&t),
+                2 => I::tile::<2>(&t),
+                3 => I::tile::<3>(&t),
+                4 => I::tile::<4>(&t),
+                5 => I::tile::<5>(&t),
+                6 => I::tile::<6>(&t),
+                7 => I::tile::<7>(&t),
+                _ => I::tile::<8>(&t),
+            }
+            // While the tile is in L1; a callback wants more of them at once.
+            if d.last && self.rest.callback.is_none() {
+                self.rest.finish::<I>(t.c, to.ldc, row, n, r1 - r0, w.cols);
+            }
+        }
+    }
+
+    /// A piece with packed panels: each tile of rows goes across some columns.
+    #[inline(always)]
+    unsafe fn down<I: Isa>(&self, d: &Depth) {
+        let (rows, tiles) = self.tiles::<I>();
+        let to = self.to;
+        let mut n0 = to.n.0;
+        while n0 < to.n.1 {
+            // The last two share what is left.
+            let left = (to.n.1 - n0).div_ceil(COLS);
+            let sweeps = left.div_ceil(SWEEP / COLS);
+            let n1 = (n0 + left.div_ceil(sweeps) * COLS).min(to.n.1);
+            for tile in 0..tiles {
+                let (r0, r1) = part(rows, tiles, tile);
+                let row = to.m.0 + r0;
+                // SAFETY: by the caller's contract.
+                unsafe {
+                    self.a.load((row, r1 - r0), d.taps, d.at, self.buf, self.table);
+                    let mut n = n0;
+                    while n < n1 {
+                        let w = self.wide::<I>(d, n, n1 - n);
+                        self.tile::<I>(d, (r0, r1), self.table, n, &w);
+                        n += w.cols;
+                    }
+                    if d.last && self.rest.callback.is_some() {
+                        let c = to.c.add(row * to.ldc + n0);
+                        self.rest.finish::<I>(c, to.ldc, row, n0, r1 - r0, n1 - n0);
+                    }
+                }
+            }
+            n0 = n1;
+        }
+    }
+
+    /// A piece with panels that are built: each goes down all rows.
+    #[inline(always)]
+    unsafe fn across<I: Isa>(&self, d: &Depth) {
+        let (rows, tiles) = self.tiles::<I>();
+        let (to, taps) = (self.to, d.taps.1);
+        // SAFETY: by the caller's contract.
+        unsafe {
+            for tile in 0..tiles {
+                let (r0, r1) = part(rows, tiles, tile);
+                let (buf, table) = (self.buf.add(r0 * d.kc), self.table.add(r0 * taps));
+                self.a.load((to.m.0 + r0, r1 - r0), d.taps, d.at, buf, table);
+            }
+            let mut n = to.n.0;
+            while n < to.n.1 {
+                let w = self.wide::<I>(d, n, to.n.1 - n);
+                for tile in 0..tiles {
+                    let (r0, r1) = part(rows, tiles, tile);
+                    self.tile::<I>(d, (r0, r1), self.table.add(r0 * taps), n, &w);
+                }
+                if d.last && self.rest.callback.is_some() {
+                    let c = to.c.add(to.m.0 * to.ldc + n);
+                    self.rest.finish::<I>(c, to.ldc, to.m.0, n, rows, w.cols);
+                }
+                n += w.cols;
+            }
+        }
     }
 }

@@ -3,11 +3,13 @@
 //! Sizes are [`Matmul`] without epilogue. Buffers: `a`, `b`, `c`. Unsigned integers use the signed
 //! kernel of their width, whose bits are the same.
 
-use super::KC;
 use super::epilogue::Epilogue;
 use super::matmul::{Matmul, batch_offset};
 use crate::abi::OK;
 use crate::isa::{Call, Isa, align64, kernel};
+
+/// Depth of a block of the sum, whose panel stays in L1.
+const DEPTH: usize = 192;
 
 /// A type with a wrapping or rounded multiply-add.
 trait Num: Copy + Default {
@@ -74,7 +76,7 @@ unsafe fn body<I: Isa, T: Num>(s: &Matmul, call: &Call) -> i32 {
                 let cols = (n1 - col).min(COLS);
                 let mut k0 = 0;
                 loop {
-                    let kc = (s.k - k0).min(KC);
+                    let kc = (s.k - k0).min(DEPTH);
                     for p in 0..kc {
                         let row = &mut *panel.add(p);
                         *row = [T::default(); COLS];
@@ -124,7 +126,7 @@ fn flops(s: &Matmul) -> u64 {
 }
 
 fn scratch(s: &Matmul) -> usize {
-    align64(s.k.min(KC) * COLS * 8)
+    align64(s.k.min(DEPTH) * COLS * 8)
 }
 
 kernel!(MATMUL_F64 = "matmul.f64", Matmul, bufs 3,

@@ -8,7 +8,7 @@ use super::epilogue::{Bound, Epilogue, TileFn};
 use crate::abi::OK;
 use crate::isa::{Bufs, Call, Isa, kernel};
 
-/// Most rows of a task's block: its `192 × KC` block of A is 192 KiB.
+/// Most rows of a task's block.
 const MAX_ROWS: usize = 192;
 /// Blocks of at most this many rows read B in place rather than copying its panels.
 const IN_PLACE_ROWS: usize = 12;

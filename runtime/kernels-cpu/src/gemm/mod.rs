@@ -2,7 +2,7 @@
 //!
 //! * [`tile`], [`tile8`], [`tile16`]: register tiles (f32; bytes and i16 with i32 sums), and [`amx`] for bytes; [`cross`]: transposed blocks.
 //! * [`pack`]: the ISA-neutral packed layouts and their functions, used by the compiler too.
-//! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`]).
+//! * [`core`]: the blocked driver over a source of B panels ([`core::Panels`], [`panels`]); [`grid`]: its tasks.
 //! * [`epilogue`], [`stage`]: what is done to f32 tiles and to integer sums; [`requant`]:
 //!   floats to bytes.
 //! * [`dot`]: a few rows with columns that are quantised by blocks; [`lookup`]: such columns as they are.
@@ -20,10 +20,12 @@ pub mod dot;
 pub mod double;
 pub mod epilogue;
 pub mod experts;
+pub mod grid;
 pub mod int8;
 pub mod lookup;
 pub mod matmul;
 pub mod pack;
+pub mod panels;
 pub mod requant;
 pub mod stage;
 pub mod tile;
@@ -34,5 +36,6 @@ pub mod tile8;
 pub const NR: usize = 16;
 /// Rows of a register tile.
 pub const MR: usize = 6;
-/// Depth of a block of the sum: three `KC × NR` panels and a tile's rows of A share an L1 of 48 KiB, one an L1 of 32.
-pub const KC: usize = 192;
+/// Depth of a piece of the sum, at most: long enough that reading and writing C weighs little. A piece's panels and rows
+/// of A come from L2.
+pub const KC: usize = 384;

@@ -216,6 +216,10 @@ pub unsafe fn avx512<const MR: usize>(t: &Tile) {
     }
 }
 
+/// Sums deeper than this ask for C before they begin.
+#[cfg(target_arch = "x86_64")]
+const DEEP: usize = 128;
+
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma")]
@@ -223,6 +227,13 @@ unsafe fn avx512_body<const MR: usize, const P: usize, const U: usize>(t: &Tile)
     use std::arch::x86_64::*;
     // SAFETY: in bounds by the contract of `avx512`.
     unsafe {
+        // C is there when the sums are.
+        if t.taps * t.depth > DEEP {
+            for i in 0..MR * P {
+                let c = t.c.wrapping_add(i / P * t.ldc + i % P * NR);
+                _mm_prefetch::<_MM_HINT_T0>(c as *const i8);
+            }
+        }
         let mut acc = [[[_mm512_setzero_ps(); P]; MR]; U];
         let mut b = t.b;
         for tap in 0..t.taps {
@@ -286,12 +297,14 @@ unsafe fn avx512_body<const MR: usize, const P: usize, const U: usize>(t: &Tile)
         if !h.residual.is_null() {
             each!(sums, |v, r, q| _mm512_add_ps(*v, load(h.residual, r, q)));
         }
-        // The second operand is the result where one is NaN.
-        let (least, most) = (_mm512_set1_ps(h.lo), _mm512_set1_ps(h.hi));
+        if h.lo > f32::NEG_INFINITY || h.hi < f32::INFINITY {
+            // The second operand is the result where one is NaN.
+            let (least, most) = (_mm512_set1_ps(h.lo), _mm512_set1_ps(h.hi));
+            each!(sums, |v, _, _| _mm512_min_ps(most, _mm512_max_ps(least, *v)));
+        }
         for (r, s) in sums.iter().enumerate() {
             for (q, v) in s.iter().enumerate() {
-                let v = _mm512_min_ps(most, _mm512_max_ps(least, *v));
-                _mm512_mask_storeu_ps(t.c.wrapping_add(r * t.ldc + q * NR), masks[q], v);
+                _mm512_mask_storeu_ps(t.c.wrapping_add(r * t.ldc + q * NR), masks[q], *v);
             }
         }
     }

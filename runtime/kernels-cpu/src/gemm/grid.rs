@@ -1,0 +1,66 @@
+//! How a product is cut into tasks, from its shape alone.
+
+use super::MR;
+use super::core::COLS;
+use crate::isa::part;
+
+/// Rows that are whole tiles of every level (six or eight high).
+const UNIT: usize = 24;
+/// Tasks that are enough for any number of threads to share evenly; more are cut no smaller.
+const MANY: usize = 12;
+
+/// How a product is cut into tasks: blocks of rows and of columns, from the shape alone.
+#[derive(Clone, Copy)]
+pub struct Grid {
+    /// Blocks of rows.
+    pub rows: usize,
+    /// Blocks of columns.
+    pub cols: usize,
+    m: usize,
+    n: usize,
+}
+
+impl Grid {
+    /// A grid whose row blocks have at most `max_rows` rows.
+    #[inline(always)]
+    pub fn new(m: usize, n: usize, k: usize, max_rows: usize) -> Grid {
+        let rows = m.div_ceil(max_rows);
+        let width = if m <= MR {
+            // Streams weights: about 64 KiB of them a task.
+            (16_384 / k.max(1) / COLS * COLS).clamp(COLS, 5 * COLS)
+        } else {
+            // As wide as leaves many tasks: every task reads its rows of A once more.
+            let cols =
+                MANY.div_ceil(rows.max(1)).min(n.div_ceil(2 * COLS)).max(n.div_ceil(16 * COLS));
+            n.div_ceil(COLS).div_ceil(cols.max(1)) * COLS
+        };
+        Grid { rows, cols: n.div_ceil(width.max(COLS)), m, n }
+    }
+
+    /// Tasks of one product.
+    #[inline(always)]
+    pub fn tasks(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Rows of the largest block.
+    #[inline(always)]
+    pub fn max_rows(&self) -> usize {
+        if self.rows == 0 {
+            0
+        } else {
+            (self.m.div_ceil(UNIT).div_ceil(self.rows) * UNIT).min(self.m)
+        }
+    }
+
+    /// Rows and columns of task `t`; blocks begin at multiples of every level's register tile.
+    #[inline(always)]
+    pub fn block(&self, t: usize) -> ((usize, usize), (usize, usize)) {
+        let (r0, r1) = part(self.m.div_ceil(UNIT), self.rows, t / self.cols);
+        let (c0, c1) = part(self.n.div_ceil(COLS), self.cols, t % self.cols);
+        (
+            ((r0 * UNIT).min(self.m), (r1 * UNIT).min(self.m)),
+            ((c0 * COLS).min(self.n), (c1 * COLS).min(self.n)),
+        )
+    }
+}
