@@ -93,6 +93,15 @@ pub fn info(name: &str, elem: i32, dims: &[&str]) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.into()), r#type, ..Default::default() }
 }
 
+/// The declaration of an input that is a map, whose values are declared like an input.
+pub fn map(name: &str, key: i32, value: ValueInfoProto) -> ValueInfoProto {
+    let value_type = value.r#type.map(Box::new);
+    let map = type_proto::Map { key_type: Some(key), value_type };
+    let value = Some(type_proto::Value::MapType(Box::new(map)));
+    let r#type = Some(TypeProto { value, ..Default::default() });
+    ValueInfoProto { name: Some(name.into()), r#type, ..Default::default() }
+}
+
 /// A graph.
 pub fn graph(
     inputs: &[ValueInfoProto],

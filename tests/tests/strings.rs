@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use silure::Compiler;
 use silure::ir::{Elem, Tensor};
+use silure_onnx::proto::{AttributeProto, NodeProto, OperatorSetIdProto};
 use silure_runtime::{Engine, Session, SessionOptions};
-use silure_tests::{engine, oracle, run, to_runtime};
+use silure_tests::{engine, onnx, oracle, run, to_runtime};
 
 fn module() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("modules/strings.sir")
@@ -76,6 +77,38 @@ fn handles_of_no_string_are_refused() {
     views[0].bytes = aligned.bytes();
     let message = Session::new(&e).unwrap().run(0, &views).unwrap_err().to_string();
     assert!(message.contains("no string has handle 77"), "{message}");
+}
+
+#[test]
+fn a_map_is_keys_and_values() {
+    let words = AttributeProto {
+        name: Some("string_vocabulary".into()),
+        r#type: Some(8),
+        strings: ["ab", "é", ""].map(|s| s.as_bytes().to_vec().into()).to_vec(),
+        ..Default::default()
+    };
+    let n = NodeProto {
+        domain: Some("ai.onnx.ml".into()),
+        ..onnx::with(onnx::node("DictVectorizer", &["x"], &["y"]), words)
+    };
+    let x = onnx::map("x", 8, onnx::info("", onnx::F32, &[]));
+    let mut m = onnx::model(onnx::graph(&[x], vec![n], &[onnx::info("y", onnx::F32, &["1", "3"])]));
+    m.opset_import.push(OperatorSetIdProto { domain: Some("ai.onnx.ml".into()), version: Some(1) });
+    let compiler = Compiler::new().unwrap();
+    let model = compiler.load_bytes("m.onnx", onnx::bytes(&m), &Default::default()).unwrap();
+    let e = engine(&compiler, model).unwrap();
+    let map = |keys: &[&str], values: &[f64]| {
+        let values = Tensor::from_f64s(Elem::F32, &[values.len()], values).unwrap();
+        vec![Tensor::from_strs(&[keys.len()], keys).unwrap(), values]
+    };
+    let row = |keys: &[&str], values: &[f64]| run(&e, "main", &map(keys, values))[0].to_f64s();
+    assert_eq!(row(&["é", "straße", "ab"], &[1.0, 2.0, 3.0]), [3.0, 1.0, 0.0]);
+    assert_eq!(row(&[], &[]), [0.0; 3]);
+    // The kernels do not see what the run refuses: two keys, of which one is new.
+    let args: Vec<_> = map(&["ab", "ab"], &[1.0, 1.0]).iter().map(to_runtime).collect();
+    let views: Vec<_> = args.iter().map(|t| t.view()).collect();
+    let message = Session::new(&e).unwrap().run(0, &views).unwrap_err().to_string();
+    assert!(message.contains("another size") && message.contains("needed 2"), "{message}");
 }
 
 #[test]

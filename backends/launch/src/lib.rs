@@ -385,12 +385,19 @@ impl Lower<'_, '_> {
         Ok(sym)
     }
 
-    /// Binds the run-time symbol that a result type introduces (if `dim` is one) to element `index`.
+    /// Binds the run-time symbol that a result type introduces to element `index`. A size that is no such
+    /// symbol is what the model needs there: the run ends unless the element is that.
     pub fn bind(&mut self, dim: &Dim, v: ValueId, index: i64) -> Result<()> {
         if let Some(s) = self.runtime(dim) {
             let attrs = Attrs::new().with("symbol", s.as_str()).with("index", index);
             self.b.op(&plan::BIND, [v], attrs)?;
+            return Ok(());
         }
+        let found = self.read(v, index, "found")?;
+        let attrs = Attrs::new()
+            .with("dims", vec![dim.clone(), found])
+            .with("message", "the data make another size than the model needs");
+        self.b.op(&plan::CHECK, [], attrs)?;
         Ok(())
     }
 

@@ -52,6 +52,7 @@ const INTS: &[&str] = &[
     "quantize_axis",
     "gather_axis",
     "quant_type",
+    "max_map",
 ];
 const LISTS: &[&str] = &[
     "axes",
@@ -81,6 +82,7 @@ const LISTS: &[&str] = &[
     "tree_roots",
     "keys_int64s",
     "values_int64s",
+    "int64_vocabulary",
 ];
 const FLOATS: &[&str] = &[
     "coefficients",
@@ -115,6 +117,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("reduction", &["none", "add", "mul", "max", "min", "sum", "mean", "x"]),
     ("equation", &["ij,jk->ik", "ii->i", "...a,a->...", "ab", "->", "a->aa", "i,"]),
     ("approximate", &["none", "tanh", "x"]),
+    ("map_form", &["DENSE", "SPARSE", "SPARSE", "x"]),
+    ("cast_to", &["TO_FLOAT", "TO_INT64", "TO_STRING", "x"]),
     ("padding_mode", &["zeros", "border", "reflection", "x"]),
     ("coordinate_transformation_mode", &["half_pixel", "asymmetric", "align_corners", "x"]),
 ];
@@ -153,6 +157,11 @@ fn random(domain: &str, op: &str, r: &mut Random) -> ModelProto {
                 continue;
             }
             1..4 if i > 0 => inits.push(constant(r, &name)),
+            _ if domain == "ai.onnx.ml" && r.below(3) == 0 => {
+                let (key, value) =
+                    (pick(r, &[I64, I64, 8, 6]), pick(r, &[F32, F32, I64, 8, 11, 16]));
+                inputs.push(map(&name, key, info("", value, &[])));
+            }
             _ => {
                 let dims: Vec<&str> = (0..r.below(5)).map(|_| pick(r, DIMS)).collect();
                 inputs.push(info(&name, pick(r, ELEMS), &dims));

@@ -88,10 +88,14 @@ pub(super) fn check_supported(program: &Program<'_>) -> Result<()> {
 
 /// Why operators are refused for good, and what of others is.
 const NOTES: &str = "\n## Notes\n\n\
-    * CastMap and DictVectorizer take a map of the caller's. A map could be two tensors, keys and values, but a\n\
-      model's input would then be two inputs of an engine that the model does not name, for operators that\n\
-      exporters write only behind such inputs: they are refused. ZipMap's maps all have the same known keys, so\n\
-      they are rows of values.\n\
+    * An input NAME that is a map (keys of i64 or strings, values of single elements) is two inputs of one size,\n\
+      `NAME.keys` and `NAME.values`, in its place: entries in any order, possibly none. A run in which a key is\n\
+      given twice ends with an error; `--dim NAME_d0=N` fixes the size. CastMap and DictVectorizer read such inputs\n\
+      alone. No output is a map: ZipMap's all have the same known keys, so they are rows of values.\n\
+    * CastMap's SPARSE form ends the run with an error for a key that is not below `max_map` (ONNX forbids it,\n\
+      onnxruntime drops it) or is negative; a place without a key is 0, as a string \"0.f\", which is what\n\
+      onnxruntime writes. Numbers become strings as Cast writes them. DictVectorizer leaves out keys that its\n\
+      vocabulary lacks.\n\
     * Gradient differentiates a part of the graph; nothing here does.\n\
     * ImageDecoder reads BMP, PNG, PNM, TIFF and WebP of 8 bits per channel, still and uncompressed or compressed\n\
       without loss (WebP in both ways): their decoders give the reference's bits. JPEG and JPEG 2000 end the run\n\

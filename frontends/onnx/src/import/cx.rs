@@ -9,6 +9,7 @@ use silure_ir::{
     Module, Num, OpDef, OpId, RegionId, Tensor, TensorType, Type, ValueId,
 };
 
+use super::ml::Map;
 use super::signature::ImportOptions;
 use super::{Files, Imported};
 use crate::error::{Code, Error, Result};
@@ -32,6 +33,8 @@ pub(super) struct Cx<'p, 'm> {
     pub at: String,
     /// IR values of the program's values.
     pub values: HashMap<graph::ValueId, ValueId>,
+    /// The program's inputs that are maps; they have no value in `values` that anything may read.
+    pub maps: HashMap<graph::ValueId, Map>,
     /// Names of attributes of the current node that were read.
     pub used: Vec<&'static str>,
     /// Which operands of the current node were read, by bit.
@@ -65,6 +68,7 @@ impl<'p, 'm> Cx<'p, 'm> {
             loc: Loc::Unknown,
             at: String::new(),
             values: HashMap::new(),
+            maps: HashMap::new(),
             used: Vec::new(),
             read: std::cell::Cell::new(0),
             frozen: HashSet::new(),
@@ -240,6 +244,11 @@ impl<'p, 'm> Cx<'p, 'm> {
         self.constant(Tensor::scalar(elem, Num::F(v)))
     }
 
+    /// A rank-0 i64 constant.
+    pub fn int_number(&mut self, v: i64) -> Result<ValueId> {
+        self.constant(Tensor::scalar(Elem::I64, Num::I(v as i128)))
+    }
+
     /// A 1-D i64 constant.
     pub fn ints_value(&mut self, v: &[i64]) -> Result<ValueId> {
         let t = Tensor::from_ints(Elem::I64, &[v.len()], v).map_err(|d| self.diag(d))?;
@@ -250,6 +259,10 @@ impl<'p, 'm> Cx<'p, 'm> {
 
     /// The IR value of a value of the program.
     pub fn value(&self, v: graph::ValueId) -> Result<ValueId> {
+        if self.maps.contains_key(&v) {
+            let name = crate::error::quote(self.program.value(v).name);
+            return Err(self.wrong(format!("the input {name} is a map")).needed("a tensor"));
+        }
         self.values.get(&v).copied().ok_or_else(|| {
             let what =
                 format!("value `{}` was used before it was made", self.program.value(v).name);
@@ -257,9 +270,14 @@ impl<'p, 'm> Cx<'p, 'm> {
         })
     }
 
+    /// Marks operand `i` of the current node as read.
+    pub fn reads(&self, i: usize) {
+        self.read.set(self.read.get() | 1u64.checked_shl(i as u32).unwrap_or(0));
+    }
+
     /// Operand `i`, if the node has it.
     pub fn maybe(&self, n: &Node<'_>, i: usize) -> Result<Option<ValueId>> {
-        self.read.set(self.read.get() | 1u64.checked_shl(i as u32).unwrap_or(0));
+        self.reads(i);
         n.inputs.get(i).copied().flatten().map(|v| self.value(v)).transpose()
     }
 

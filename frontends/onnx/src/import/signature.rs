@@ -6,6 +6,7 @@ use std::sync::Arc;
 use silure_ir::{Dim, Elem, SymDecl, Tensor, Type, ValueId};
 
 use super::cx::Cx;
+use super::ml::Map;
 use crate::error::{Code, Error, Result, quote};
 use crate::proto::tensor_shape_proto::dimension;
 use crate::proto::{TypeProto, type_proto};
@@ -65,6 +66,11 @@ pub(super) fn identifier(name: &str) -> String {
     out
 }
 
+/// The name of a dim of an input that the model does not name.
+fn own_dim(input: &str, axis: usize) -> String {
+    format!("{}_d{axis}", identifier(input))
+}
+
 /// A type of the file for messages: `f32[batch, 3, ?]`.
 pub(super) fn describe(ty: Option<&TypeProto>) -> String {
     match ty.and_then(|t| t.value.as_ref()) {
@@ -88,7 +94,10 @@ pub(super) fn describe(ty: Option<&TypeProto>) -> String {
         Some(type_proto::Value::OptionalType(s)) => {
             format!("opt<{}>", describe(s.elem_type.as_deref()))
         }
-        Some(type_proto::Value::MapType(_)) => "map".into(),
+        Some(type_proto::Value::MapType(m)) => {
+            let key = crate::tensor::elem(m.key_type()).map_or_else(|e| e, Elem::name);
+            format!("map({key}, {})", describe(m.value_type.as_deref()))
+        }
         Some(type_proto::Value::SparseTensorType(_)) => "sparse tensor".into(),
         _ => "?".into(),
     }
@@ -120,6 +129,13 @@ impl Cx<'_, '_> {
             let value = program.value(*v);
             self.at = format!("input {}", quote(value.name));
             let ty = match value.ty {
+                Some(TypeProto { value: Some(type_proto::Value::MapType(t)), .. }) => {
+                    let map = self.input_map(t, value.name, &mut symbols)?;
+                    self.maps.insert(*v, map);
+                    // Nothing reads it: `Cx::value` refuses maps.
+                    out.push(map.keys);
+                    continue;
+                }
                 Some(t) => self.input_type(t, value.name, &mut symbols)?,
                 None => return Err(self.wrong("the input has no type")),
             };
@@ -144,6 +160,35 @@ impl Cx<'_, '_> {
             }
         }
         Ok(out)
+    }
+
+    /// Two arguments for an input that is a map: vectors of one size, which may be 0.
+    fn input_map(&mut self, ty: &type_proto::Map, name: &str, s: &mut Symbols<'_>) -> Result<Map> {
+        let elems = self.map_elems(ty)?;
+        let names = ["keys", "values"].map(|part| format!("{name}.{part}"));
+        let program = self.program;
+        for part in &names {
+            if program.graph.inputs.iter().any(|v| program.value(*v).name == *part) {
+                let e = self.wrong("a map's part has the name of another input");
+                return Err(e.present(quote(part)));
+            }
+        }
+        if s.options.shapes.contains_key(name) || s.options.constants.contains_key(name) {
+            return Err(self
+                .unsupported("a map has neither a shape nor a given value")
+                .needed(format!("a size for the dim `{}`", own_dim(name, 0))));
+        }
+        self.note(format!(
+            "input {} is a map, given as two inputs: {} and {}, in any order, no key twice",
+            quote(name),
+            quote(&names[0]),
+            quote(&names[1])
+        ));
+        let n = self.any_size(&own_dim(name, 0), s);
+        let [keys, values] = names;
+        let keys = self.f.add_arg(&keys, Type::tensor(elems.0, [n.clone()]));
+        let values = self.f.add_arg(&values, Type::tensor(elems.1, [n]));
+        Ok(Map { keys, values })
     }
 
     /// An input with a stated value.
@@ -191,7 +236,7 @@ impl Cx<'_, '_> {
             },
             _ => Err(self
                 .unsupported("the input's type is not read")
-                .needed("a tensor, sequence or optional")
+                .needed("a tensor, a map, or a sequence or optional of tensors")
                 .present(describe(Some(ty)))),
         }
     }
@@ -262,7 +307,7 @@ impl Cx<'_, '_> {
                         .needed(want.to_string())
                         .present(have.to_string()));
                 }
-                dims.push(self.sized(size, &format!("{}_d{i}", identifier(name)), s));
+                dims.push(self.sized(size, &own_dim(name, i), s));
             }
             return Ok(Type::tensor(elem, dims));
         }
@@ -285,27 +330,34 @@ impl Cx<'_, '_> {
                     self.symbol(p, false, s)
                 }
                 v => {
-                    let own = format!("{}_d{i}", identifier(name));
+                    let own = own_dim(name, i);
                     if let Some(dimension::Value::DimValue(v)) = v {
                         self.note(format!(
                             "input {} has size {v} at dim {i}, which is read as dynamic: `{own}`",
                             quote(name)
                         ));
                     }
-                    let dim = self.symbol(&own, true, s);
-                    // A model that says 0 means that there may be nothing.
-                    if matches!(v, Some(dimension::Value::DimValue(0)))
-                        && !s.options.dims.contains_key(&own)
-                        && let Some(sym) = dim.as_sym()
-                        && let Some(d) = self.f.symbols.iter_mut().find(|d| *d.name == *sym)
-                    {
-                        d.min = 0;
+                    match v {
+                        // A model that says 0 means that there may be nothing.
+                        Some(dimension::Value::DimValue(0)) => self.any_size(&own, s),
+                        _ => self.symbol(&own, true, s),
                     }
-                    dim
                 }
             });
         }
         Ok(Type::tensor(elem, dims))
+    }
+
+    /// The dim for a name of ours: of any size, 0 too, unless the user says what it is.
+    fn any_size(&mut self, own: &str, s: &mut Symbols<'_>) -> Dim {
+        let dim = self.symbol(own, true, s);
+        if !s.options.dims.contains_key(own)
+            && let Some(sym) = dim.as_sym()
+            && let Some(d) = self.f.symbols.iter_mut().find(|d| *d.name == *sym)
+        {
+            d.min = 0;
+        }
+        dim
     }
 
     /// The dim for a name of the model.

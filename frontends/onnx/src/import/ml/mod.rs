@@ -11,6 +11,8 @@ mod trees;
 
 use silure_ir::{Dim, Elem, Tensor, ValueId, attrs};
 
+pub(super) use map::Map;
+
 use super::cx::Cx;
 use super::{Convert, Record};
 use crate::error::Result;
