@@ -102,6 +102,28 @@ pub fn run(command: &mut Command, limit: Duration) -> Ended {
     Ended { status, stdout: text(&out), stderr: text(&err), time: start.elapsed() }
 }
 
+/// Bytes of memory that a command held at most, pages of the program's own file among them, as Linux counts
+/// them (`VmHWM`): what it allocates in its last fraction of a millisecond may be missing. It must succeed.
+pub fn peak_memory(command: &mut Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).spawn().expect("the program starts");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let end = loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        if let Some(kib) = line.and_then(|l| l.trim().strip_suffix(" kB")) {
+            peak = peak.max(1024 * kib.parse::<u64>().expect("a number of kB"));
+        }
+        if let Some(end) = child.try_wait().expect("a child can be waited for") {
+            break end;
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    };
+    assert!(end.success(), "{end}");
+    assert!(peak > 0, "{status} does not say how much memory a process holds");
+    peak
+}
+
 fn stop(child: &mut Child) {
     // It may have ended in the meantime.
     let _ = child.kill();

@@ -1,7 +1,7 @@
 //! Small files that ask for more memory than there is.
 
 use silure_onnx::proto::{ModelProto, NodeProto};
-use silure_tests::child::Outcome;
+use silure_tests::child::{Outcome, peak_memory, silure};
 use silure_tests::onnx::*;
 
 const HUGE: i64 = 1 << 40;
@@ -175,4 +175,42 @@ fn pairs_of_many_classes() {
         "{:?}",
         outcomes[0].1
     );
+}
+
+/// A model of products with that many weights of 2 MiB each, as raw bytes.
+fn products(weights: usize) -> ModelProto {
+    const SIDE: usize = 724;
+    let name = |i: usize| format!("h{i}");
+    let product = |i: usize| node("MatMul", &[&name(i), &format!("w{i}")], &[&name(i + 1)]);
+    let dims = ["n".to_string(), SIDE.to_string()];
+    let dims = [dims[0].as_str(), dims[1].as_str()];
+    let g = graph(
+        &[info("h0", F32, &dims)],
+        (0..weights).map(product).collect(),
+        &[info(&name(weights), F32, &dims)],
+    );
+    let side = SIDE as i64;
+    let weight = |i: usize| {
+        let values: Vec<f32> = (0..SIDE * SIDE).map(|k| ((k * 7 + i) % 64) as f32 / 64.0).collect();
+        f32s(&format!("w{i}"), &[side, side], &values)
+    };
+    model((0..weights).map(weight).fold(g, init))
+}
+
+/// What a conversion needs is the file once and one weight at a time, beside what any conversion needs.
+#[test]
+fn a_conversion_holds_less_than_twice_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let peak = |name: &str, weights: usize| {
+        let path = write(dir.path(), name, &products(weights));
+        let to = path.with_extension("silure");
+        let mut command = std::process::Command::new(silure());
+        let peak = peak_memory(command.args(["compile", "-q"]).arg(&path).arg("-o").arg(&to));
+        (std::fs::metadata(&path).unwrap().len(), peak)
+    };
+    let (small, alone) = peak("small", 1);
+    let (large, all) = peak("large", 9);
+    let (file, held) = (large - small, all.saturating_sub(alone));
+    assert!(file > 16 << 20, "{file}");
+    assert!(held < 2 * file, "{held} bytes for {file} more of the file ({all} and {alone})");
 }
