@@ -211,6 +211,6 @@ fn a_conversion_holds_less_than_twice_its_file() {
     let (small, alone) = peak("small", 1);
     let (large, all) = peak("large", 9);
     let (file, held) = (large - small, all.saturating_sub(alone));
-    assert!(file > 16 << 20, "{file}");
+    assert!(file > 16_000_000, "{file}");
     assert!(held < 2 * file, "{held} bytes for {file} more of the file ({all} and {alone})");
 }
