@@ -63,7 +63,11 @@ tiles! {
     "graph.softmax" "graph.log_softmax" "graph.layer_norm" "graph.rms_norm" "graph.rotary"
     "graph.attention" "graph.paged_attention"
     "graph.reduce" "graph.argmax" "graph.argmin" "graph.top_k"
-    "graph.max_pool" "graph.average_pool"
+    "graph.max_pool" "graph.average_pool" "graph.resize"
+    "graph.matmul_integer" "graph.conv_integer" "graph.conv_transpose"
+    "graph.quantize_rows" "graph.dynamic_quantize" "graph.cumsum"
+    "graph.gather_nd" "graph.scatter_elements" "graph.scatter_nd" "graph.reverse_sequence"
+    "graph.full" "graph.tile" "graph.trilu" "graph.eye_like"
     "graph.gather" "graph.gather_blocks" "graph.gather_elements" "graph.one_hot" "graph.range"
     "graph.transpose" "graph.broadcast" "graph.slice" "graph.concat" "graph.split" "graph.pad"
 }

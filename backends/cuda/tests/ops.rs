@@ -8,7 +8,7 @@ mod assembler;
 mod emulator;
 
 use assembler::{assemble, ptxas};
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare};
 use emulator::{options, run};
 use silure_cuda::ptx;
 use silure_ir::dialects::tile::KernelArg;
@@ -114,6 +114,27 @@ fn attention() {
 #[test]
 fn windows() {
     check_graph("cuda:sm_80", graph::WINDOWS);
+}
+
+#[test]
+fn made_and_placed() {
+    check_graph("cuda:sm_80", rare::MADE);
+    check_graph("cuda:sm_80", rare::PLACED);
+}
+
+#[test]
+fn running_sums() {
+    check_graph("cuda:sm_80", rare::RUNNING);
+}
+
+#[test]
+fn resampling() {
+    check_graph("cuda:sm_80", rare::RESIZED);
+}
+
+#[test]
+fn integers() {
+    check_graph("cuda:sm_80", rare::INTEGERS);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use silure_ir::{Func, OpId, Result, bail};
 
 use crate::anchor::Anchor;
 use crate::writer::Title;
-use crate::{Kernel, attention, lines, map, matmul, moves, points, pool, product, rows};
+use crate::{
+    Kernel, attention, create, integer, lines, map, matmul, moves, patches, points, pool, product,
+    quantize, resize, rows, scatter,
+};
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
 /// changes a state in place writes through `Arg::Operand(0)`. Pointers come before sizes.
@@ -51,15 +54,29 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
         "graph.gather_elements" => one(moves::gather_elements(f, op, title)),
         "graph.one_hot" => one(moves::one_hot(f, op, title)),
         "graph.range" | "graph.dim" | "graph.size_of" => one(moves::numbers(f, op, title)),
+        "graph.gather_nd" => one(moves::gather_nd(f, op, title)),
+        "graph.tile" => one(moves::repeat(f, op, title)),
+        "graph.reverse_sequence" => one(moves::reverse_sequence(f, op, title)),
+        "graph.scatter_elements" => one(scatter::elements(f, op, title)),
+        "graph.scatter_nd" => one(scatter::slices(f, op, title)),
+        "graph.full" => one(create::full(f, op, title)),
+        "graph.trilu" => one(create::trilu(f, op, title)),
+        "graph.eye_like" => one(create::eye(f, op, title)),
+        "graph.resize" => one(resize::resize(f, op, title)),
         "graph.rotary" => one(moves::rotary(f, op, title)),
         "core.state_write" => one(moves::state_write(f, op, title)),
         "graph.attention" => one(attention::attention(f, op, title)),
         "graph.paged_attention" => one(attention::paged(f, op, title)),
         "graph.conv" => one(product::conv(f, op, title)),
+        "graph.conv_integer" | "graph.conv_transpose" => one(patches::conv(f, op, title)),
+        "graph.matmul_integer" => one(integer::matmul(f, op, title)),
         "graph.max_pool" | "graph.average_pool" => one(pool::pool(f, op, title)),
         "graph.matmul_blocks" => one(product::blocks(f, op, title)),
         "graph.gather_blocks" => one(product::gather_blocks(f, op, title)),
         "graph.expert_matmul" => one(product::experts(f, op, title)),
+        "graph.quantize_rows" => one(quantize::rows(f, op, title)),
+        "graph.dynamic_quantize" => quantize::dynamic(f, op, title),
+        "graph.cumsum" => one(lines::cumsum(f, op, title)),
         "graph.reduce" => one(lines::reduce(f, op, title)),
         "graph.argmax" | "graph.argmin" => one(lines::arg(f, op, title)),
         "graph.top_k" => one(lines::top_k(f, op, title)),

@@ -12,6 +12,9 @@
 //! | elements moved (parts, joins, margins, rows by an index, states), `rotary`, pools | a program has a line of elements of the result and computes where each comes from |
 //! | `reduce`, `argmax`, `top_k`, softmax along any axis | a program has some lines and walks along them |
 //! | `conv`, `matmul_blocks`, `expert_matmul` | products whose operands are made on the way: patches, codes with scales |
+//! | `conv_integer`, `conv_transpose`, `matmul_integer` | the same of bytes with zero points, and of positions that fit |
+//! | `scatter_elements`, `scatter_nd` | an element of the result looks for the updates that are its own |
+//! | `resize` | an element sums what lies around its position |
 //! | `attention`, `paged_attention` | a program has one query and walks along its keys |
 //!
 //! [`kernels`] takes any op to these. The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
@@ -36,16 +39,22 @@
 
 mod anchor;
 mod attention;
+mod create;
+mod integer;
 mod kernels;
 mod lanes;
 mod lines;
 mod map;
 mod matmul;
 mod moves;
+mod patches;
 mod points;
 mod pool;
 mod product;
+mod quantize;
+mod resize;
 mod rows;
+mod scatter;
 mod space;
 mod writer;
 

@@ -173,7 +173,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Writes an element for each of the current tile, at the operand's own place.
-    fn write_here(&mut self, number: ValueId, there: ValueId, value: ValueId) -> Result<()> {
+    pub fn write_here(&mut self, number: ValueId, there: ValueId, value: ValueId) -> Result<()> {
         let Some(y) = self.y[0].clone() else { bail!(Internal, "no result") };
         let base = across(&mut self.w, self.base, self.columns)?;
         let offset = strided(&mut self.w, self.f, number, &self.along)?;
@@ -201,10 +201,11 @@ fn input(f: &Func, op: OpId) -> Result<(Elem, Vec<Dim>)> {
 }
 
 /// The type that sums and comparisons of an element type are in.
-fn carrier(e: Elem) -> Result<Elem> {
+pub(crate) fn carrier(e: Elem) -> Result<Elem> {
     Ok(match e {
         Elem::F32 | Elem::F16 | Elem::Bf16 => Elem::F32,
-        Elem::I64 => Elem::I64,
+        Elem::F64 => Elem::F64,
+        Elem::I64 | Elem::U32 => Elem::I64,
         Elem::I32 | Elem::I16 | Elem::I8 | Elem::U8 | Elem::U16 | Elem::Bool => Elem::I32,
         e => bail!(Unsupported, "lines of {e} in a tile kernel"),
     })
@@ -216,7 +217,7 @@ pub(crate) fn reduce(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let axes = o.attrs.ints("axes").iter().map(|a| norm_axis(*a, dims.len()));
     let axes: Vec<usize> = axes.collect::<Result<_>>()?;
     let (kind, wide) = (o.attrs.str("kind"), carrier(elem)?);
-    let float = wide == Elem::F32;
+    let float = wide.is_float();
     let number = |n: f64| if float { Num::F(n) } else { Num::I(n as i128) };
     let least = |e: Elem| match (e.is_float(), e == Elem::Bool || e == Elem::U8 || e == Elem::U16) {
         (true, _) => Num::F(f64::NEG_INFINITY),
@@ -253,7 +254,7 @@ pub(crate) fn reduce(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let v = match kind {
         "mean" => {
             let n = l.w.wide(l.size)?;
-            let n = l.w.cast_to(n, Elem::F32)?;
+            let n = l.w.cast_to(n, wide)?;
             l.w.two(&arith::DIV, v, n)?
         }
         "l2" => l.w.one(&arith::SQRT, &[v], attrs! {})?,
@@ -278,6 +279,51 @@ fn by_static(kind: &str) -> &'static str {
         "prod" => "prod",
         _ => "sum",
     }
+}
+
+/// `graph.cumsum`: a tile of a line is summed at once, what was before it is added.
+pub(crate) fn cumsum(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let (o, (elem, dims)) = (f.op(op), input(f, op)?);
+    let axis = norm_axis(o.attrs.int("axis"), dims.len())?;
+    let (back, without) = (o.attrs.bool("reverse"), o.attrs.bool("exclusive"));
+    let wide = carrier(elem)?;
+    let (kind, by, none): (_, &'static OpDef, _) = match o.attrs.bool("product") {
+        true => ("prod", &arith::MUL, 1),
+        false => ("sum", &arith::ADD, 0),
+    };
+    let none = if wide.is_float() { Num::F(none as f64) } else { Num::I(none) };
+    let mut l = Lines::new(f, op, name, &[axis], &[0])?;
+    let first = l.w.all(wide, none)?;
+    l.walk(&[first], |l, [number, there, _], before| {
+        // Summed are the elements in the order of the walk, each one late if it is without itself.
+        let (size, one) = (l.w.wide(l.size)?, l.w.num(1)?);
+        let (end, zero) = (l.w.sub(size, one)?, l.w.num(0)?);
+        let (mut from, mut only) = (number, there);
+        if without {
+            from = l.w.sub(number, one)?;
+            let some = l.w.two(&arith::GE, from, zero)?;
+            only = l.w.two(&arith::AND, there, some)?;
+        }
+        let mut to = number;
+        if back {
+            from = l.w.sub(end, from)?;
+            to = l.w.sub(end, number)?;
+        }
+        let base = across(&mut l.w, l.base, l.columns)?;
+        let offset = strided(&mut l.w, l.f, from, &l.along)?;
+        let place = l.w.add(base, offset)?;
+        let x = l.x.at(&mut l.w, l.f, place, Some(only), 0.0)?;
+        let (x, nothing) = (l.w.cast_to(x, wide)?, l.w.all(wide, none)?);
+        let x = l.w.choose(only, x, nothing)?;
+        let sums = l.w.one(&tile::SCAN, &[x], attrs! { axis: 1i64, kind: kind })?;
+        let earlier = l.wide(before[0])?;
+        let sums = l.w.one(by, &[earlier, sums], attrs! {})?;
+        let y = l.w.cast_to(sums, elem)?;
+        l.write_here(to, there, y)?;
+        let all = l.reduced(x, kind)?;
+        Ok(vec![l.w.one(by, &[before[0], all], attrs! {})?])
+    })?;
+    l.w.done()
 }
 
 /// `graph.softmax` and `graph.log_softmax` along any axis.
@@ -324,6 +370,9 @@ pub(crate) fn softmax(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
 /// Numbers in the order of the elements: NaN greatest (or least of all with `down`), zeros equal, the order reversed with
 /// `down`.
 fn keys(l: &mut Lines, x: ValueId, wide: Elem, down: bool) -> Result<ValueId> {
+    if wide == Elem::F64 {
+        bail!(Unsupported, "an order of f64 in a tile kernel");
+    }
     let w = &mut l.w;
     let mut v = w.cast_to(x, wide)?;
     let key = if wide == Elem::F32 { Elem::I32 } else { wide };

@@ -7,7 +7,7 @@ use silure_ir::{Dim, Elem, Func, OpId, Result, ValueId, bail};
 use crate::lanes::tensor_of;
 use crate::points::{Points, around};
 use crate::writer::Title;
-use crate::{INDEX, Kernel, POSITION};
+use crate::{INDEX, Kernel, POSITION, TOKENS};
 
 fn dims_of(f: &Func, v: Option<ValueId>) -> Result<Vec<Dim>> {
     match v {
@@ -192,6 +192,68 @@ pub(crate) fn gather_elements(f: &Func, op: OpId, name: Title) -> Result<Kernel>
     let there = p.inside()?;
     p.w.demand(only, Some(there), INDEX)?;
     let v = p.read(0, &at, Some(only), 0.0)?;
+    p.done(0, v)
+}
+
+/// `graph.gather_nd`. A tuple outside gives zeros.
+pub(crate) fn gather_nd(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let (x, ix) = (dims_of(f, f.op(op).operand(0))?, dims_of(f, f.op(op).operand(1))?);
+    let y = result_dims(f, op, 0)?;
+    let Some((depth, lead)) = ix.split_last() else { bail!(Internal, "indices without axes") };
+    let Some(depth) = depth.as_size() else { bail!(Unsupported, "tuples of {depth}") };
+    let batch = f.op(op).attrs.int("batch") as usize;
+    let mut p = Points::new(f, op, name, (&[0, 1], &[0]), &y)?;
+    let (at, there) = (p.coordinates(&y)?, p.inside()?);
+    let (tuple, each) = (p.w.join(f, &at[..lead.len()], lead)?, p.w.num(depth as i64)?);
+    let tuple = p.w.mul(tuple, each)?;
+    let mut from = at[..batch].to_vec();
+    let mut only: Option<ValueId> = None;
+    for d in 0..depth {
+        let d_at = p.w.num(d as i64)?;
+        let place = p.w.add(tuple, d_at)?;
+        let (i, inside) = p.index(1, place, &x[batch + d])?;
+        p.w.demand(inside, Some(there), INDEX)?;
+        from.push(i);
+        only = p.w.also(only, inside)?;
+    }
+    from.extend(&at[lead.len()..]);
+    let v = p.read(0, &from, only, 0.0)?;
+    p.done(0, v)
+}
+
+/// `graph.tile`.
+pub(crate) fn repeat(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let (x, y) = (dims_of(f, f.op(op).operand(0))?, result_dims(f, op, 0)?);
+    let mut p = Points::new(f, op, name, (&[0], &[0]), &y)?;
+    let mut at = p.coordinates(&y)?;
+    for d in (0..x.len()).filter(|d| x[*d] != y[*d]) {
+        let n = p.w.place_of(f, &x[d])?;
+        at[d] = p.w.two(&arith::MOD, at[d], n)?;
+    }
+    let v = p.read(0, &at, None, 0.0)?;
+    p.done(0, v)
+}
+
+/// `graph.reverse_sequence`. A length that does not fit leaves its sequence as it is.
+pub(crate) fn reverse_sequence(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let x = dims_of(f, f.op(op).operand(0))?;
+    let mut p = Points::new(f, op, name, (&[0, 1], &[0]), &x)?;
+    let (t, b) = (p.o.attrs.int("time_axis"), p.o.attrs.int("batch_axis"));
+    let (t, b) = (norm_axis(t, x.len())?, norm_axis(b, x.len())?);
+    let (mut at, there) = (p.coordinates(&x)?, p.inside()?);
+    let length = p.fetch(1, at[b], None, 0.0)?;
+    let w = &mut p.w;
+    let (length, size) = (w.cast_to(length, Elem::I64)?, w.place_of(f, &x[t])?);
+    let (zero, one) = (w.num(0)?, w.num(1)?);
+    let (least, most) = (w.two(&arith::GE, length, zero)?, w.two(&arith::LE, length, size)?);
+    let fits = w.two(&arith::AND, least, most)?;
+    w.demand(fits, Some(there), TOKENS)?;
+    let first = w.two(&arith::LT, at[t], length)?;
+    let first = w.two(&arith::AND, first, fits)?;
+    let end = w.sub(length, one)?;
+    let turned = w.sub(end, at[t])?;
+    at[t] = w.choose(first, turned, at[t])?;
+    let v = p.read(0, &at, None, 0.0)?;
     p.done(0, v)
 }
 

@@ -159,6 +159,10 @@ pub(crate) fn places(
     let reports = [
         "graph.gather",
         "graph.gather_elements",
+        "graph.gather_nd",
+        "graph.scatter_elements",
+        "graph.scatter_nd",
+        "graph.reverse_sequence",
         "core.state_write",
         "graph.paged_attention",
         "graph.expert_matmul",

@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare};
 use silure_ir::Type;
 use silure_ir::dialects::tile::{Options, run_kernel};
 use silure_tile::{Arg, map};
@@ -71,6 +71,27 @@ fn attention() {
 #[test]
 fn windows() {
     graph(graph::WINDOWS);
+}
+
+#[test]
+fn made_and_placed() {
+    graph(rare::MADE);
+    graph(rare::PLACED);
+}
+
+#[test]
+fn running_sums() {
+    graph(rare::RUNNING);
+}
+
+#[test]
+fn resampling() {
+    graph(rare::RESIZED);
+}
+
+#[test]
+fn integers() {
+    graph(rare::INTEGERS);
 }
 
 #[test]

@@ -108,10 +108,7 @@ impl Lower<'_> {
             return Ok(());
         }
         let most = ((16 / p.size).trailing_zeros() as u8).min(p.bits.axes[a.axes.len() - 1].1);
-        let v = l.vector(most);
-        if v == 0 {
-            return Ok(());
-        }
+        let mut v = l.vector(most);
         let mut needs = vec![self.scalar(a.offsets[inner])?];
         if p.axes[inner].above {
             needs.push(p.axes[inner].size);
@@ -121,6 +118,15 @@ impl Lower<'_> {
             if i != inner && !still {
                 needs.push(x.stride);
             }
+        }
+        // What is known never to be a multiple has shorter accesses.
+        for x in &needs {
+            if let Some(c) = self.e.fact(*x).constant {
+                v = v.min(c.trailing_zeros() as u8);
+            }
+        }
+        if v == 0 {
+            return Ok(());
         }
         let n = 1i64 << v;
         let mut rest = None;

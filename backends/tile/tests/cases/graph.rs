@@ -24,14 +24,8 @@ pub struct Case {
     pub most: i64,
 }
 
-const EXACT: Case =
+pub const EXACT: Case =
     Case { name: "", op: "", body: "", ints: &[], sum: "", least: 0, most: 1 << 20 };
-
-macro_rules! cases {
-    ($($name:literal $op:literal $([$($k:ident : $v:expr),*])? $body:literal;)*) => {
-        &[$(Case { name: $name, op: $op, body: $body, $($($k: $v,)*)? ..EXACT }),*]
-    };
-}
 
 /// Elements moved.
 pub const MOVES: &[Case] = cases! {
@@ -286,6 +280,13 @@ pub const WRONG: &[(&str, &str, i64, u32)] = &[
     ("gather_blocks", "i", i64::MIN, 1),
     ("experts", "i", 3, 5),
     ("experts", "i", -1, 5),
+    ("gather_nd", "i", 7, 1),
+    ("scatter_elements", "i", 9, 1),
+    ("scatter_elements", "i", -10, 1),
+    ("scatter_nd", "i", 4, 1),
+    ("scatter_nd_mul", "i", -12, 1),
+    ("reverse_sequence", "l", 6, 4),
+    ("reverse_sequence", "l", -1, 4),
 ];
 
 /// The kernels of such a case on what is wrong, by a target.
@@ -594,4 +595,5 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .chain(PAGED)
         .chain(WINDOWS)
         .chain(BLOCKS)
+        .chain(super::rare::all())
 }

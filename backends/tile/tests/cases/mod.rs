@@ -2,7 +2,17 @@
 
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
 
+/// Name, op, what differs from an exact op of any size, function.
+macro_rules! cases {
+    ($($name:literal $op:literal $([$($k:ident : $v:expr),*])? $body:literal;)*) => {
+        &[$(crate::cases::graph::Case {
+            name: $name, op: $op, body: $body, $($($k: $v,)*)? ..crate::cases::graph::EXACT
+        }),*]
+    };
+}
+
 pub mod graph;
+pub mod rare;
 
 use silure_ir::dialects::tile::KernelArg;
 use silure_ir::eval::Interp;
