@@ -109,6 +109,7 @@ macro_rules! tests {
 
 tests! {
     exp EXP 2.0;
+    exp2 EXP2 4.0;
     log LOG 2.0;
     log1p LOG1P 4.0;
     expm1 EXPM1 4.0;

@@ -185,7 +185,8 @@ fn softmax(r: &mut Rng) -> Problem {
 
 fn matmul_bias_gelu(r: &mut Rng) -> Problem {
     let size = |r: &mut Rng| r.pick(&[1, 3, 63, 64, 65, 100, 128, 150]);
-    let (m, n, k) = (size(r), size(r), size(r));
+    // Depths of many rounds, with a tail and without.
+    let (m, n, k) = (size(r), size(r), r.pick(&[1, 3, 63, 65, 100, 128, 384, 392]));
     let (a, b) = (r.reals(Elem::F16, m * k, 1.0), r.reals(Elem::F16, k * n, 1.0));
     let bias = r.reals(Elem::F16, n, 2.0);
     let mut expect = Vec::new();
@@ -255,7 +256,7 @@ fn attend(scores: &[f64], values: &[&[f64]], spread: f64, elem: Elem) -> Vec<Opt
 }
 
 fn flash_attention(r: &mut Rng) -> Problem {
-    let (heads, s) = (r.int(1, 3), r.pick(&[1, 5, 64, 65, 100, 128, 190]));
+    let (heads, s) = (r.int(1, 3), r.pick(&[1, 5, 64, 65, 100, 128, 190, 330]));
     let scale = 0.125;
     let n = heads * s * 64;
     let (q, k, v) =
@@ -360,7 +361,7 @@ fn paged_mla_decode(r: &mut Rng) -> Problem {
 
 fn conv3x3(r: &mut Rng) -> Problem {
     let (batch, h, w) = (r.int(1, 2), r.int(1, 4), r.pick(&[1, 2, 9, 64, 70]));
-    let (c, k) = (r.pick(&[1, 3, 32, 65]), r.pick(&[1, 5, 64, 70]));
+    let (c, k) = (r.pick(&[1, 3, 64, 65, 128]), r.pick(&[1, 64, 70, 72]));
     let x = r.reals(Elem::F16, batch * h * w * c, 1.0);
     let f = r.reals(Elem::F16, 9 * c * k, 1.0);
     let mut expect = Vec::new();

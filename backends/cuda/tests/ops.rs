@@ -108,6 +108,7 @@ fn products_as_stored() {
 #[test]
 fn attention() {
     check_graph("cuda:sm_80", graph::ATTENTION);
+    check_graph("cuda:sm_80", graph::UNITS);
     check_graph("cuda:sm_80", graph::PAGED);
 }
 

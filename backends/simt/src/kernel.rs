@@ -6,7 +6,7 @@
 //! 2. Attributes: `grid` (1 to 3 dims), `threads` (a multiple of `warp`, at most 1024), `warp` (32 or 64),
 //!    `shared` (bytes, at least the end of every `simt.shared`), `target`.
 //! 3. Parts of shared memory that a kernel names do not overlap, unless they begin at the same place (one
-//!    memory under several element types).
+//!    memory under several element types) or one is marked `again`.
 //! 4. Barriers, shuffles, votes, `simt.mma` and `simt.ldmatrix` are reached by all threads (warp-wide ones: by
 //!    all lanes) together: no condition or loop bound around them differs between threads.
 //! 5. Constant offsets of an access are multiples of its size.
@@ -121,7 +121,12 @@ fn access(f: &Func, op: OpId) -> Option<(usize, i64)> {
     let count = match o.def.name {
         "simt.load" => o.attrs.int("count"),
         "simt.store" => o.tail().len() as i64,
-        "simt.async_copy" => return Some((o.attrs.int("bytes") as usize, o.attrs.int("offset"))),
+        "simt.async_copy" => {
+            let n = o.attrs.int("bytes");
+            // Both offsets count: one that is no multiple makes their sum none, or is misaligned itself.
+            let odd = [o.attrs.int("offset"), o.attrs.int("from")].into_iter().find(|x| x % n != 0);
+            return Some((n as usize, odd.unwrap_or(0)));
+        }
         "simt.ldmatrix" => return Some((16, o.attrs.int("offset"))),
         _ => return None,
     };
@@ -141,6 +146,9 @@ fn shared_parts(f: &Func, total: i64, err: &mut dyn FnMut(Diagnostic)) {
         if end > total {
             let e = Diagnostic::new(Code::Verify, "a part behind the end of shared memory");
             err(e.at(&o.loc).need(format!("at most {total} bytes"), end));
+        }
+        if o.attrs.bool("again") {
+            continue;
         }
         let clash = parts.iter().find(|p| p.0 != at && p.0 < end && at < p.1);
         if let Some(p) = clash {

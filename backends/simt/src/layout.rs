@@ -83,12 +83,18 @@ impl Layout {
         Layout { reg, lane, warp }
     }
 
-    /// The accumulator of fragment products, M×N (2^m by 2^n), warps on rows first, then on columns.
-    pub fn accumulator(m: u8, n: u8, warps: u8) -> Layout {
+    /// The accumulator of fragment products, M×N (2^m by 2^n). Warps lie on rows first, then on columns; with
+    /// `square` so that what a warp reads of both operands is least.
+    pub fn accumulator(m: u8, n: u8, warps: u8, square: bool) -> Layout {
         let row = |i: u8| n + i;
         let lane = vec![Some(1), Some(2), Some(row(0)), Some(row(1)), Some(row(2))];
         let mut reg = vec![0, row(3)];
-        let on_rows = warps.min(m - 4);
+        let mut on_rows = warps.min(m - 4);
+        if square {
+            let fits = (0..=on_rows).rev().filter(|r| warps - r <= n.saturating_sub(4));
+            on_rows =
+                fits.min_by_key(|r| (1u32 << (m - r)) + (1 << (n + r - warps))).unwrap_or(on_rows);
+        }
         let on_columns = (warps - on_rows).min(n - 3);
         let mut warp: Vec<Option<u8>> = (0..on_rows).map(|i| Some(row(m - on_rows + i))).collect();
         warp.extend((0..on_columns).map(|i| Some(n - on_columns + i)));

@@ -7,8 +7,8 @@ use silure_ir::{Func, OpId, Result, bail};
 use crate::anchor::Anchor;
 use crate::writer::Title;
 use crate::{
-    Kernel, attention, create, integer, lines, map, matmul, moves, patches, points, pool, product,
-    quantize, resize, rows, scatter,
+    Kernel, attention, attention_units, create, integer, lines, map, matmul, moves, patches, points, pool,
+    product, quantize, resize, rows, scatter,
 };
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
@@ -65,6 +65,9 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
         "graph.resize" => one(resize::resize(f, op, title)),
         "graph.rotary" => one(moves::rotary(f, op, title)),
         "core.state_write" => one(moves::state_write(f, op, title)),
+        "graph.attention" if attention_units::suits(f, op) => {
+            one(attention_units::attention(f, op, title))
+        }
         "graph.attention" => one(attention::attention(f, op, title)),
         "graph.paged_attention" => one(attention::paged(f, op, title)),
         "graph.conv" => one(product::conv(f, op, title)),

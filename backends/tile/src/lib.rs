@@ -39,6 +39,7 @@
 
 mod anchor;
 mod attention;
+mod attention_units;
 mod create;
 mod integer;
 mod kernels;

@@ -10,12 +10,74 @@ use crate::space::Space;
 use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
-/// Most rows and columns of a program's tile.
+/// Most rows and columns of a program's tile where products are not made by matrix units.
 const TILE: usize = 64;
 /// Least size of a tile of a product: that of the matrix units.
 const LEAST: usize = 16;
 /// Bytes of a row of the tiles that are multiplied.
 const DEPTH: usize = 128;
+/// Programs that keep a large device busy.
+const BUSY: i64 = 108;
+/// Rows that are assumed of a size that is not known and not bounded.
+const USUAL: i64 = 512;
+
+/// How a product is divided: rows, columns and depth of a step of a program, and its warps if they are not left to the
+/// lowering.
+struct Division {
+    rows: usize,
+    cols: usize,
+    deep: usize,
+    warps: Option<i64>,
+}
+
+/// Tiles for matrix units, largest first: what is read for a product is least in the largest.
+const UNITS: [(usize, usize, usize, i64); 6] = [
+    (128, 256, 32, 8),
+    (128, 128, 32, 4),
+    (64, 128, 64, 4),
+    (64, 64, 64, 4),
+    (32, 64, 64, 4),
+    (16, 64, 128, 4),
+];
+
+impl Division {
+    /// The largest tiles that leave enough programs, none larger than the problem; a size that is not known counts by its
+    /// bound.
+    fn of(f: &Func, made: Elem, space: &[Dim], depth: &Dim) -> Division {
+        let (lead, [m, n]) = (&space[..space.len() - 2], &space[space.len() - 2..]) else {
+            return Division { rows: LEAST, cols: LEAST, deep: 2 * LEAST, warps: None };
+        };
+        let tile = |d: &Dim| cover(d, TILE).max(LEAST);
+        if made.bits() != 16 {
+            let deep = cover(depth, DEPTH * 8 / made.bits().max(8)).max(2 * LEAST);
+            return Division { rows: tile(m), cols: tile(n), deep, warps: None };
+        }
+        let size = |d: &Dim| {
+            let (_, most) = d.bounds(&|s| f.symbol_range(s));
+            d.as_const().unwrap_or(most.min(USUAL)).max(1)
+        };
+        let batch = lead.iter().fold(1, |n: i64, d| n.saturating_mul(size(d)));
+        let (m, n) = (size(m), size(n));
+        let up = |n: i64, most: usize| {
+            (n.min(most as i64) as usize).next_power_of_two().max(LEAST)
+        };
+        let count = |n: i64, t: usize| (n + t as i64 - 1) / t as i64;
+        let fits = |u: &&(usize, usize, usize, i64)| {
+            let programs = batch.saturating_mul(count(m, u.0)).saturating_mul(count(n, u.1));
+            u.0 <= up(m, 128) && u.1 <= up(n, 256) && programs >= BUSY
+        };
+        let (rows, cols, deep, warps) = match UNITS.iter().find(fits) {
+            Some(u) => *u,
+            // As many programs as there can be.
+            None => {
+                let rows = up(m, 64).min(if m > 64 { 32 } else { 64 });
+                (rows, up(n, 32), if rows > LEAST { 64 } else { 128 }, 4)
+            }
+        };
+        let deep = cover(depth, deep).max(2 * LEAST);
+        Division { rows, cols, deep, warps: Some(warps) }
+    }
+}
 
 /// The tile kernel `name` of a product: a program makes a tile of rows × columns from steps along the depth.
 ///
@@ -62,13 +124,14 @@ pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
         w.axis(f, d);
     }
     let n = axes.len();
-    let tile = |d: &Dim| cover(d, TILE).max(LEAST);
-    let (rows, cols) = (tile(&axes[n - 2]), tile(&axes[n - 1]));
+    let depth = &a.dims[a.rank() - 1];
+    let Division { rows, cols, deep, warps } = Division::of(f, made, axes, depth);
+    if let Some(warps) = warps {
+        w.warps(warps);
+    }
     let mut tiles = vec![1; n];
     (tiles[n - 2], tiles[n - 1]) = (rows, cols);
     w.place(tiles, false)?;
-    let depth = &a.dims[a.rank() - 1];
-    let deep = cover(depth, DEPTH * 8 / made.bits().max(8)).max(2 * LEAST);
     let k = w.axis(f, depth);
 
     // Both lie as batch, then the axis of the result and k, either one last.

@@ -101,6 +101,11 @@ impl Writer {
         self.with(|b| b.op(def, of.iter().copied(), attrs! {})).map(|_| ())
     }
 
+    /// Writes a tile where a view and offsets say.
+    pub fn keep(&mut self, of: &[ValueId], a: Attrs) -> Result<()> {
+        self.with(|b| b.op(&tile::STORE, of.iter().copied(), a)).map(|_| ())
+    }
+
     /// The word for reports, if there are any.
     pub fn word(&mut self) {
         if self.reports {
@@ -129,6 +134,11 @@ impl Writer {
     /// Asks for more threads than a tile of that many elements gets by itself: those whose positions are computed.
     pub fn spread_over(&mut self, elements: usize) {
         self.func.attrs.set("warps", (elements / 512).clamp(1, 8) as i64);
+    }
+
+    /// Asks for that many warps.
+    pub fn warps(&mut self, n: i64) {
+        self.func.attrs.set("warps", n);
     }
 
     /// The elements of a tile or scalar.

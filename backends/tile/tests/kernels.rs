@@ -65,6 +65,7 @@ fn products_as_stored() {
 #[test]
 fn attention() {
     graph(graph::ATTENTION);
+    graph(graph::UNITS);
     graph(graph::PAGED);
 }
 

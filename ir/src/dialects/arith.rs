@@ -142,6 +142,9 @@ table! {
             Num::F(v) => Num::F(extremum(v, 0.0, false)),
         };
     EXP "arith.exp" ("x") Float EW Elementwise "e to the power x." = |_, x| f1(x, f64::exp);
+    EXP2 "arith.exp2" ("x") Float EW Elementwise
+        "2 to the power x, for weights that are added up: a result below 2⁻¹²⁶ may be 0."
+        = |_, x| f1(x, f64::exp2);
     LOG "arith.log" ("x") Float EW Elementwise "Natural logarithm." = |_, x| f1(x, f64::ln);
     LOG1P "arith.log1p" ("x") Float EW Elementwise "ln(1 + x)." = |_, x| f1(x, f64::ln_1p);
     EXPM1 "arith.expm1" ("x") Float EW Elementwise "e to the power x, minus 1." = |_, x| f1(x, f64::exp_m1);

@@ -23,6 +23,7 @@ pub(super) fn f32(
 ) -> Option<V> {
     Some(match name {
         "arith.exp" => exp(e, x, 0),
+        "arith.exp2" => exp2(e, x),
         "arith.log" => log(e, x),
         "arith.log1p" => log1p(e, x),
         "arith.expm1" => expm1(e, x),
@@ -167,6 +168,28 @@ fn pow_constant(e: &mut Expand, x: V, p: f64) -> Option<V> {
 fn exp(e: &mut Expand, x: V, bias: i32) -> V {
     let y = exp_parts(e, x, bias, None);
     y.times(e, None)
+}
+
+/// 2^x = 2ⁿ · e^(r · ln 2) with n = round(x).
+fn exp2(e: &mut Expand, x: V) -> V {
+    // Outside of these the result is infinite or 0 anyway.
+    let c = e.at_most(x, 130.0);
+    let c = e.at_least(c, -160.0);
+    let magic = e.c(ROUND);
+    let t = e.add(c, magic);
+    let n = e.sub(t, magic);
+    let r = e.sub(c, n);
+    let r = e.scale(r, std::f64::consts::LN_2);
+    let y = exp(e, r, 0);
+    let bits = e.bits(t);
+    let offset = e.i((ROUND as f32).to_bits() as i32);
+    let k = e.bin(&arith::SUB, bits, offset);
+    let one = e.i(1);
+    let h = e.bin(&arith::SHR, k, one);
+    let g = e.bin(&arith::SUB, k, h);
+    let (h, g) = (power_of_two(e, h), power_of_two(e, g));
+    let y = e.mul(y, h);
+    e.mul(y, g)
 }
 
 /// A significand near 1 and two powers of two: their product may be denormal where they are not.

@@ -118,7 +118,10 @@ impl Printer<'_> {
             "neg" | "abs" => self.line(format!("{} {y}, {}", two(word), x[0])),
             "sqrt" | "rcp" => self.line(format!("{word}.rn.{t} {y}, {}", x[0])),
             "recip" => self.line(format!("rcp.rn.{t} {y}, {}", x[0])),
-            "ex2" if !wide => self.line(format!("ex2.approx.f32 {y}, {}", x[0])),
+            "ex2" if !wide => {
+                let flush = if o.attrs.bool("flush") { ".ftz" } else { "" };
+                self.line(format!("ex2.approx{flush}.f32 {y}, {}", x[0]));
+            }
             "floor" => self.line(format!("cvt.rmi.{t}.{t} {y}, {}", x[0])),
             "ceil" => self.line(format!("cvt.rpi.{t}.{t} {y}, {}", x[0])),
             "round" => self.line(format!("cvt.rni.{t}.{t} {y}, {}", x[0])),

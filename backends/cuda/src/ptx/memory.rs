@@ -57,7 +57,12 @@ impl Printer<'_> {
                     None => String::new(),
                 };
                 let at = address(&dst, o.attrs.int("offset"));
-                self.line(format!("cp.async.{kind}.shared.global {at}, [{src}], {n}{size}"));
+                let from = address(&src, o.attrs.int("from"));
+                let guard = match o.operand(3) {
+                    Some(p) => format!("@{} ", self.reg(p)),
+                    None => String::new(),
+                };
+                self.line(format!("{guard}cp.async.{kind}.shared.global {at}, {from}, {n}{size}"));
             }
             "simt.async_commit" => self.line("cp.async.commit_group"),
             "simt.async_wait" => {

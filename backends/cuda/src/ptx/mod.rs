@@ -91,7 +91,9 @@ pub(crate) fn print(
     let (major, minor) = p.version;
     let _ = writeln!(out, ".version {major}.{minor}\n.target {target}\n.address_size 64\n");
     if dynamic_shared {
-        let _ = writeln!(out, ".extern .shared .align 16 .b8 {}[];\n", p.smem);
+        let (name, n) = (&p.smem, launch.shared);
+        let _ = writeln!(out, "// {n} bytes of shared memory are given at launch.");
+        let _ = writeln!(out, ".extern .shared .align 16 .b8 {name}[];\n");
     }
     let _ = writeln!(out, ".visible .entry {}(", f.name);
     for (i, a) in f.args().iter().enumerate() {

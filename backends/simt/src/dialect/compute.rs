@@ -169,15 +169,19 @@ pub static INDEX: OpDef = OpDef {
 pub static EX2: OpDef = OpDef {
     name: "simt.ex2",
     doc: "2 to the power x in f32 by the target's own instruction: relative error at most 2⁻²², denormal results \
-          kept, integers exact.",
+          kept (0 with `flush`), integers exact.",
     operands: &[one("x", Of::Float)],
     results: &["y"],
+    attrs: &[flag("flush", false)],
     traits: Traits::ELEMENTWISE,
     infer: Some(|cx| match cx.ty(0)? {
         t @ Type::Scalar(Elem::F32) => Ok(vec![t.clone()]),
         t => Err(cx.wrong(0, "f32", t)),
     }),
-    scalar: Some(|_, x| Num::F(x[0].f().exp2())),
+    scalar: Some(|cx, x| match x[0].f() {
+        v if cx.attrs.bool("flush") && v < -126.0 => Num::F(0.0),
+        v => Num::F(v.exp2()),
+    }),
     tolerance: Tolerance::Elementwise,
     ..OpDef::NEW
 };

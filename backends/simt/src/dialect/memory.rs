@@ -8,13 +8,15 @@ use silure_ir::{AttrKind, Code, Diagnostic, Elem, Result, Space, Traits, Type, b
 pub static SHARED: OpDef = OpDef {
     name: "simt.shared",
     doc: "Bytes `at` to `at` + `bytes` of the block's shared memory as elements of `elem`. `pitch` records the \
-          distance of rows in bytes where the part holds a matrix (padded against bank conflicts).",
+          distance of rows in bytes where the part holds a matrix (padded against bank conflicts). With `again` \
+          the part lies over others, whose contents are no longer needed.",
     results: &["p"],
     attrs: &[
         required("at", AttrKind::Int),
         required("bytes", AttrKind::Int),
         required("elem", AttrKind::Elem),
         int("pitch", 0),
+        flag("again", false),
     ],
     infer: Some(|cx| Ok(vec![Type::Ptr(cx.elem("elem")?, Space::Shared)])),
     verify: Some(|cx| {
@@ -109,11 +111,16 @@ pub static REPORT: OpDef = OpDef {
 /// A copy from global to shared memory in the background.
 pub static ASYNC_COPY: OpDef = OpDef {
     name: "simt.async_copy",
-    doc: "Copies `bytes` (4, 8 or 16) from global `src` to shared `dst` + `offset`; zeros where the predicate is \
-          false, and then src is not read. It is done for this thread after `simt.async_wait`, for others after \
-          a barrier behind that.",
-    operands: &[one("dst", Of::Ptr), one("src", Of::Ptr), optional("predicate", Of::Bool)],
-    attrs: &[required("bytes", AttrKind::Int), int("offset", 0)],
+    doc: "Copies `bytes` (4, 8 or 16) from global `src` + `from` to shared `dst` + `offset`; zeros where the \
+          predicate is false, and then src is not read; where `when` is false nothing is written. It is done for \
+          this thread after `simt.async_wait`, for others after a barrier behind that.",
+    operands: &[
+        one("dst", Of::Ptr),
+        one("src", Of::Ptr),
+        optional("predicate", Of::Bool),
+        optional("when", Of::Bool),
+    ],
+    attrs: &[required("bytes", AttrKind::Int), int("offset", 0), int("from", 0)],
     traits: Traits::EFFECT,
     infer: Some(|cx| {
         if !matches!(cx.attrs().int("bytes"), 4 | 8 | 16) {
@@ -124,6 +131,7 @@ pub static ASYNC_COPY: OpDef = OpDef {
             bail!(Type, "asynchronous copies go from global to shared memory");
         };
         predicate(cx, 2)?;
+        predicate(cx, 3)?;
         Ok(vec![])
     }),
     ..OpDef::NEW

@@ -335,10 +335,14 @@ impl<'a> Block<'a> {
                 let n = o.attrs.int("bytes") as usize;
                 let mut copies = Vec::new();
                 for &l in &active {
+                    if o.operand(3).is_some_and(|p| get(p)[l] == 0) {
+                        continue;
+                    }
                     let to = get(arg(0)?)[l].wrapping_add(o.attrs.int("offset") as u64);
+                    let from = get(arg(1)?)[l].wrapping_add(o.attrs.int("from") as u64);
                     let x = match o.operand(2) {
                         Some(p) if get(p)[l] == 0 => vec![0; n],
-                        _ => m.read_global(get(arg(1)?)[l], n)?,
+                        _ => m.read_global(from, n)?,
                     };
                     m.begin_copy(to, n, id)?;
                     copies.push((to, x));

@@ -25,6 +25,8 @@ pub struct Plan {
     pub uniform: HashSet<ValueId>,
     /// Loaded tiles, and their transposes, that only products read: they stay in shared memory.
     pub staged: HashSet<ValueId>,
+    /// Warps lie on both axes of products ([`Layout::accumulator`]).
+    pub square: bool,
 }
 
 /// How a product is computed.
@@ -158,6 +160,12 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
         return Err(Diagnostic::new(Code::Unsupported, m).need("1, 2, 4, …", warps));
     }
     let warps = warps.trailing_zeros() as u8;
+    // Rows that are reduced, or become an operand themselves, stay in one warp.
+    let square = !ops.iter().any(|&op| {
+        let o = f.op(op);
+        let own = o.operand(0).is_some_and(&in_registers);
+        o.def == &tile::REDUCE || o.def == &tile::DOT && own
+    });
     let mut found: HashMap<ValueId, Layout> = HashMap::new();
     for &op in &ops {
         let o = f.op(op);
@@ -171,7 +179,7 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
             let (m, n) = (sa[0].trailing_zeros() as u8, sb[1].trailing_zeros() as u8);
             found
                 .entry(classes.root(o.result()))
-                .or_insert_with(|| Layout::accumulator(m, n, warps));
+                .or_insert_with(|| Layout::accumulator(m, n, warps, square));
         }
     }
     follow(f, &ops, &classes, &mut found, &in_registers)?;
@@ -201,7 +209,7 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
     }
     let of = |v: &ValueId| found.get(&classes.root(*v)).map(|l| (*v, l.clone()));
     let layouts = values.iter().filter_map(of).collect();
-    let p = Plan { warps, layouts, uniform, staged };
+    let p = Plan { warps, layouts, uniform, staged, square };
     // In program order, so that the message is the same every time.
     for &op in &ops {
         for v in &f.op(op).results {

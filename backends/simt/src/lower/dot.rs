@@ -57,7 +57,7 @@ impl Lower<'_> {
         let (mb, nb, kb) = (log(m), log(n), log(k));
         let size = e.bytes().unwrap_or(2);
         let (packed, step) = (log(4 / size), 32 / size);
-        let acc = Layout::accumulator(mb, nb, self.plan.warps);
+        let acc = Layout::accumulator(mb, nb, self.plan.warps, self.plan.square);
         let (av, bv, cv) = (self.operand(op, 0)?, self.operand(op, 1)?, self.operand(op, 2)?);
         let a = self.source_a(av, e, &acc, (mb, nb, kb), packed)?;
         let b = self.source_b(bv, e, &acc, nb)?;
@@ -148,7 +148,7 @@ impl Lower<'_> {
             terms.extend([(3, along_m * 8), (4, 16)]);
         }
         let base = self.e.weighted(&terms, lanes)?;
-        let base = self.e.moved(s.ptr, base)?;
+        let base = self.in_stage(&s, base)?;
         Ok(Source::Matrix { s, turned, base, single })
     }
 
@@ -185,7 +185,7 @@ impl Lower<'_> {
             terms.extend([(3, along_k * 8), (4, along_n * 8)]);
         }
         let base = self.e.weighted(&terms, lanes)?;
-        let base = self.e.moved(s.ptr, base)?;
+        let base = self.in_stage(&s, base)?;
         Ok(Source::Matrix { s, turned, base, single })
     }
 
@@ -297,7 +297,7 @@ impl Lower<'_> {
         let ((am, ak), (bk, bn)) = (strides(&sa, ta), strides(&sb, tb));
         let a0 = self.e.coordinate(&l, &bits, |x, n| if x == 0 { am << n } else { 0 })?;
         let b0 = self.e.coordinate(&l, &bits, |x, n| if x == 1 { bn << n } else { 0 })?;
-        let (a0, b0) = (self.e.moved(sa.ptr, a0)?, self.e.moved(sb.ptr, b0)?);
+        let (a0, b0) = (self.in_stage(&sa, a0)?, self.in_stage(&sb, b0)?);
         let nb = bits.axes[1].1;
         let mut types = vec![Type::Scalar(Elem::I32)];
         types.extend(c.iter().map(|v| self.type_of(*v)));

@@ -241,7 +241,7 @@ impl Emit {
         Ok(r)
     }
 
-    fn once(
+    pub fn once(
         &mut self,
         key: String,
         make: impl FnOnce(&mut Self) -> Result<ValueId>,

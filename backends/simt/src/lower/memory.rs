@@ -10,52 +10,58 @@ use super::{Lower, Val};
 use crate::dialect;
 use crate::layout::{Bits, Layout};
 
+/// Bytes of shared memory that a store may take where products took less.
+const SMALL: i64 = 16384;
+
 /// A matrix in shared memory, row-major, rows `pitch` bytes apart.
 pub struct Stage {
+    /// Of the whole kernel.
     pub ptr: ValueId,
     pub pitch: i64,
     pub elem: Elem,
+    /// How many bytes behind `ptr` the matrix begins (i32), where that changes.
+    pub shift: Option<ValueId>,
 }
 
 /// One axis of a view in an access.
 #[derive(Clone)]
-struct Axis {
+pub(super) struct Axis {
     /// Offset of the tile plus the thread's part.
     start: ValueId,
-    size: ValueId,
-    stride: ValueId,
+    pub size: ValueId,
+    pub stride: ValueId,
     /// Axis of the tile, if the tile spans it.
     tile: Option<usize>,
     /// The lower and the upper bound need a test.
-    below: bool,
-    above: bool,
+    pub below: bool,
+    pub above: bool,
 }
 
 /// One access: where this thread begins, per layout.
-struct Place {
-    size: usize,
+pub(super) struct Place {
+    pub size: usize,
     ptr: ValueId,
-    axes: Vec<Axis>,
-    bits: Bits,
+    pub axes: Vec<Axis>,
+    pub bits: Bits,
     pad: f64,
     /// 2 to the power of this: elements of one machine access.
-    vector: u8,
+    pub vector: u8,
     /// Vector accesses are right only if this holds.
-    aligned: Option<ValueId>,
+    pub aligned: Option<ValueId>,
     /// Tests of axes that the tile does not span.
     outside: Option<ValueId>,
 }
 
 /// Tests and address parts already made in the current region.
 #[derive(Default)]
-struct Made {
+pub(super) struct Made {
     tests: Vec<((usize, usize), Option<ValueId>)>,
     moves: Vec<(Vec<(usize, usize)>, ValueId)>,
 }
 
 impl Lower<'_> {
     /// The thread's place in an access, for elements in the layout `l`.
-    fn place(&mut self, op: OpId, l: &Layout) -> Result<Place> {
+    pub(super) fn place(&mut self, op: OpId, l: &Layout) -> Result<Place> {
         let a = tile::access(self.src, op)?;
         let elem = a.view.elem;
         let Some(size) = elem.bytes() else { bail!(Unsupported, "accesses to {elem}") };
@@ -162,7 +168,7 @@ impl Lower<'_> {
     }
 
     /// Address, constant offset and predicate of the element `e` (register part) of the tile.
-    fn element(
+    pub(super) fn element(
         &mut self,
         p: &Place,
         e: usize,
@@ -287,11 +293,64 @@ impl Lower<'_> {
             }
         };
         let x = self.regs(value, &l)?;
+        let (x, l) = self.in_lines(op, value, x, l)?;
         let mut p = self.place(op, &l)?;
         let first = self.e.first_holder(&l)?;
         p.outside = self.e.and(first, p.outside)?;
         self.choose(&p, |s, v| s.write(&p, &l, v, &x).map(|_| vec![]))?;
         Ok(())
+    }
+
+    /// What is stored behind all products goes through the memory that they are done with, so that lanes side by side
+    /// write 16 bytes each of a row.
+    fn in_lines(
+        &mut self,
+        op: OpId,
+        value: ValueId,
+        x: Rc<[ValueId]>,
+        l: Layout,
+    ) -> Result<(Rc<[ValueId]>, Layout)> {
+        let Some((elem, shape)) = tile_of(self.src, value) else { return Ok((x, l)) };
+        let (bits, Some(size)) = (Bits::of(shape)?, elem.bytes()) else { return Ok((x, l)) };
+        if shape.len() != 2 {
+            return Ok((x, l));
+        }
+        let v = (16 / size).trailing_zeros() as u8;
+        let lanes = self.caps.warp.trailing_zeros() as u8;
+        let a = tile::access(self.src, op)?;
+        let straight = match a.axes.last() {
+            Some(&i) => self.e.fact(self.scalar(a.view.strides[i])?).constant == Some(1),
+            None => false,
+        };
+        let ops = self.src.walk();
+        let place = |f: &dyn Fn(OpId) -> bool| ops.iter().rposition(|o| f(*o));
+        let last = place(&|o| self.src.op(o).def == &tile::DOT);
+        let fits = straight
+            && last.is_some_and(|d| Some(d) < place(&|o| o == op))
+            && self.src.op(op).parent() == Some(self.src.body)
+            && bits.axes[1].1 >= v
+            && l.vector(v) < v
+            && bits.total >= lanes + self.plan.warps + v;
+        let pitch = Self::pitch(shape[1], size);
+        let bytes = pitch * shape[0] as i64;
+        if !fits || bytes > self.used.max(SMALL) {
+            return Ok((x, l));
+        }
+        self.least = self.least.max(bytes);
+        let form = attrs! { at: 0i64, bytes: bytes, elem: elem, pitch: pitch, again: true };
+        let ptr = self.e.at_entry(&dialect::SHARED, &[], form)?;
+        let s = Stage { ptr, pitch, elem, shift: None };
+        self.barrier()?;
+        self.fill(&s, &l, &bits, &x)?;
+        self.barrier()?;
+        let l = Layout::blocked(bits.total, lanes, self.plan.warps, v);
+        let base = self.stage_base(&s, &l, &bits)?;
+        let mut y = vec![];
+        for r in 0..l.registers() >> v {
+            let offset = Self::stage_offset(&s, &bits, l.of_register(r << v));
+            y.extend(self.e.many(&dialect::LOAD, &[base], attrs! { offset: offset, count: 1i64 << v })?);
+        }
+        Ok((y.into(), l))
     }
 
     fn write(&mut self, p: &Place, l: &Layout, v: u8, x: &[ValueId]) -> Result<()> {
@@ -309,22 +368,39 @@ impl Lower<'_> {
     /// in different banks.
     pub(super) fn new_stage(&mut self, elem: Elem, rows: usize, cols: usize) -> Result<Rc<Stage>> {
         let Some(size) = elem.bytes() else { bail!(Unsupported, "products of {elem} on threads") };
-        let pitch = ((cols * size) as i64 + 15) / 16 * 16 + 16;
+        let pitch = Self::pitch(cols, size);
         let bytes = pitch * rows as i64;
         let ptr = self.e.shared(elem, self.used, bytes, pitch)?;
         self.used += bytes;
-        Ok(Rc::new(Stage { ptr, pitch, elem }))
+        Ok(Rc::new(Stage { ptr, pitch, elem, shift: None }))
+    }
+
+    /// Bytes from row to row of such a matrix.
+    pub(super) fn pitch(cols: usize, size: usize) -> i64 {
+        ((cols * size) as i64 + 15) / 16 * 16 + 16
+    }
+
+    /// A place in a stage.
+    pub(super) fn in_stage(&mut self, s: &Stage, by: Option<ValueId>) -> Result<ValueId> {
+        let p = match by {
+            Some(by) => {
+                let key = format!("place {:?} {by:?}", s.ptr);
+                self.e.once(key, |e| e.at_entry(&dialect::PTR_ADD, &[s.ptr, by], attrs! {}))?
+            }
+            None => s.ptr,
+        };
+        self.e.moved(p, s.shift)
     }
 
     /// This thread's place in a stage, for elements in the layout `l`.
-    fn stage_base(&mut self, s: &Stage, l: &Layout, bits: &Bits) -> Result<ValueId> {
+    pub(super) fn stage_base(&mut self, s: &Stage, l: &Layout, bits: &Bits) -> Result<ValueId> {
         let size = s.elem.bytes().unwrap_or(1) as i64;
         let weight = |axis: usize, n: u8| if axis == 0 { s.pitch << n } else { size << n };
         let base = self.e.coordinate(l, bits, weight)?;
-        self.e.moved(s.ptr, base)
+        self.in_stage(s, base)
     }
 
-    fn stage_offset(s: &Stage, bits: &Bits, e: usize) -> i64 {
+    pub(super) fn stage_offset(s: &Stage, bits: &Bits, e: usize) -> i64 {
         let (lo, _) = bits.axes[0];
         let (row, col) = (e >> lo, e & ((1 << lo) - 1));
         row as i64 * s.pitch + (col * s.elem.bytes().unwrap_or(1)) as i64
@@ -371,7 +447,7 @@ impl Lower<'_> {
 
     /// The element type that a loaded operand has in shared memory: that of the fragments if all its
     /// products have the same, else its own.
-    fn staged_elem(&self, v: ValueId, elem: Elem) -> Elem {
+    pub(super) fn staged_elem(&self, v: ValueId, elem: Elem) -> Elem {
         let mut found = None;
         let mut todo = vec![v];
         while let Some(v) = todo.pop() {
@@ -401,8 +477,14 @@ impl Lower<'_> {
         let y = self.src.op(op).result();
         let Some((elem, shape)) = tile_of(self.src, y) else { bail!(Type, "a load of no tile") };
         let bits = Bits::of(shape)?;
+        if let Some(s) = self.fed.get(&y) {
+            return Ok(Val::Staged(s.clone(), false));
+        }
         let stage_elem = self.staged_elem(y, elem);
-        let s = self.new_stage(stage_elem, shape[0], shape[1])?;
+        let s = match self.slots.get(&y) {
+            Some(s) => s.clone(),
+            None => self.new_stage(stage_elem, shape[0], shape[1])?,
+        };
         let lanes = self.caps.warp.trailing_zeros() as u8;
         let size = elem.bytes().unwrap_or(1);
         let vector = ((16 / size).trailing_zeros() as u8).min(bits.axes[1].1);
@@ -436,39 +518,16 @@ impl Lower<'_> {
 
     fn copy(&mut self, p: &Place, s: &Stage, l: &Layout, v: u8) -> Result<()> {
         let base = self.stage_base(s, l, &p.bits)?;
-        let first = self.e.first_holder(l)?;
-        let body = |me: &mut Self| -> Result<()> {
-            let mut made = Made::default();
-            for r in 0..l.registers() >> v {
-                let e = l.of_register(r << v);
-                let (src, from, test) = me.element(p, e, &mut made)?;
-                let src = if from == 0 {
-                    src
-                } else {
-                    let a = attrs! { bytes: from };
-                    let op = me.e.op(&dialect::PTR_ADD, &[Some(src), None], a)?;
-                    me.e.f.op(op).result()
-                };
-                let offset = Self::stage_offset(s, &p.bits, e);
-                let a = attrs! { bytes: (p.size << v) as i64, offset: offset };
-                me.e.op(&dialect::ASYNC_COPY, &[Some(base), Some(src), test], a)?;
-            }
-            Ok(())
-        };
-        let Some(first) = first else { return body(self) };
         // Fewer pieces than threads: the others copy nothing.
-        let mut regions = Vec::new();
-        for copies in [true, false] {
-            let r = self.e.f.new_region();
-            let outer = std::mem::replace(&mut self.e.region, r);
-            if copies {
-                body(self)?;
-            }
-            self.e.op(&silure_ir::dialects::core::YIELD, &[], attrs! {})?;
-            self.e.region = outer;
-            regions.push(r);
+        let first = self.e.first_holder(l)?;
+        let mut made = Made::default();
+        for r in 0..l.registers() >> v {
+            let e = l.of_register(r << v);
+            let (src, from, test) = self.element(p, e, &mut made)?;
+            let offset = Self::stage_offset(s, &p.bits, e);
+            let a = attrs! { bytes: (p.size << v) as i64, offset: offset, from: from };
+            self.e.op(&dialect::ASYNC_COPY, &[Some(base), Some(src), test, first], a)?;
         }
-        self.e.nested(&dialect::IF, &[first], &regions)?;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod dot;
 mod emit;
 mod gather;
 mod memory;
+mod pipeline;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -100,11 +101,18 @@ struct Lower<'a> {
     map: HashMap<ValueId, Val>,
     /// Copies to shared memory are under way, behind a barrier.
     open: bool,
+    /// Loads that are done already in the loop at hand, and loads that have a place in shared memory.
+    fed: HashMap<ValueId, Rc<Stage>>,
+    slots: HashMap<ValueId, Rc<Stage>>,
+    /// Most slots of a ring.
+    stages: i64,
     /// Bytes of shared memory given out.
     used: i64,
     /// Memory for exchanges, whose size is known at the end.
     scratch: HashMap<Elem, ValueId>,
     scratch_bytes: i64,
+    /// Bytes that are used once the rest is no longer needed.
+    least: i64,
 }
 
 /// Lowers a verified tile kernel for a target.
@@ -116,21 +124,32 @@ pub fn lower_tile(f: &Func, caps: &Caps, options: &Options) -> Result<Func> {
     let mut src = f.clone();
     expand_math(&mut src)?;
     let asked = u32::try_from(f.attrs.int("warps")).ok().filter(|n| *n > 0);
-    let plan = classes::plan(&src, caps, options.warps.or(asked))?;
-    let mut lower = Lower {
-        src: &src,
-        caps,
-        plan,
-        e: Emit::new(&f.name)?,
-        map: HashMap::new(),
-        open: false,
-        used: 0,
-        scratch: HashMap::new(),
-        scratch_bytes: 0,
-    };
-    lower.signature();
-    lower.region(src.body)?;
-    lower.finish()
+    let warps = options.warps.or(asked);
+    // Fewer slots where the rest of the kernel leaves no memory for more; with less than two there is no ring.
+    let mut stages = pipeline::MOST_STAGES;
+    loop {
+        let mut lower = Lower {
+            src: &src,
+            caps,
+            plan: classes::plan(&src, caps, warps)?,
+            e: Emit::new(&f.name)?,
+            map: HashMap::new(),
+            open: false,
+            fed: HashMap::new(),
+            slots: HashMap::new(),
+            stages,
+            used: 0,
+            scratch: HashMap::new(),
+            scratch_bytes: 0,
+            least: 0,
+        };
+        lower.signature();
+        lower.region(src.body)?;
+        match lower.finish() {
+            Err(e) if e.code == Code::Limit && stages > 1 => stages -= 1,
+            done => return done,
+        }
+    }
 }
 
 /// The type that values of an element type are computed in: f32 for smaller floats, i32 for bytes.
@@ -170,7 +189,7 @@ fn expand_math(f: &mut Func) -> Result<()> {
         f.erase(op);
     }
     for op in f.walk() {
-        if f.op(op).def == &arith::EXP {
+        if f.op(op).def == &arith::EXP || f.op(op).def == &arith::EXP2 {
             continue;
         }
         let mut b = Builder::before(f, op);
@@ -203,7 +222,7 @@ impl Lower<'_> {
 
     fn finish(mut self) -> Result<Func> {
         let at = self.used;
-        let total = at + self.scratch_bytes;
+        let total = (at + self.scratch_bytes).max(self.least);
         if total as u64 > self.caps.shared {
             let m = format!("@{} needs more shared memory than a block has", self.src.name);
             return Err(Diagnostic::new(Code::Limit, m)
@@ -345,6 +364,9 @@ impl Lower<'_> {
     /// One `arith` op on scalars.
     fn pointwise(&mut self, op: OpId, x: &[ValueId]) -> Result<ValueId> {
         let o = self.src.op(op);
+        if o.def == &arith::EXP2 && *self.e.f.ty(x[0]) == Type::Scalar(Elem::F32) {
+            return self.e.one(&dialect::EX2, x, attrs! { flush: true });
+        }
         if o.def != &arith::EXP || *self.e.f.ty(x[0]) != Type::Scalar(Elem::F32) {
             return self.e.one(o.def, x, o.attrs.clone());
         }
@@ -423,6 +445,14 @@ impl Lower<'_> {
             types.extend(init[types.len() - 1..].iter().map(|v| self.e.f.ty(*v).clone()));
             layouts.push(l);
         }
+        let mut lo = lo;
+        if let Some(begun) = self.pipelined(op, [lo, hi, step], &init, &layouts)? {
+            let Some(rest) = begun.rest else {
+                self.unpack(&o.results, &layouts, &begun.values);
+                return Ok(());
+            };
+            (lo, init) = (rest, begun.values);
+        }
         let r = self.e.f.new_region();
         let args: Vec<ValueId> =
             types.iter().map(|t| self.e.f.add_region_arg(r, t.clone())).collect();
@@ -431,7 +461,7 @@ impl Lower<'_> {
         self.map.insert(inner[0], Val::One(args[0]));
         self.unpack(&inner[1..], &layouts, &args[1..]);
         let yields = self.region(body)?;
-        self.yields(&yields, &layouts)?;
+        self.yields(&yields, &layouts, &[])?;
         self.e.region = outer;
         self.e.loc = o.loc.clone();
         let all: Vec<ValueId> = [lo, hi, step].into_iter().chain(init).collect();
@@ -467,7 +497,12 @@ impl Lower<'_> {
         }
     }
 
-    fn yields(&mut self, values: &[ValueId], layouts: &[Option<Layout>]) -> Result<()> {
+    fn yields(
+        &mut self,
+        values: &[ValueId],
+        layouts: &[Option<Layout>],
+        more: &[ValueId],
+    ) -> Result<()> {
         let mut out = Vec::new();
         for (v, l) in values.iter().zip(layouts) {
             match l {
@@ -475,7 +510,7 @@ impl Lower<'_> {
                 None => out.push(self.scalar(*v)?),
             }
         }
-        let out: Vec<_> = out.into_iter().map(Some).collect();
+        let out: Vec<_> = out.iter().chain(more).copied().map(Some).collect();
         self.e.op(&silure_ir::dialects::core::YIELD, &out, Attrs::new())?;
         Ok(())
     }
@@ -497,7 +532,7 @@ impl Lower<'_> {
             let r = self.e.f.new_region();
             let outer = std::mem::replace(&mut self.e.region, r);
             let yields = self.region(region)?;
-            self.yields(&yields, &layouts)?;
+            self.yields(&yields, &layouts, &[])?;
             self.e.region = outer;
             regions.push(r);
         }

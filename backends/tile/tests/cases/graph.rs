@@ -195,6 +195,19 @@ pub const ATTENTION: &[Case] = cases! {
       return %y";
 };
 
+/// Attention by matrix units.
+pub const UNITS: &[Case] = cases! {
+    "units_causal" "graph.attention" [sum: "20*m", most: 130] "(%q: f16[2, 4, m, 64], %k: f16[2, 2, m, 64], %v: f16[2, 2, m, 64]) -> (y: f16[2, 4, m, 64]) {
+      %y = graph.attention %q, %k, %v {causal = true, scale = 0.001} : f16[2, 4, m, 64]
+      return %y";
+    "units_tokens_first" "graph.attention" [sum: "20*m", most: 130] "(%q: bf16[1, n, 3, 40], %k: bf16[1, m, 3, 40], %v: bf16[1, m, 3, 20]) -> (y: bf16[1, n, 3, 20]) {
+      %y = graph.attention %q, %k, %v {tokens_first = true, zero_nan = true, softcap = 3.0, scale = 0.002} : bf16[1, n, 3, 20]
+      return %y";
+    "units_behind" "graph.attention" [sum: "20*m", most: 130] "(%q: f16[1, 2, n, 128], %k: f16[1, 1, m, 128], %v: f16[1, 1, m, 128]) -> (y: f16[1, 2, n, 128]) {
+      %y = graph.attention %q, %k, %v {causal = true, offset = dims[m - n], zero_nan = true, scale = -0.001} : f16[1, 2, n, 128]
+      return %y";
+};
+
 /// Attention over pages. Lengths and ends are made for n tokens of three sequences.
 pub const PAGED: &[Case] = cases! {
     "paged" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f32[n, 4, 12], %k: f32[72, 2, 12], %v: f32[72, 2, 6], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: f32[n, 4, 6]) {
@@ -592,6 +605,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .chain(LINES)
         .chain(STORED)
         .chain(ATTENTION)
+        .chain(UNITS)
         .chain(PAGED)
         .chain(WINDOWS)
         .chain(BLOCKS)
