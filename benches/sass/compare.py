@@ -1,12 +1,13 @@
 """The main loops of our kernels beside Triton's, in machine code of sm_80: what `nvdisasm` shows of both.
 
-    python3 benches/sass/compare.py SILURE PTXAS NVDISASM [--keep FOLDER]
+    python3 benches/sass/compare.py SILURE PTXAS NVDISASM [--keep FOLDER] [--docs]
 
 Needs Triton (`pip install triton==3.9.0`; no GPU, no torch), whose package has both tools of CUDA. Nothing is run: the table
 says how many instructions, bytes and registers the loops have, not how fast they are.
 """
 
 import argparse
+import datetime
 import os
 import re
 import subprocess
@@ -100,6 +101,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("tools", nargs=3, metavar=("SILURE", "PTXAS", "NVDISASM"))
     p.add_argument("--keep", help="leave texts, objects and loops here")
+    p.add_argument("--docs", action="store_true", help="write the table into docs/cuda.md")
     p.add_argument("--only", default="", help="problems whose names begin so")
     a = p.parse_args()
     sys.path.insert(0, HERE)
@@ -133,18 +135,37 @@ def main():
                 text, shared, threads = ours(a.tools[0], path)
                 mine = assembled(file + "_silure", text, shared, threads, a.tools[1:], keep)
             rows.append((name, mine, theirs))
-    print("| problem | | instructions / HMMA | copied bytes / FLOP | LDSM bytes / HMMA | barriers, groups ahead | registers | spilled | shared | occupancy |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| problem | | instructions / HMMA | copied bytes / FLOP | LDSM bytes / HMMA | waits: groups open | barriers "
+        "| registers | spilled | shared | occupancy |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, mine, theirs in rows:
         for who, f in (("silure", mine), ("Triton", theirs)):
             if f:
-                print(f"| {name} | {who} | {f['instructions']} / {f['products']} = {f['per product']:.3f} | {f['copied']:.5f} "
-                      f"| {f['read']:.0f} | {f['barriers']}, {f['ahead']} | {f['registers']} | {f['spilled']} "
-                      f"| {f['shared']} | {f['occupancy'] * 100:.0f} % |")
+                lines.append(
+                    f"| {name} | {who} | {f['instructions']} / {f['products']} = {f['per product']:.3f} "
+                    f"| {f['copied']:.5f} | {f['read']:.0f} | {f['ahead']} | {f['barriers']} | {f['registers']} "
+                    f"| {f['spilled']} | {f['shared']} | {f['occupancy'] * 100:.0f} % |"
+                )
         if mine:
             ratio = mine["per product"] / theirs["per product"]
-            print(f"| | ratio | {ratio:.3f} | {mine['copied'] / theirs['copied']:.3f} "
-                  f"| {mine['read'] / theirs['read']:.3f} | | | | | |")
+            lines.append(
+                f"| | ratio | {ratio:.3f} | {mine['copied'] / theirs['copied']:.3f} "
+                f"| {mine['read'] / theirs['read']:.3f} | | | | | | |"
+            )
+    said = subprocess.run([a.tools[1], "--version"], capture_output=True, text=True).stdout
+    version = re.search(r"V([\d.]+)", said)[1]
+    note = f"Triton {t.triton.__version__}, ptxas {version}, {datetime.date.today()}."
+    text = "\n".join(lines) + "\n\n" + note + "\n"
+    print(text, end="")
+    if a.docs:
+        path = os.path.join(HERE, "../../docs/cuda.md")
+        with open(path) as f:
+            old = f.read()
+        begin, end = "<!-- triton -->\n", "<!-- end of triton -->"
+        with open(path, "w") as f:
+            f.write(old[: old.index(begin) + len(begin)] + text + old[old.index(end) :])
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ fn products_as_stored() {
 fn attention() {
     check_graph("cuda:sm_80", graph::ATTENTION);
     check_graph("cuda:sm_80", graph::UNITS);
+    check_graph("cuda:sm_80", graph::UNIT_PAGES);
     check_graph("cuda:sm_80", graph::PAGED);
 }
 

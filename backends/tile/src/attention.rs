@@ -397,7 +397,7 @@ pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
 
 /// The sequence of a token: how many end at it or before. One after the other, for what follows runs to a bound that all
 /// threads know.
-fn sequence(w: &mut Writer, f: &Func, ends: &Place, token: ValueId) -> Result<ValueId> {
+pub(crate) fn sequence(w: &mut Writer, f: &Func, ends: &Place, token: ValueId) -> Result<ValueId> {
     let n = w.dim(f, &ends.dims[0])?;
     let (first, one) = (w.index(0)?, w.index(1)?);
     let count = w.fold(n, 1, &[first], |w, at, so_far| {

@@ -5,10 +5,11 @@
 use silure_ir::dialects::{arith, tile};
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
-use crate::Kernel;
-use crate::lanes::Place;
+use crate::attention::sequence;
+use crate::lanes::{Place, tensor_of};
 use crate::points::places;
 use crate::writer::{Title, Writer};
+use crate::{Kernel, PAGE, TOKENS};
 
 /// Most features of a head: what a thread sums must fit into its registers.
 const FEATURES: i64 = 128;
@@ -36,6 +37,25 @@ pub(crate) fn suits(f: &Func, op: OpId) -> bool {
         && usual(f, &q.dims[token]) >= QUERIES
 }
 
+/// The same for keys in pages, if tokens may share a sequence and a tile of keys lies in one page.
+pub(crate) fn suits_pages(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let part = |i: usize| o.operand(i).and_then(|v| tensor_of(f.ty(v)).ok());
+    let (Some(q), Some(k), Some(v), Some(_)) = (part(0), part(1), part(2), part(5)) else {
+        return false;
+    };
+    let few = |d: &Dim| d.as_const().is_some_and(|n| (1..=FEATURES).contains(&n));
+    let page = o.attrs.int("page");
+    matches!(q.elem, Elem::F16 | Elem::Bf16)
+        && q.elem == k.elem
+        && q.elem == v.elem
+        && few(&q.dims[2])
+        && few(&v.dims[2])
+        && page >= 16
+        && (page as u64).is_power_of_two()
+        && usual(f, &q.dims[0]) >= QUERIES
+}
+
 /// A size, or what is assumed of it.
 fn usual(f: &Func, d: &Dim) -> i64 {
     let (_, most) = d.bounds(&|s| f.symbol_range(s));
@@ -46,15 +66,15 @@ fn usual(f: &Func, d: &Dim) -> i64 {
 struct Shape {
     elem: Elem,
     rows: usize,
+    keys: usize,
     d: usize,
     e: usize,
     scale: f64,
     cap: f64,
 }
 
-/// What the walk along the keys needs: values of the kernel that do not change in it.
+/// Where keys and values are side by side.
 struct Walk {
-    query: ValueId,
     keys: ValueId,
     values: ValueId,
     /// Offsets in both but along the tokens, which are axis `token`.
@@ -66,7 +86,7 @@ struct Walk {
     last: Option<ValueId>,
 }
 
-/// A dense tensor of four axes.
+/// A dense tensor.
 fn view(w: &mut Writer, f: &Func, x: &Place) -> Result<ValueId> {
     let mut sizes = vec![];
     for d in &x.dims {
@@ -91,28 +111,19 @@ fn place(batch: ValueId, head: ValueId, at: ValueId, zero: ValueId, token: usize
 }
 
 impl Shape {
-    /// One round: the greatest scores, the sums and the weighted values with a tile of keys more.
+    /// One round: the greatest scores, the sums and the weighted values with a tile of keys and values more.
     fn round(
         &self,
         w: &mut Writer,
-        walk: &Walk,
-        at: ValueId,
+        query: ValueId,
+        [k, v]: [ValueId; 2],
         so_far: &[ValueId],
-        masked: bool,
+        hide: impl FnOnce(&mut Writer, ValueId) -> Result<ValueId>,
     ) -> Result<Vec<ValueId>> {
-        let zero = w.index(0)?;
-        let load = |w: &mut Writer, view, n: usize| {
-            let at = place(walk.batch, walk.head, at, zero, walk.token);
-            let operands: Vec<ValueId> = [view].into_iter().chain(at).collect();
-            let form = attrs! { tile: vec![KEYS as i64, n as i64], axes: vec![walk.token as i64, 3] };
-            w.one(&tile::LOAD, &operands, form)
-        };
-        let k = load(w, walk.keys, self.d)?;
-        let v = load(w, walk.values, self.e)?;
         let k = w.one(&tile::TRANSPOSE, &[k], attrs! { perm: vec![1i64, 0] })?;
-        w.span(&[self.rows, KEYS]);
+        w.span(&[self.rows, self.keys]);
         let none = w.all(Elem::F32, Num::F(0.0))?;
-        let mut s = w.one(&tile::DOT, &[walk.query, k, none], attrs! {})?;
+        let mut s = w.one(&tile::DOT, &[query, k, none], attrs! {})?;
         let mut factor = self.scale * std::f64::consts::LOG2_E;
         if self.cap > 0.0 {
             let (by, cap) = (
@@ -129,9 +140,7 @@ impl Shape {
             s = w.two(&arith::MUL, s, by)?;
             factor = 1.0;
         }
-        if masked {
-            s = self.hide(w, walk, at, s)?;
-        }
+        s = hide(w, s)?;
         let most = w.one(&tile::REDUCE, &[s], attrs! { axis: 1i64, kind: "max" })?;
         let most = w.one(&arith::MAX, &[so_far[0], most], attrs! {})?;
         // Of nothing but −∞ the differences are taken from 0.
@@ -146,7 +155,7 @@ impl Shape {
         let shrink = w.one(&arith::EXP2, &[before], attrs! {})?;
         let minus = w.all(Elem::F32, Num::F(-factor))?;
         let below = w.two(&arith::MUL, from, minus)?;
-        w.span(&[self.rows, KEYS]);
+        w.span(&[self.rows, self.keys]);
         let (by, below) = (w.all(Elem::F32, Num::F(factor))?, w.spread(below, 0)?);
         let p = w.one(&arith::FMA, &[s, by, below], attrs! {})?;
         let p = w.one(&arith::EXP2, &[p], attrs! {})?;
@@ -159,35 +168,95 @@ impl Shape {
         Ok(vec![most, sum, w.one(&tile::DOT, &[p, v, kept], attrs! {})?])
     }
 
-    /// Scores of keys that are not there, or behind a query's own, become −∞.
-    fn hide(&self, w: &mut Writer, walk: &Walk, at: ValueId, s: ValueId) -> Result<ValueId> {
-        let one = w.index(1)?;
-        let narrow = |w: &mut Writer, x: ValueId| {
-            let x = w.one(&arith::SUB, &[x, at], attrs! {})?;
-            w.one(&arith::CAST, &[x], attrs! { to: Elem::I32 })
+    /// The tiles of keys and values from `at` on.
+    fn tiles(&self, w: &mut Writer, walk: &Walk, at: ValueId) -> Result<[ValueId; 2]> {
+        let zero = w.index(0)?;
+        let load = |w: &mut Writer, view, n: usize| {
+            let at = place(walk.batch, walk.head, at, zero, walk.token);
+            let operands: Vec<ValueId> = [view].into_iter().chain(at).collect();
+            let shape = vec![self.keys as i64, n as i64];
+            let form = attrs! { tile: shape, axes: vec![walk.token as i64, 3] };
+            w.one(&tile::LOAD, &operands, form)
         };
-        let most = w.index(KEYS as i64)?;
-        let end = w.one(&arith::SUB, &[walk.count, one], attrs! {})?;
-        let behind = w.one(&arith::ADD, &[at, most], attrs! {})?;
-        let end = w.one(&arith::MIN, &[end, behind], attrs! {})?;
-        let end = narrow(w, end)?;
-        w.span(&[self.rows]);
-        let mut last = w.every(end)?;
-        if let Some(first) = walk.last {
-            let first = narrow(w, first)?;
-            let first = w.every(first)?;
-            let own = w.one(&tile::IOTA, &[], attrs! { size: self.rows as i64 })?;
-            let own = w.two(&arith::ADD, own, first)?;
-            last = w.two(&arith::MIN, own, last)?;
+        Ok([load(w, walk.keys, self.d)?, load(w, walk.values, self.e)?])
+    }
+
+    /// Scores outside of a range of each query's own, of columns of the tile, become −∞.
+    fn within(
+        &self,
+        w: &mut Writer,
+        first: Option<ValueId>,
+        last: ValueId,
+        s: ValueId,
+    ) -> Result<ValueId> {
+        w.span(&[self.rows, self.keys]);
+        let key = w.one(&tile::IOTA, &[], attrs! { size: self.keys as i64 })?;
+        let (key, last) = (w.spread(key, 1)?, w.spread(last, 0)?);
+        let mut seen = w.one(&arith::LE, &[key, last], attrs! {})?;
+        if let Some(first) = first {
+            let first = w.spread(first, 0)?;
+            let late = w.one(&arith::GE, &[key, first], attrs! {})?;
+            seen = w.two(&arith::AND, seen, late)?;
         }
-        w.span(&[self.rows, KEYS]);
-        let last = w.spread(last, 0)?;
-        let key = w.one(&tile::IOTA, &[], attrs! { size: KEYS as i64 })?;
-        let key = w.spread(key, 1)?;
-        let seen = w.one(&arith::LE, &[key, last], attrs! {})?;
         let lowest = w.all(Elem::F32, Num::F(f64::NEG_INFINITY))?;
         w.choose(seen, s, lowest)
     }
+
+    /// The difference of two indices as a tile of one number for each query; it is small where it matters.
+    fn apart(&self, w: &mut Writer, a: ValueId, b: ValueId) -> Result<ValueId> {
+        let x = w.one(&arith::SUB, &[a, b], attrs! {})?;
+        let (lo, hi) = (w.index(-FAR)?, w.index(FAR)?);
+        let x = w.one(&arith::MAX, &[x, lo], attrs! {})?;
+        let x = w.one(&arith::MIN, &[x, hi], attrs! {})?;
+        let x = w.one(&arith::CAST, &[x], attrs! { to: Elem::I32 })?;
+        w.span(&[self.rows]);
+        w.every(x)
+    }
+
+    /// 0, 1, 2, …, a number for each query.
+    fn numbers(&self, w: &mut Writer) -> Result<ValueId> {
+        w.one(&tile::IOTA, &[], attrs! { size: self.rows as i64 })
+    }
+
+    /// Scores of keys that are not there, or behind a query's own, become −∞.
+    fn hide(&self, w: &mut Writer, walk: &Walk, at: ValueId, s: ValueId) -> Result<ValueId> {
+        let one = w.index(1)?;
+        let end = w.one(&arith::SUB, &[walk.count, one], attrs! {})?;
+        let mut last = self.apart(w, end, at)?;
+        if let Some(first) = walk.last {
+            let first = self.apart(w, first, at)?;
+            let own = self.numbers(w)?;
+            let own = w.two(&arith::ADD, own, first)?;
+            last = w.two(&arith::MIN, own, last)?;
+        }
+        self.within(w, None, last, s)
+    }
+
+    /// Nothing so far: the greatest scores, the sums, the values.
+    fn begin(&self, w: &mut Writer) -> Result<[ValueId; 3]> {
+        w.span(&[self.rows]);
+        let least = w.all(Elem::F32, Num::F(f64::NEG_INFINITY))?;
+        let nothing = w.all(Elem::F32, Num::F(0.0))?;
+        w.span(&[self.rows, self.e]);
+        Ok([least, nothing, w.all(Elem::F32, Num::F(0.0))?])
+    }
+}
+
+/// Distances between positions beyond this are as good as this.
+const FAR: i64 = 1 << 30;
+
+/// The power of two that covers a number of features.
+fn wide(n: i64) -> usize {
+    (n as usize).next_power_of_two().max(16)
+}
+
+/// Queries of a program for so many of them, and its warps: one for 16 queries, or for 32 where a thread's registers
+/// hold as much and nothing is computed on the way.
+fn division(f: &Func, tokens: &Dim, [d, e]: [usize; 2], cap: f64) -> (usize, i64) {
+    let n = usual(f, tokens).max(1) as usize;
+    let rows = if n > 128 { 128 } else { n.next_power_of_two().clamp(16, 64) };
+    let per = if rows == 128 && d.max(e) <= 64 && cap <= 0.0 { 32 } else { 16 };
+    (rows, (rows / per).clamp(1, 8) as i64)
 }
 
 /// `graph.attention`.
@@ -202,13 +271,14 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let (Some(features), Some(e)) = (q.dims[3].as_const(), v.dims[3].as_const()) else {
         bail!(Unsupported, "heads of {} features in a tile kernel", q.dims[3])
     };
-    let size = |n: i64| (n as usize).next_power_of_two().max(16);
-    let tokens = usual(f, &q.dims[token]).max(1) as usize;
+    let (d, e) = (wide(features), wide(e));
+    let (rows, warps) = division(f, &q.dims[token], [d, e], a.float("softcap"));
     let shape = Shape {
         elem: q.elem,
-        rows: if tokens > 128 { 128 } else { tokens.next_power_of_two().clamp(16, 64) },
-        d: size(features),
-        e: size(e),
+        rows,
+        keys: KEYS,
+        d,
+        e,
         scale: a.get("scale").map_or(1.0 / (features as f64).sqrt(), |_| a.float("scale")),
         cap: a.float("softcap"),
     };
@@ -216,8 +286,7 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
         w.axis(f, &q.dims[i]);
     }
     w.place(vec![1, 1, shape.rows], false)?;
-    let per = if shape.d.max(shape.e) > 64 { 16 } else { 32 };
-    w.warps((shape.rows / per).clamp(1, 8) as i64);
+    w.warps(warps);
     let (batch, h, row) = (w.offset(0), w.offset(1), w.offset(2));
     let (heads, kv) = (w.dim(f, &q.dims[head])?, w.dim(f, &k.dims[head])?);
     let count = w.dim(f, &k.dims[token])?;
@@ -228,7 +297,8 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let vy = view(&mut w, f, y)?;
     let own = place(batch, h, row, zero, token);
     let operands: Vec<ValueId> = [vq].into_iter().chain(own).collect();
-    let form = attrs! { tile: vec![shape.rows as i64, shape.d as i64], axes: vec![token as i64, 3] };
+    let form =
+        attrs! { tile: vec![shape.rows as i64, shape.d as i64], axes: vec![token as i64, 3] };
     let query = w.one(&tile::LOAD, &operands, form)?;
 
     // Keys before `whole` are seen by all queries of the tile, keys from `end` on by none.
@@ -253,20 +323,18 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let keys = w.index(KEYS as i64)?;
     whole = w.one(&arith::FLOORDIV, &[whole, keys], attrs! {})?;
     whole = w.one(&arith::MUL, &[whole, keys], attrs! {})?;
-    let walk =
-        Walk { query, keys: vk, values: vv, batch, head: g, token, count, last };
-    w.span(&[shape.rows]);
-    let least = w.all(Elem::F32, Num::F(f64::NEG_INFINITY))?;
-    let nothing = w.all(Elem::F32, Num::F(0.0))?;
-    w.span(&[shape.rows, shape.e]);
-    let none = w.all(Elem::F32, Num::F(0.0))?;
+    let walk = Walk { keys: vk, values: vv, batch, head: g, token, count, last };
+    let first = shape.begin(&mut w)?;
     let step = KEYS as i64;
-    let part = w.range([zero, whole], step, &[least, nothing, none], |w, at, so_far| {
-        shape.round(w, &walk, at, so_far, false)
+    let part = w.range([zero, whole], step, &first, |w, at, so_far| {
+        let tiles = shape.tiles(w, &walk, at)?;
+        shape.round(w, query, tiles, so_far, |_, s| Ok(s))
     })?;
     let all = w.range([whole, end], step, &part, |w, at, so_far| {
-        shape.round(w, &walk, at, so_far, true)
+        let tiles = shape.tiles(w, &walk, at)?;
+        shape.round(w, query, tiles, so_far, |w, s| shape.hide(w, &walk, at, s))
     })?;
+    let none = first[2];
     w.span(&[shape.rows, shape.e]);
     let sum = w.spread(all[1], 0)?;
     let mut value = w.two(&arith::DIV, all[2], sum)?;
@@ -282,5 +350,141 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let value = w.cast_to(value, y.elem)?;
     let operands: Vec<ValueId> = [vy, value].into_iter().chain(own).collect();
     w.keep(&operands, attrs! { axes: vec![token as i64, 3] })?;
+    w.done()
+}
+
+/// `graph.paged_attention` of prompts. A program's tokens may be of several sequences, which it takes one after the other;
+/// pages outside the cache hold keys that nothing sees.
+pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let (o, a) = (f.op(op), &f.op(op).attrs);
+    let mut w = Writer::new(name);
+    w.at(&o.loc);
+    let (x, y) = places(&mut w, f, o, &[0, 1, 2, 3, 4, 5], &[0])?;
+    let [Some(q), Some(k), Some(v), Some(lengths), Some(pages), Some(ends)] = &x[..] else {
+        bail!(Internal, "six operands")
+    };
+    let Some(Some(y)) = y.first() else { bail!(Internal, "no result") };
+    let (Some(features), Some(e)) = (q.dims[2].as_const(), v.dims[2].as_const()) else {
+        bail!(Unsupported, "heads of {} features in a tile kernel", q.dims[2])
+    };
+    let (d, e) = (wide(features), wide(e));
+    let (rows, warps) = division(f, &q.dims[0], [d, e], a.float("softcap"));
+    let shape = Shape {
+        elem: q.elem,
+        rows,
+        keys: KEYS.min(a.int("page") as usize),
+        d,
+        e,
+        scale: a.get("scale").map_or(1.0 / (features as f64).sqrt(), |_| a.float("scale")),
+        cap: a.float("softcap"),
+    };
+    w.axis(f, &q.dims[1]);
+    w.axis(f, &q.dims[0]);
+    w.place(vec![1, rows], false)?;
+    w.warps(warps);
+    let (h, top) = (w.offset(0), w.offset(1));
+    let (heads, kv) = (w.dim(f, &q.dims[1])?, w.dim(f, &k.dims[1])?);
+    let group = w.one(&arith::FLOORDIV, &[heads, kv], attrs! {})?;
+    let g = w.one(&arith::FLOORDIV, &[h, group], attrs! {})?;
+    let (zero, one) = (w.index(0)?, w.index(1)?);
+    let (vq, vk) = (view(&mut w, f, q)?, view(&mut w, f, k)?);
+    let (vv, vy) = (view(&mut w, f, v)?, view(&mut w, f, y)?);
+    let load = |w: &mut Writer, view, at: ValueId, head: ValueId, shape: [usize; 2]| {
+        let shape = shape.map(|n| n as i64).to_vec();
+        w.one(&tile::LOAD, &[view, at, head, zero], attrs! { tile: shape, axes: vec![0i64, 2] })
+    };
+    let query = load(&mut w, vq, top, h, [rows, d])?;
+    let (tokens, height) = (w.dim(f, &q.dims[0])?, w.index(rows as i64)?);
+    let (per, count) = (w.dim(f, &pages.dims[1])?, w.dim(f, &pages.dims[0])?);
+    let (page, keys) = (w.index(a.int("page"))?, w.index(shape.keys as i64)?);
+    let whole = w.dim(f, &k.dims[0].floordiv(&Dim::Const(a.int("page"))))?;
+    let bottom = w.one(&arith::ADD, &[top, height], attrs! {})?;
+    let bottom = w.one(&arith::MIN, &[bottom, tokens], attrs! {})?;
+    let final_token = w.one(&arith::SUB, &[bottom, one], attrs! {})?;
+    let (from, to) = (sequence(&mut w, f, ends, top)?, sequence(&mut w, f, ends, final_token)?);
+    let known = w.one(&arith::LT, &[to, count], attrs! {})?;
+    w.demand(known, None, TOKENS)?;
+    let behind = w.one(&arith::ADD, &[to, one], attrs! {})?;
+    let behind = w.one(&arith::MIN, &[behind, count], attrs! {})?;
+    let first = shape.begin(&mut w)?;
+    let all = w.range([from, behind], 1, &first, |w, i, so_far| {
+        let number = |w: &mut Writer, x: &Place, at: ValueId| {
+            let v = x.single(w, f, at, 0.0)?;
+            w.one(&tile::INDEX, &[v], attrs! {})
+        };
+        let before = w.one(&arith::SUB, &[i, one], attrs! {})?;
+        let (begin, end) = (number(w, ends, before)?, number(w, ends, i)?);
+        let length = number(w, lengths, i)?;
+        // A token's position is so much more than its number; the sequence's tokens of this tile.
+        let shift = w.one(&arith::SUB, &[length, end], attrs! {})?;
+        let lo = w.one(&arith::MAX, &[top, begin], attrs! {})?;
+        let hi = w.one(&arith::MIN, &[bottom, end], attrs! {})?;
+        let least = w.one(&arith::ADD, &[shift, lo], attrs! {})?;
+        let most = w.one(&arith::MUL, &[per, page], attrs! {})?;
+        let mut fits = w.one(&arith::GE, &[least, zero], attrs! {})?;
+        for (a, b) in [(length, most), (end, tokens)] {
+            let one = w.one(&arith::LE, &[a, b], attrs! {})?;
+            fits = w.one(&arith::AND, &[fits, one], attrs! {})?;
+        }
+        w.demand(fits, None, TOKENS)?;
+        let stop = w.one(&arith::ADD, &[shift, hi], attrs! {})?;
+        let stop = w.one(&arith::MIN, &[stop, most], attrs! {})?;
+        let mut start = zero;
+        if a.int("window") > 0 {
+            let window = w.index(a.int("window") - 1)?;
+            start = w.one(&arith::SUB, &[least, window], attrs! {})?;
+            start = w.one(&arith::MAX, &[start, zero], attrs! {})?;
+            start = w.one(&arith::FLOORDIV, &[start, keys], attrs! {})?;
+            start = w.one(&arith::MUL, &[start, keys], attrs! {})?;
+        }
+        let own = w.one(&arith::ADD, &[shift, top], attrs! {})?;
+        w.range([start, stop], shape.keys as i64, so_far, |w, at, so_far| {
+            let turn = w.one(&arith::FLOORDIV, &[at, page], attrs! {})?;
+            let rest = w.one(&arith::MOD, &[at, page], attrs! {})?;
+            let entry = w.one(&arith::MUL, &[i, per], attrs! {})?;
+            let entry = w.one(&arith::ADD, &[entry, turn], attrs! {})?;
+            let id = pages.single(w, f, entry, -1.0)?;
+            let id = w.one(&tile::INDEX, &[id], attrs! {})?;
+            let above = w.one(&arith::GE, &[id, zero], attrs! {})?;
+            let below = w.one(&arith::LT, &[id, whole], attrs! {})?;
+            let real = w.one(&arith::AND, &[above, below], attrs! {})?;
+            w.demand(real, None, PAGE)?;
+            // Rows in front of the cache read as zeros.
+            let line = w.one(&arith::MUL, &[id, page], attrs! {})?;
+            let line = w.one(&arith::ADD, &[line, rest], attrs! {})?;
+            let nowhere = w.index(-(shape.keys as i64))?;
+            let line = w.one(&arith::SELECT, &[real, line, nowhere], attrs! {})?;
+            let tiles =
+                [load(w, vk, line, g, [shape.keys, d])?, load(w, vv, line, g, [shape.keys, e])?];
+            shape.round(w, query, tiles, so_far, |w, s| {
+                // Of a query: its number, whether it is of the sequence, what it sees last and first.
+                let (lo, hi) = (shape.apart(w, lo, top)?, shape.apart(w, hi, top)?);
+                let own = shape.apart(w, own, at)?;
+                let n = shape.numbers(w)?;
+                let mut last = w.two(&arith::ADD, n, own)?;
+                let mut early = None;
+                if a.int("window") > 0 {
+                    let window =
+                        w.all(Elem::I32, Num::I((a.int("window").min(FAR) - 1) as i128))?;
+                    early = Some(w.two(&arith::SUB, last, window)?);
+                }
+                let minus = w.all(Elem::I32, Num::I(-1))?;
+                let (after, before) = (
+                    w.one(&arith::GE, &[n, lo], attrs! {})?,
+                    w.one(&arith::LT, &[n, hi], attrs! {})?,
+                );
+                let mut mine = w.two(&arith::AND, after, before)?;
+                let real = w.every(real)?;
+                mine = w.two(&arith::AND, mine, real)?;
+                last = w.choose(mine, last, minus)?;
+                shape.within(w, early, last, s)
+            })
+        })
+    })?;
+    w.span(&[rows, e]);
+    let sum = w.spread(all[1], 0)?;
+    let value = w.two(&arith::DIV, all[2], sum)?;
+    let value = w.cast_to(value, y.elem)?;
+    w.keep(&[vy, value, top, h, zero], attrs! { axes: vec![0i64, 2] })?;
     w.done()
 }

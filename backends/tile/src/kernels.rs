@@ -69,6 +69,9 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
             one(attention_units::attention(f, op, title))
         }
         "graph.attention" => one(attention::attention(f, op, title)),
+        "graph.paged_attention" if attention_units::suits_pages(f, op) => {
+            one(attention_units::paged(f, op, title))
+        }
         "graph.paged_attention" => one(attention::paged(f, op, title)),
         "graph.conv" => one(product::conv(f, op, title)),
         "graph.conv_integer" | "graph.conv_transpose" => one(patches::conv(f, op, title)),

@@ -58,9 +58,7 @@ impl Division {
         };
         let batch = lead.iter().fold(1, |n: i64, d| n.saturating_mul(size(d)));
         let (m, n) = (size(m), size(n));
-        let up = |n: i64, most: usize| {
-            (n.min(most as i64) as usize).next_power_of_two().max(LEAST)
-        };
+        let up = |n: i64, most: usize| (n.min(most as i64) as usize).next_power_of_two().max(LEAST);
         let count = |n: i64, t: usize| (n + t as i64 - 1) / t as i64;
         let fits = |u: &&(usize, usize, usize, i64)| {
             let programs = batch.saturating_mul(count(m, u.0)).saturating_mul(count(n, u.1));

@@ -66,6 +66,7 @@ fn products_as_stored() {
 fn attention() {
     graph(graph::ATTENTION);
     graph(graph::UNITS);
+    graph(graph::UNIT_PAGES);
     graph(graph::PAGED);
 }
 

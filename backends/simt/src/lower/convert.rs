@@ -95,7 +95,7 @@ impl Lower<'_> {
         if let Some(p) = self.scratch.get(&elem) {
             return Ok(*p);
         }
-        let p = self.e.shared(elem, 0, 16, 0)?;
+        let p = self.e.shared(elem, 0, 16, 0, false)?;
         self.scratch.insert(elem, p);
         Ok(p)
     }

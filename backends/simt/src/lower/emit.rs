@@ -338,8 +338,15 @@ impl Emit {
     }
 
     /// The shared part of that size, in front of everything. The offset is set when all sizes are known.
-    pub fn shared(&mut self, elem: Elem, at: i64, bytes: i64, pitch: i64) -> Result<ValueId> {
-        let a = attrs! { at: at, bytes: bytes, elem: elem, pitch: pitch };
+    pub fn shared(
+        &mut self,
+        elem: Elem,
+        at: i64,
+        bytes: i64,
+        pitch: i64,
+        again: bool,
+    ) -> Result<ValueId> {
+        let a = attrs! { at: at, bytes: bytes, elem: elem, pitch: pitch, again: again };
         self.at_entry(&dialect::SHARED, &[], a)
     }
 

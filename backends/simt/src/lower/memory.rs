@@ -333,7 +333,7 @@ impl Lower<'_> {
             && bits.total >= lanes + self.plan.warps + v;
         let pitch = Self::pitch(shape[1], size);
         let bytes = pitch * shape[0] as i64;
-        if !fits || bytes > self.used.max(SMALL) {
+        if !fits || bytes > self.peak.max(SMALL) {
             return Ok((x, l));
         }
         self.least = self.least.max(bytes);
@@ -348,7 +348,11 @@ impl Lower<'_> {
         let mut y = vec![];
         for r in 0..l.registers() >> v {
             let offset = Self::stage_offset(&s, &bits, l.of_register(r << v));
-            y.extend(self.e.many(&dialect::LOAD, &[base], attrs! { offset: offset, count: 1i64 << v })?);
+            y.extend(self.e.many(
+                &dialect::LOAD,
+                &[base],
+                attrs! { offset: offset, count: 1i64 << v },
+            )?);
         }
         Ok((y.into(), l))
     }
@@ -370,7 +374,7 @@ impl Lower<'_> {
         let Some(size) = elem.bytes() else { bail!(Unsupported, "products of {elem} on threads") };
         let pitch = Self::pitch(cols, size);
         let bytes = pitch * rows as i64;
-        let ptr = self.e.shared(elem, self.used, bytes, pitch)?;
+        let ptr = self.e.shared(elem, self.used, bytes, pitch, self.used < self.peak)?;
         self.used += bytes;
         Ok(Rc::new(Stage { ptr, pitch, elem, shift: None }))
     }

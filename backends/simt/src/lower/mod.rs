@@ -106,8 +106,10 @@ struct Lower<'a> {
     slots: HashMap<ValueId, Rc<Stage>>,
     /// Most slots of a ring.
     stages: i64,
-    /// Bytes of shared memory given out.
+    /// Bytes of shared memory given out, and the most that were: what a loop had is free behind it, and whoever takes it
+    /// passes a barrier first.
     used: i64,
+    peak: i64,
     /// Memory for exchanges, whose size is known at the end.
     scratch: HashMap<Elem, ValueId>,
     scratch_bytes: i64,
@@ -139,6 +141,7 @@ pub fn lower_tile(f: &Func, caps: &Caps, options: &Options) -> Result<Func> {
             slots: HashMap::new(),
             stages,
             used: 0,
+            peak: 0,
             scratch: HashMap::new(),
             scratch_bytes: 0,
             least: 0,
@@ -221,7 +224,7 @@ impl Lower<'_> {
     }
 
     fn finish(mut self) -> Result<Func> {
-        let at = self.used;
+        let at = self.used.max(self.peak);
         let total = (at + self.scratch_bytes).max(self.least);
         if total as u64 > self.caps.shared {
             let m = format!("@{} needs more shared memory than a block has", self.src.name);
@@ -432,6 +435,14 @@ impl Lower<'_> {
     }
 
     fn run_for(&mut self, op: OpId) -> Result<()> {
+        let before = self.used;
+        self.rounds_of(op)?;
+        self.peak = self.peak.max(self.used);
+        self.used = before;
+        Ok(())
+    }
+
+    fn rounds_of(&mut self, op: OpId) -> Result<()> {
         let o = self.src.op(op);
         self.close()?;
         let bounds = [0, 1, 2].map(|i| self.operand(op, i).and_then(|v| self.scalar(v)));

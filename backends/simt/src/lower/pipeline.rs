@@ -108,8 +108,8 @@ impl Lower<'_> {
         }
         self.used += stages * slot;
 
-        if self.src.op(op).parent() != Some(self.src.body) {
-            // What other threads still read of the loop's last run; nothing else uses this memory.
+        if self.src.op(op).parent() != Some(self.src.body) || self.used < self.peak {
+            // What other threads still read of this memory: of the loop's last run, or of one before it.
             self.e.op(&dialect::BARRIER, &[], attrs! {})?;
         }
         let mut at: Vec<ValueId> = feed.pointers.iter().map(|p| p.0).collect();
@@ -245,7 +245,7 @@ impl Lower<'_> {
             silure_ir::bail!(Type, "a load of no tile")
         };
         let pitch = Self::pitch(shape[1], elem.bytes().unwrap_or(1));
-        let mut ptr = self.e.shared(elem, self.used, bytes, pitch)?;
+        let mut ptr = self.e.shared(elem, self.used, bytes, pitch, self.used < self.peak)?;
         if begin > 0 {
             ptr = self.e.at_entry(&dialect::PTR_ADD, &[ptr], attrs! { bytes: begin })?;
         }
@@ -325,7 +325,8 @@ impl Lower<'_> {
         }
         // Whole multiples of a number that fit into what is not negative.
         let (Some(parts), Some(n)) = (o.operand(0), o.operand(1)) else { return false };
-        let Some(q) = of(parts).filter(|q| q.def == &arith::FLOORDIV && o.def == &arith::MUL) else {
+        let Some(q) = of(parts).filter(|q| q.def == &arith::FLOORDIV && o.def == &arith::MUL)
+        else {
             return false;
         };
         let (Some(x), Some(by)) = (q.operand(0), q.operand(1)) else { return false };
@@ -389,11 +390,7 @@ impl Lower<'_> {
                 }
             };
             let a = attrs! { bytes: p.bytes, offset: p.offset + slot, from: p.from };
-            self.e.op(
-                &dialect::ASYNC_COPY,
-                &[Some(to), Some(at[p.pointer]), p.test, guard],
-                a,
-            )?;
+            self.e.op(&dialect::ASYNC_COPY, &[Some(to), Some(at[p.pointer]), p.test, guard], a)?;
         }
         self.e.op(&dialect::ASYNC_COMMIT, &[], Attrs::new())?;
         Ok(())

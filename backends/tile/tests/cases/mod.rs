@@ -110,8 +110,8 @@ pub const PRODUCTS: &[(&str, &str)] = &[
       %y = graph.matmul %a, %b : f16[n, 72]"),
     ("half_tiles", "(%a: bf16[n, 72], %b: bf16[72, 6912]) -> (y: bf16[n, 6912]) {
       %y = graph.matmul %a, %b : bf16[n, 6912]"),
-    ("half_row", "(%a: f16[1, 648], %b: f16[648, n]) -> (y: f16[1, n]) {
-      %y = graph.matmul %a, %b : f16[1, n]"),
+    ("half_row", "(%a: bf16[1, 648], %b: bf16[648, n]) -> (y: bf16[1, n]) {
+      %y = graph.matmul %a, %b : bf16[1, n]"),
     ("halves", "(%a: f16[n, m], %b: f16[m, 17]) -> (y: f32[n, 17]) {
       %y = kernel.anchor %a, %b {inputs = 2, maps = []} do(%u: f16[n, m], %v: f16[m, 17]) {
         %p = graph.matmul %u, %v : f16[n, 17]
