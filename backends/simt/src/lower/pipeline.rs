@@ -106,9 +106,10 @@ impl Lower<'_> {
         for (&load, s) in loads.iter().zip(slots) {
             self.slots.insert(self.src.op(load).result(), s);
         }
+        let shared = self.used < self.peak;
         self.used += stages * slot;
 
-        if self.src.op(op).parent() != Some(self.src.body) || self.used < self.peak {
+        if self.src.op(op).parent() != Some(self.src.body) || shared {
             // What other threads still read of this memory: of the loop's last run, or of one before it.
             self.e.op(&dialect::BARRIER, &[], attrs! {})?;
         }
