@@ -301,6 +301,8 @@ pub const WRONG: &[(&str, &str, i64, u32)] = &[
     ("write_rows", "i", 800, 2),
     ("paged", "ends", 1000, 4),
     ("paged", "lengths", 700, 4),
+    ("units_pages", "ends", 1000, 4),
+    ("units_pages", "lengths", 1300, 4),
     ("paged_latent", "lengths", 0, 4),
     ("paged_latent", "lengths", 1 << 40, 4),
     ("gather_blocks", "i", i64::MIN, 1),
@@ -328,14 +330,16 @@ pub fn reported(mut launch: impl FnMut(&Kernel, &mut [KernelArg]) -> Result<(), 
         assert!(silure_tile::status(code).is_some());
     }
     // One page of the last sequence.
-    let case = all().find(|c| c.name == "paged_latent").unwrap();
-    let made = made(case);
-    for (value, code) in [(8, 0), (9, 3), (-1, 3)] {
-        let mut memory = made.memory((5, 7), 0);
-        memory.fill(&made, "pages", value);
-        let ran = memory.run(&made, |_, k, args| launch(k, args));
-        ran.unwrap_or_else(|e| panic!("page {value}: {e}"));
-        assert_eq!(memory.status, code, "page {value}");
+    for name in ["paged_latent", "units_pages"] {
+        let case = all().find(|c| c.name == name).unwrap();
+        let made = made(case);
+        for (value, code) in [(8, 0), (9, 3), (-1, 3)] {
+            let mut memory = made.memory((5, 7), 0);
+            memory.fill(&made, "pages", value);
+            let ran = memory.run(&made, |_, k, args| launch(k, args));
+            ran.unwrap_or_else(|e| panic!("{name}, page {value}: {e}"));
+            assert_eq!(memory.status, code, "{name}, page {value}");
+        }
     }
 }
 
