@@ -1,8 +1,8 @@
 //! The blocked f32 driver: one block of `C = A · B` over any source of rows of A and panels of B.
 //!
 //! The depth is summed in pieces, see [`step`]. Panels that are packed already stay in L2, [`SWEEP`] columns of a
-//! piece at a time: each tile of rows is loaded once and goes across them ([`Job::down`]). Panels that have to be built
-//! are built once, for all rows of the block that go past them ([`Job::across`]). A problem of at most six rows is
+//! piece at a time: each tile of rows is loaded once and goes along them ([`Job::along`]). Panels that have to be built,
+//! or are short, come once, and all rows of the block go past them ([`Job::past`]). A problem of at most six rows is
 //! not cut in depth, so that weights stream through once.
 
 use super::epilogue::{Bound, Head};
@@ -182,8 +182,14 @@ const fn step(rows: usize, taps: usize, depth: usize) -> (usize, usize) {
     }
 }
 
-/// Scratch bytes of [`run_rows`]: panels side by side, the row pointers, and rows of A, of the whole block if panels
-/// are built, else of a tile.
+/// Whether a block's rows all go past each panel: those that are built, and those whose pieces are so short that L1 holds
+/// them side by side.
+const fn across(kc: usize, builds_panels: bool) -> bool {
+    builds_panels || kc <= 128
+}
+
+/// Scratch bytes of [`run_rows`]: panels side by side, the row pointers, and rows of A, of the whole block or of a
+/// tile.
 pub const fn rows_scratch_bytes(
     rows: usize,
     taps: usize,
@@ -192,10 +198,20 @@ pub const fn rows_scratch_bytes(
     copies: bool,
 ) -> usize {
     let (nt, len) = step(rows, taps, depth);
+    let whole = across(nt.saturating_mul(len), builds_panels) || rows < MAX_TILE_ROWS;
+    regions(if whole { rows } else { MAX_TILE_ROWS }, (nt, len), builds_panels, copies)
+}
+
+/// Bytes of panels side by side, of pointers for so many rows and, if they are copied, of the rows.
+const fn regions(
+    rows: usize,
+    (nt, len): (usize, usize),
+    builds_panels: bool,
+    copies: bool,
+) -> usize {
     let kc = nt.saturating_mul(len);
     let panel =
         if builds_panels { align64(kc.saturating_mul(NR * 4)).saturating_mul(2) } else { 0 };
-    let rows = if builds_panels || rows < MAX_TILE_ROWS { rows } else { MAX_TILE_ROWS };
     let a = if copies { align64(kc.saturating_mul(rows).saturating_mul(4)) } else { 0 };
     panel
         .saturating_mul(PANELS)
@@ -203,9 +219,10 @@ pub const fn rows_scratch_bytes(
         .saturating_add(a)
 }
 
-/// Scratch bytes of [`run`] for a depth of `k`; `strided_a` if A's columns are apart.
+/// Scratch bytes of [`run`] for a depth of at most `k`; `strided_a` if A's columns are apart.
 pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, strided_a: bool) -> usize {
-    rows_scratch_bytes(rows, 1, k, builds_panels, strided_a || rows > MR)
+    let kc = if rows <= MR || k < KC { k } else { KC };
+    regions(rows, (1, kc), builds_panels, strided_a || builds_panels && rows > MR)
 }
 
 /// Panels of the widest register tile.
@@ -264,7 +281,8 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
     let (taps, depth) = a.shape();
     let (nt_max, len_max) = step(rows, taps, depth);
     let panel_bytes = if builds_panels { align64(nt_max * len_max * NR * 4) } else { 0 };
-    let loaded = if builds_panels { rows } else { rows.min(MAX_TILE_ROWS) };
+    let across = across(nt_max * len_max, builds_panels);
+    let loaded = if across { rows } else { rows.min(MAX_TILE_ROWS) };
     let (head, rest) = epi.split();
     let table = PANELS * panel_bytes;
     // SAFETY: regions and bounds by the caller's contract.
@@ -286,10 +304,10 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
             let k0 = t0 * depth + e0;
             let last = k0 + nt * len == taps * depth;
             let piece = Depth { taps: (t0, nt), at: (e0, len), k0, kc: nt * len, last };
-            if builds_panels {
-                job.across::<I>(&piece);
+            if across {
+                job.past::<I>(&piece);
             } else {
-                job.down::<I>(&piece);
+                job.along::<I>(&piece);
             }
             if last {
                 break;
@@ -418,9 +436,9 @@ impl<R: Rows, P: Panels> Job<'_, R, P> {
         }
     }
 
-    /// A piece with packed panels: each tile of rows goes across some columns.
+    /// A piece whose tiles of rows each go along some columns.
     #[inline(always)]
-    unsafe fn down<I: Isa>(&self, d: &Depth) {
+    unsafe fn along<I: Isa>(&self, d: &Depth) {
         let (rows, tiles) = self.tiles::<I>();
         let to = self.to;
         let mut n0 = to.n.0;
@@ -451,9 +469,9 @@ impl<R: Rows, P: Panels> Job<'_, R, P> {
         }
     }
 
-    /// A piece with panels that are built: each goes down all rows.
+    /// A piece whose panels each go past all rows.
     #[inline(always)]
-    unsafe fn across<I: Isa>(&self, d: &Depth) {
+    unsafe fn past<I: Isa>(&self, d: &Depth) {
         let (rows, tiles) = self.tiles::<I>();
         let (to, taps) = (self.to, d.taps.1);
         // SAFETY: by the caller's contract.

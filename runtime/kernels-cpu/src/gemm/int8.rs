@@ -8,7 +8,7 @@
 
 use super::NR;
 use super::amx::{self, TileAmx};
-use super::core::{Grid, prefetch_lines};
+use super::core::Grid;
 use super::matmul::batch_offset;
 use super::pack::i8_panel_bytes;
 use super::stage::{Features, Sink, Stage, Tile, per, widen};
@@ -154,6 +154,9 @@ pub enum Points<F> {
     Rows(F),
 }
 
+/// Sums of more groups than this ask for the output before they begin.
+const DEEP: usize = 128;
+
 /// Runs the tiles of one block and hands their sums to the output stage. `panels(col, count)` gives the
 /// first of `count` panels of B, which follow each other; `a_points` and `b_point(col)` are the zero
 /// points of what the tile multiplies.
@@ -209,13 +212,11 @@ pub unsafe fn run<I: Isa>(
                     }
                 }
             }
-            // The panels after these are asked for meanwhile.
-            let ahead = first.wrapping_add(across * panel_bytes);
-            let lines = if col + wide < g.n.1 { across * panel_bytes / 64 } else { 0 };
             for tile in 0..tiles {
                 let (r0, r1) = part(count, tiles, tile);
-                if tiles > 1 {
-                    prefetch_lines(ahead, part(lines, tiles, tile));
+                let (row, at) = (g.m.0 + r0, g.at + (g.m.0 + r0) * g.ld + col);
+                if groups > DEEP {
+                    sink.ask(at, g.ld, (r1 - r0, wide));
                 }
                 let mut t = Tile8 {
                     groups,
@@ -270,7 +271,6 @@ pub unsafe fn run<I: Isa>(
                         }
                     }
                 }
-                let row = g.m.0 + r0;
                 sink.finish::<I>(&Tile {
                     sums: out.0.as_mut_ptr(),
                     step,
@@ -278,7 +278,7 @@ pub unsafe fn run<I: Isa>(
                     cols: wide,
                     features: &features[..across],
                     row,
-                    at: g.at + row * g.ld + col,
+                    at,
                     ld: g.ld,
                 });
             }

@@ -5,6 +5,7 @@
 //! `saturate(round_even(y / y_scale) + y_zp)`, each part optional.
 
 use super::NR;
+use super::core::prefetch_lines;
 use super::counts::Counts;
 use super::epilogue::activation;
 use super::requant::Steps;
@@ -300,6 +301,16 @@ impl Sink {
             f.tame = tame;
         }
         f
+    }
+
+    /// Asks for a tile of the output, so many rows and columns from element `at` on, before its sums begin.
+    #[inline(always)]
+    pub fn ask(&self, at: usize, ld: usize, (rows, cols): (usize, usize)) {
+        let size = if self.stage.out > out::F32 { 1 } else { 4 };
+        for r in 0..rows {
+            let row = self.c.wrapping_add((at + r * ld) * size);
+            prefetch_lines(row, (0, (cols * size).div_ceil(64)));
+        }
     }
 
     /// Finishes a tile.
