@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Collects a corpus to start from: fuzz/seeds.sh [FOLDER]   (default fuzz/corpus)
 #
-# fuzz/seeds, which earlier runs found; and small real files. What the repository has: the demo's model, module texts, and an engine made of the demo's model; and, if
-# `./test` has exported them, small cases of ONNX's backend suite.
+# fuzz/seeds, which earlier runs found; and small real files. What the repository has: the demo's model, module texts, an
+# engine made of the demo's model, configurations; GGUF files and weights that seeds.py makes; and, if `./test` has exported
+# them, small cases of ONNX's backend suite.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 corpus=${1:-fuzz/corpus}
@@ -14,6 +15,11 @@ silure=${CARGO_TARGET_DIR:-target}/debug/silure
 cp cli/demo/digits.onnx "$corpus/onnx/digits"
 for f in passes/tests/filetests/*.sir tests/kernels/*.sir tests/modules/*.sir; do
     [[ -f $f ]] && cp "$f" "$corpus/text/$(basename "$f" .sir)"
+done
+mkdir -p "$corpus/config"
+python3 fuzz/seeds.py "$corpus"
+for f in tests/language/cases/*/config.json; do
+    cp "$f" "$corpus/config/$(basename "$(dirname "$f")")"
 done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use silure::hf::ImportOptions;
 use silure_engine::{EngineFile, Manifest, Plan};
 use silure_runtime::{Engine, npy, npz};
 
@@ -44,5 +45,36 @@ fn seeds_of_engines_and_arrays() {
     for data in seeds("npy") {
         let _ = npy::decode("seed.npy", &data);
         let _ = npz::decode("seed.npz", &data);
+    }
+}
+
+/// What the importer of language models makes of a file or directory; it must not panic.
+fn language_model(path: &Path, meta: bool) {
+    let options = ImportOptions { context: Some(32), meta, ..Default::default() };
+    if let Ok(i) = silure::hf::import(path, &options) {
+        silure::ir::verify::verify(&i.module).unwrap_or_else(|e| panic!("{path:?}: {e:?}"));
+    }
+}
+
+#[test]
+fn seeds_of_language_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, data: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, data).unwrap();
+        path
+    };
+    for data in seeds("gguf") {
+        language_model(&put("seed.gguf", &data), false);
+    }
+    for data in seeds("config") {
+        language_model(&put("seed.json", &data), true);
+    }
+    put("config.json", include_bytes!("../../../fuzz/fuzz_targets/llama.json"));
+    for data in seeds("safetensors") {
+        let Some((zeros, file)) = data.split_first_chunk() else { continue };
+        let zeros = vec![0; u16::from_le_bytes(*zeros).into()];
+        put("model.safetensors", &[file, &zeros].concat());
+        language_model(dir.path(), false);
     }
 }
