@@ -5,7 +5,8 @@ use std::sync::Arc;
 use silure::ir::{Elem, Tensor};
 use silure::{Compiler, Loaded, Options};
 use silure_cuda_device::{Cuda, Which};
-use silure_runtime::{Engine, LoadOptions, Session};
+use silure_runtime::{Engine, LoadOptions, Session, npy};
+use silure_tests::models::{self, Model};
 use silure_tests::{engine, to_oracle, to_runtime};
 
 fn on_device(c: &Compiler, model: Loaded) -> Arc<Engine> {
@@ -17,10 +18,15 @@ fn on_device(c: &Compiler, model: Loaded) -> Arc<Engine> {
 }
 
 fn step(s: &mut Session, inputs: &[Tensor]) -> Vec<f64> {
+    all(s, inputs).swap_remove(0)
+}
+
+/// All results.
+fn all(s: &mut Session, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let inputs: Vec<_> = inputs.iter().map(to_runtime).collect();
     let views: Vec<_> = inputs.iter().map(|t| t.view()).collect();
     let out = s.run(0, &views).unwrap_or_else(|e| panic!("{e}"));
-    to_oracle(&out[0]).to_f64s()
+    out.iter().map(|t| to_oracle(t).to_f64s()).collect()
 }
 
 /// Samples in batches of sizes that change and come again: the first runs are given one by one, later ones are replayed.
@@ -47,4 +53,91 @@ fn digits_in_batches_that_come_again() {
         }
         at += n;
     }
+}
+
+/// Two sums of 512 products, each within the floor of docs/tolerance.md, relative to the greatest result.
+const FLOOR: f64 = 2.0 * 2.0 * 22.6 * 1.19e-7;
+
+/// A fetched model on the host and on the device: inputs in turn, which come again, and how many commands were replayed.
+fn beside_the_host(name: &str, inputs: impl Fn(&Model) -> Vec<Vec<Tensor>>) {
+    let Some(models) = models::all() else { return };
+    let m = models.into_iter().find(|m| m.name == name).unwrap();
+    let compiler = Compiler::new().unwrap();
+    let load = || compiler.load(&m.file, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
+    let t = std::time::Instant::now();
+    let (host, device) = (engine(&compiler, load()).unwrap(), on_device(&compiler, load()));
+    println!("{name}: compiled in {:?}", t.elapsed());
+    let (mut host, mut device) = (Session::new(&host).unwrap(), Session::new(&device).unwrap());
+    // How far results of the reference are from the truth, in parts of the greatest.
+    let outputs = m.cases.iter().flat_map(|c| &c.outputs);
+    let own = outputs.filter_map(|o| Some(o.error_max? / o.scale)).fold(0.0, f64::max);
+    for (i, x) in inputs(&m).iter().enumerate() {
+        let t = std::time::Instant::now();
+        let (want, got) = (all(&mut host, x), all(&mut device, x));
+        for (o, (want, got)) in want.iter().zip(&got).enumerate() {
+            let most = want.iter().fold(0f64, |m, v| m.max(v.abs()));
+            let off = want.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0f64, |m, v| match v {
+                v if v.is_nan() => f64::INFINITY,
+                v => m.max(v),
+            });
+            println!("{name} {i}, result {o}: off by {off:.1e} of {most:.1e}, {:?}", t.elapsed());
+            assert_eq!(want.len(), got.len(), "{name} {i}, result {o}");
+            let allowed = (4.0 * own + FLOOR) * most;
+            assert!(off <= allowed, "{name} {i}, result {o}: {off:e}, {allowed:e} are allowed");
+        }
+    }
+    let given = device.given();
+    println!("{name}: {} commands, {} replayed", given.commands, given.replayed);
+    assert!(given.replayed > 0, "{name}: nothing was replayed");
+}
+
+/// The inputs of a case, as its files say.
+fn of_case(m: &Model, case: &str) -> Vec<Tensor> {
+    let c = m.cases.iter().find(|c| c.name == case).unwrap_or_else(|| panic!("no case {case}"));
+    let mut names: Vec<&String> = c.inputs.keys().collect();
+    names.sort();
+    let read = |n: &&String| {
+        let a = npy::read(&c.inputs[*n]).unwrap();
+        let elem = match a.dtype.as_str() {
+            "f4" => Elem::F32,
+            "i4" => Elem::I32,
+            _ => Elem::I64,
+        };
+        to_oracle(&a.into_tensor(elem).unwrap())
+    };
+    names.iter().map(read).collect()
+}
+
+#[test]
+#[ignore = "minutes in the emulator: cargo test -p silure-tests --test cuda -- --ignored"]
+fn minilm_of_lengths_that_come_again() {
+    beside_the_host("minilm-int8", |_| {
+        let of = |n: usize| {
+            let ints = |f: &dyn Fn(usize) -> i64| {
+                let v: Vec<i64> = (0..n).map(f).collect();
+                Tensor::from_ints(Elem::I64, &[1, n], &v).unwrap()
+            };
+            let ids = ints(&|i| (2000 + 37 * n + 611 * i) as i64 % 30000);
+            vec![ids, ints(&|_| 1), ints(&|_| 0)]
+        };
+        vec![of(16), of(9), of(16), of(9)]
+    });
+}
+
+#[test]
+#[ignore = "minutes in the emulator: cargo test -p silure-tests --test cuda -- --ignored"]
+fn text_recognition() {
+    beside_the_host("ocr-rec", |m| vec![of_case(m, "00_1x64"); 2]);
+}
+
+#[test]
+#[ignore = "minutes in the emulator: cargo test -p silure-tests --test cuda -- --ignored"]
+fn text_detection() {
+    beside_the_host("ocr-det", |m| vec![of_case(m, "01_32x32"); 2]);
+}
+
+#[test]
+#[ignore = "minutes in the emulator: cargo test -p silure-tests --test cuda -- --ignored"]
+fn magika() {
+    beside_the_host("magika", |m| vec![of_case(m, "text"); 2]);
 }

@@ -3,13 +3,23 @@
 //! lengths, pages and tokens that have changed.
 
 use super::*;
+use silure::Precision;
 use silure_cuda_device::{Cuda, Which};
 use silure_runtime::LoadOptions;
 
 fn on_device(c: &Compiler, case: &Case, options: &ImportOptions) -> Arc<Engine> {
+    on_device_as(c, case, options, None)
+}
+
+fn on_device_as(
+    c: &Compiler,
+    case: &Case,
+    options: &ImportOptions,
+    precision: Option<Precision>,
+) -> Arc<Engine> {
     let folder = tempfile::tempdir().unwrap();
     case.write(folder.path(), 1);
-    let target = Options { targets: vec!["cuda:sm_80".into()], ..Options::default() };
+    let target = Options { targets: vec!["cuda:sm_80".into()], precision, ..Options::default() };
     let compiled = c.compile(load(c, folder.path(), options), &target);
     let compiled = compiled.unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let device = Cuda::open(Which::Emulated).unwrap();
@@ -30,6 +40,45 @@ fn steps(case: &Case, engine: &Arc<Engine>, tokens: usize) {
         said.push(best(&logits[0]).0);
     }
     assert_eq!(said, case.tokens[..tokens], "{}: greedy tokens on the device", case.name);
+}
+
+/// A cache and weights of bf16: every product of the model reads what is stored in halves.
+#[test]
+fn deepseek_in_halves_on_the_device() {
+    let case = Case::read("deepseek-v3");
+    let o = ImportOptions { cache: Some(Elem::Bf16), ..options() };
+    let engine = on_device_as(&Compiler::new().unwrap(), &case, &o, Some(Precision::Bf16));
+    let mut steps = Steps::new(&engine, PAGE, PAGES);
+    let (head, tail) = case.prompt.split_at(case.prompt.len() - 8);
+    let mut s = steps.sequence(case.prompt.len());
+    let mut logits = steps.step("prefill", &mut [(&mut s, head)]);
+    for token in tail {
+        logits.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
+    }
+    // The same engine options on the host: both round weights and cache alike.
+    let folder = tempfile::tempdir().unwrap();
+    case.write(folder.path(), 1);
+    let c = Compiler::new().unwrap();
+    let half = Options { precision: Some(Precision::Bf16), ..Options::default() };
+    let host = c.compile(load(&c, folder.path(), &o), &half).unwrap_or_else(|e| panic!("{e}"));
+    let host = Engine::from_bytes(&host.to_bytes().unwrap()).unwrap();
+    let mut steps = Steps::new(&host, PAGE, PAGES);
+    let mut s = steps.sequence(case.prompt.len());
+    let mut want = steps.step("prefill", &mut [(&mut s, head)]);
+    for token in tail {
+        want.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
+    }
+    let pairs = want.iter().flatten().zip(logits.iter().flatten());
+    let off = pairs.fold(
+        0f64,
+        |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs()) },
+    );
+    let bound = bound(&case);
+    println!("deepseek-v3 in halves: off by {off:.2e} from the host, {bound:.2e} are allowed");
+    assert_eq!((logits.len(), want.len()), (case.prompt.len(), case.prompt.len()));
+    // The halves are there: they are further from the truth than f32 may be.
+    assert!(super::off(&case, 0, &logits) > 10.0 * bound, "nothing was rounded to halves");
+    assert!(off <= bound, "off by {off:e}, {bound:e} are allowed");
 }
 
 #[test]

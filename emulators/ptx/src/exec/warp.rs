@@ -127,6 +127,18 @@ impl Warp {
         }
     }
 
+    /// The same of all lanes.
+    fn every(&self, s: Src, c: &Context<'_>) -> [u64; 32] {
+        match s {
+            Src::Imm(v) => [v; 32],
+            Src::Reg(r) => {
+                let first = r as usize * 32;
+                std::array::from_fn(|l| self.regs[first..first + 32][l])
+            }
+            s => std::array::from_fn(|l| self.get(s, l, c)),
+        }
+    }
+
     pub(crate) fn set(&mut self, d: Reg, lane: usize, v: u64) {
         self.regs[d.index as usize * 32 + lane] = int::mask(v, d.bits as u32);
     }
@@ -246,6 +258,13 @@ impl Warp {
     fn plain(&mut self, c: &mut Context<'_>, op: &Op, active: u32) -> Result<()> {
         match op {
             Op::Alu { f, ty, mods, d, s } => {
+                if let Some(by) = alu::usual(*f, *ty, mods) {
+                    let y = by(s.map(|s| self.every(s, c)));
+                    for l in lanes(active) {
+                        self.set(*d, l, y[l]);
+                    }
+                    return Ok(());
+                }
                 for l in lanes(active) {
                     let x = s.map(|s| self.get(s, l, c));
                     self.set(*d, l, alu::alu(*f, *ty, mods, x));
