@@ -4,6 +4,7 @@
 
 * The arrows between crates are those of ARROWS, which is the table of docs/architecture.md.
 * The default build of the command needs no LLVM, CUDA, cmake or C compiler.
+* Crates have the same features in the command's build as in that of the workspace's tests: it is built once for both.
 * No file names a path of somebody's machine.
 * Source files stay below 1,000 lines (generated ones and test data aside).
 """
@@ -99,6 +100,25 @@ def build_needs(problems):
         problems.append(f"the default build depends on {n}")
 
 
+def features(problems):
+    def tree(*args):
+        listed = cargo("tree", *args, "--no-dedupe", "--prefix", "none", "--format", "{p}|{f}")
+        sets = {}
+        for line in filter(None, listed.splitlines()):
+            crate, _, names = line.partition("|")
+            if names or "|" in line:
+                sets.setdefault(" ".join(crate.split()[:2]), set()).add(names)
+        return sets
+
+    command = tree("-p", "silure-cli", "-e", "normal,build")
+    tests = tree("--workspace", "-e", "normal,build,dev")
+    if len(command) < 20:
+        problems.append(f"cargo tree lists {len(command)} crates with features only: the check cannot be right")
+    for crate in sorted(command):
+        if not command[crate] <= tests.get(crate, set()):
+            problems.append(f"{crate} has the features {command[crate]} in the command, {tests.get(crate)} in the tests")
+
+
 def files(problems):
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
     for name in filter(None, listed.decode().split("\0")):
@@ -121,6 +141,7 @@ def main():
     problems = []
     arrows(problems)
     build_needs(problems)
+    features(problems)
     files(problems)
     for p in problems:
         print(p, file=sys.stderr)
