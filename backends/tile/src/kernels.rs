@@ -7,8 +7,8 @@ use silure_ir::{Func, OpId, Result, bail};
 use crate::anchor::Anchor;
 use crate::writer::Title;
 use crate::{
-    Kernel, attention, attention_units, create, integer, lines, map, matmul, moves, patches, points, pool,
-    product, quantize, resize, rows, scatter,
+    Kernel, attention, attention_units, create, integer, lines, map, matmul, moves, patches,
+    points, pool, product, quantize, resize, rows, scatter,
 };
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
