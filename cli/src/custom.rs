@@ -33,6 +33,8 @@ pub struct KernelArgs {
 
 /// Sizes that symbols are tried with, of few symbols and of many; a symbol's range decides what is near them.
 const FEW: [[i64; 3]; 3] = [[33, 70, 17], [64, 128, 96], [1, 3, 129]];
+/// Elements of an argument, at most: larger sizes are halved.
+const MOST: i64 = 1 << 18;
 const MANY: [[i64; 6]; 3] = [[2, 9, 7, 20, 33, 3], [1, 5, 16, 3, 40, 2], [3, 1, 2, 1, 1, 1]];
 
 impl KernelArgs {
@@ -111,7 +113,15 @@ fn check(
         false => MANY.iter().map(|s| &s[..]).collect(),
     };
     for (i, some) in all.into_iter().enumerate() {
-        let sizes = sizes(f, some);
+        let mut sizes = sizes(f, some);
+        while large(f, &sizes) && sizes.values().any(|n| *n > 1) {
+            let smaller: Vec<i64> = sizes_of(f, &sizes).iter().map(|n| n / 2).collect();
+            let next = self::sizes(f, &smaller);
+            if next == sizes {
+                break;
+            }
+            sizes = next;
+        }
         if tried.contains(&sizes) {
             continue;
         }
@@ -155,6 +165,22 @@ fn sizes(f: &Func, wanted: &[i64]) -> Sizes {
         (s.name.clone(), if up <= s.max { up } else { n / multiple * multiple })
     };
     f.symbols.iter().filter(|s| !s.runtime).enumerate().map(near).collect()
+}
+
+/// The sizes in the order of the symbols.
+fn sizes_of(f: &Func, sizes: &Sizes) -> Vec<i64> {
+    let symbols = f.symbols.iter().filter(|s| !s.runtime);
+    symbols.map(|s| sizes.get(&s.name).copied().unwrap_or(1)).collect()
+}
+
+/// Whether an argument or result has too many elements to be tried.
+fn large(f: &Func, sizes: &Sizes) -> bool {
+    let types = f.args().iter().map(|v| f.ty(*v)).chain(&f.result_types);
+    let count = |t: &Type| {
+        let t = t.as_tensor()?;
+        t.count().eval(&|s| sizes.get(s).copied())
+    };
+    types.into_iter().any(|t| count(t).is_some_and(|n| n > MOST))
 }
 
 fn arguments(f: &Func, sizes: &Sizes, seed: u64) -> Result<Vec<Tensor>> {

@@ -21,6 +21,19 @@ fn tile_kernels_and_entries_run_on_the_device() {
             assert!(ran.out.contains("elements agree"), "{}", ran.out);
         }
     }
+    for (name, sizes) in [
+        ("act_quant", &["n=9", "b=2"][..]),
+        ("weight_dequant", &["r=1", "c=2"]),
+        ("fp8_gemm", &["m=70", "n=1", "k=2"]),
+    ] {
+        let kernel = repo(&format!("examples/deepseek/{name}.sir"));
+        for place in [&EMULATED[..], &["--target", "interp"]] {
+            let mut args = [&["kernel", "run", &kernel][..], place].concat();
+            args.extend(sizes.iter().flat_map(|s| ["--arg", s]));
+            let ran = silure(&args).code(0);
+            assert!(ran.out.contains("elements agree"), "{}", ran.out);
+        }
+    }
     let kernel = repo("tests/kernels/softmax.sir");
     silure(&["kernel", "run", &kernel, "--target", "cpu:x86-64-v3", "--device", "cuda:emulated"])
         .code(2)

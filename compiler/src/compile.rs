@@ -343,6 +343,10 @@ impl Compiled {
         if let Some(p) = &self.options.precision {
             w = w.option("precision", &p.to_string());
         }
+        let custom: Vec<&str> = self.options.custom.iter().map(Custom::name).collect();
+        if !custom.is_empty() {
+            w = w.option("kernels", &custom.join(" "));
+        }
         for (name, value) in &self.says {
             w = w.option(name, value);
         }

@@ -154,9 +154,45 @@ impl Printer<'_> {
             Elem::F64 => self.line(format!("cvt.f64.f32 {y}, {f}")),
             Elem::F16 => self.line(format!("cvt.rn.f16.f32 {y}, {f}")),
             Elem::Bf16 => self.line(format!("cvt.rn.bf16.f32 {y}, {f}")),
+            Elem::E4m3fn | Elem::E5m2 => self.to_byte(to, y, f),
             to => return Err(refuse(format!("conversion to {to} has no PTX here"))),
         }
         Ok(())
+    }
+
+    /// An f32 as an 8-bit float, to nearest even. The instructions of newer cards saturate; here what is too large is
+    /// NaN (e4m3fn) or infinite (e5m2), as everywhere.
+    fn to_byte(&mut self, to: Elem, y: &str, f: &str) {
+        // Mantissa bits that go, the least normal number, the sum with which a subnormal's last bit is an f32's
+        // last bit, codes of what is too large and of NaN.
+        let (cut, normal, magic, most, nan) = match to {
+            Elem::E4m3fn => (20, 0x3C80_0000u32, 0x4680_0000u32, 127, 127),
+            _ => (21, 0x3880_0000, 0x4300_0000, 124, 126),
+        };
+        let bias = (normal >> cut) - (1 << (23 - cut));
+        let [b, a, n, s, t] = std::array::from_fn(|_| self.fresh(Reg::B32));
+        let (g, p, q) = (self.fresh(Reg::F32), self.fresh(Reg::Pred), self.fresh(Reg::Pred));
+        self.line(format!("mov.b32 {b}, {f}"));
+        self.line(format!("and.b32 {a}, {b}, 0x7FFFFFFF"));
+        self.line(format!("shr.u32 {n}, {a}, {cut}"));
+        self.line(format!("and.b32 {n}, {n}, 1"));
+        self.line(format!("add.u32 {n}, {n}, {}", (1u32 << (cut - 1)) - 1));
+        self.line(format!("add.u32 {n}, {n}, {a}"));
+        self.line(format!("shr.u32 {n}, {n}, {cut}"));
+        self.line(format!("sub.u32 {n}, {n}, {bias}"));
+        self.line(format!("min.u32 {n}, {n}, {most}"));
+        self.line(format!("mov.b32 {g}, {a}"));
+        self.line(format!("add.rn.f32 {g}, {g}, 0f{magic:08X}"));
+        self.line(format!("mov.b32 {s}, {g}"));
+        self.line(format!("sub.u32 {s}, {s}, {magic}"));
+        self.line(format!("setp.lt.u32 {p}, {a}, {normal}"));
+        self.line(format!("selp.b32 {n}, {s}, {n}, {p}"));
+        self.line(format!("setp.gt.u32 {q}, {a}, 0x7F800000"));
+        self.line(format!("selp.b32 {n}, {nan}, {n}, {q}"));
+        self.line(format!("shr.u32 {t}, {b}, 24"));
+        self.line(format!("and.b32 {t}, {t}, 128"));
+        self.line(format!("or.b32 {n}, {n}, {t}"));
+        self.line(format!("cvt.u16.u32 {y}, {n}"));
     }
 
     /// An 8-bit float as f16, which holds each value exactly.
