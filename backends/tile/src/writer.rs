@@ -168,7 +168,11 @@ impl Writer {
         let name = match &arg {
             Arg::Operand(i) => format!("x{i}"),
             Arg::Result(i) => format!("y{i}"),
-            Arg::Value(v) => format!("v{}", silure_ir::func::slot(*v)),
+            // By their order, so that ops of equal kinds have kernels of equal text.
+            Arg::Value(_) => {
+                let before = self.args.iter().filter(|a| matches!(a, Arg::Value(_)));
+                format!("w{}", before.count())
+            }
             Arg::Size(_) | Arg::Status => bail!(Internal, "{arg:?} is no tensor"),
         };
         self.args.push(arg);
