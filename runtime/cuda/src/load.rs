@@ -66,9 +66,11 @@ pub(crate) fn emulator() -> Result<(), String> {
         None => {
             let exe = std::env::current_exe().map_err(|e| format!("this executable: {e}"))?;
             let dir = exe.parent().unwrap_or(Path::new(".")).to_path_buf();
-            // Where it is installed, and where cargo leaves what others depend on.
-            let places = [dir.clone(), dir.join("deps"), dir.join("../lib")];
-            let found = places.iter().map(|d| d.join(LIBRARY)).find(|f| f.is_file());
+            // Where it is installed, and where cargo leaves what others depend on, of which one may be of an earlier build.
+            let places = [dir.join("../lib"), dir.join("deps"), dir.clone()];
+            let made = |f: &PathBuf| f.metadata().and_then(|m| m.modified()).ok();
+            let found = places.iter().map(|d| d.join(LIBRARY)).filter(|f| f.is_file());
+            let found = found.max_by_key(made);
             found.ok_or_else(|| {
                 format!(
                     "needed the emulator's {LIBRARY} beside {}, or {PATH} to name it",
