@@ -32,7 +32,7 @@ pub struct KernelArgs {
 }
 
 /// Sizes that symbols are tried with, of few symbols and of many; a symbol's range decides what is near them.
-const FEW: [[i64; 3]; 3] = [[33, 70, 17], [64, 128, 96], [1, 3, 129]];
+const FEW: [[i64; 3]; 4] = [[33, 70, 17], [64, 128, 96], [3, 700, 300], [1, 1, 129]];
 /// Elements of an argument, at most: larger sizes are halved.
 const MOST: i64 = 1 << 18;
 const MANY: [[i64; 6]; 3] = [[2, 9, 7, 20, 33, 3], [1, 5, 16, 3, 40, 2], [3, 1, 2, 1, 1, 1]];
