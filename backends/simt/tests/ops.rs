@@ -159,7 +159,7 @@ fn planted_faults_are_noticed() {
     // order of warps whether the byte is there too early or not yet.
     let faults = [
         ("simt.barrier", "simt.async_commit", 0, "shared byte"),
-        ("simt.barrier", "simt.async_commit", 1, "shared byte"),
+        ("simt.barrier", "simt.async_commit", 4, "shared byte"),
         ("simt.async_wait", "simt.async_commit", 0, "before its copy is waited for"),
         ("simt.async_commit", "simt.async_wait", 0, "before its copy is waited for"),
         ("count = 4}", "count = 4, trans = true}", 0, ""),

@@ -195,7 +195,7 @@ pub fn close(name: &str, got: &[u8], want: &Tensor) -> Result<(), String> {
     for j in 0..want.len() {
         let (y, w) = (e.decode(e.load(got, j).unwrap()), want.get(j).f());
         let off = (y - w).abs();
-        if !(off <= allowed(name) * most || y.is_nan() && w.is_nan()) {
+        if !(y == w || off <= allowed(name) * most || y.is_nan() && w.is_nan()) {
             return Err(format!("element {j} is {y}, {w} is wanted"));
         }
     }
