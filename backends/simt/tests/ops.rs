@@ -160,7 +160,12 @@ fn planted_faults_are_noticed() {
     let faults = [
         ("simt.barrier", "simt.async_commit", 0, "shared byte"),
         ("simt.barrier", "simt.async_commit", 4, "shared byte"),
-        ("simt.async_wait", "simt.async_commit", 0, "before its copy is waited for"),
+        (
+            "simt.async_wait {pending = 2}",
+            "simt.async_wait {pending = 3}",
+            0,
+            "before its copy is waited for",
+        ),
         ("simt.async_commit", "simt.async_wait", 0, "before its copy is waited for"),
         ("count = 4}", "count = 4, trans = true}", 0, ""),
         ("count = 4, offset = 32", "count = 4, offset = 16", 0, ""),
