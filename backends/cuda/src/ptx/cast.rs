@@ -154,7 +154,7 @@ impl Printer<'_> {
             Elem::F64 => self.line(format!("cvt.f64.f32 {y}, {f}")),
             Elem::F16 => self.line(format!("cvt.rn.f16.f32 {y}, {f}")),
             Elem::Bf16 => self.line(format!("cvt.rn.bf16.f32 {y}, {f}")),
-            Elem::E4m3fn | Elem::E5m2 => self.to_byte(to, y, f),
+            Elem::E4m3fn | Elem::E5m2 => self.byte(to, y, f),
             to => return Err(refuse(format!("conversion to {to} has no PTX here"))),
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Printer<'_> {
 
     /// An f32 as an 8-bit float, to nearest even. The instructions of newer cards saturate; here what is too large is
     /// NaN (e4m3fn) or infinite (e5m2), as everywhere.
-    fn to_byte(&mut self, to: Elem, y: &str, f: &str) {
+    fn byte(&mut self, to: Elem, y: &str, f: &str) {
         // Mantissa bits that go, the least normal number, the sum with which a subnormal's last bit is an f32's
         // last bit, codes of what is too large and of NaN.
         let (cut, normal, magic, most, nan) = match to {
