@@ -4,8 +4,11 @@
 #[path = "../../../tests/kernels/problems.rs"]
 mod problems;
 
+#[path = "../../tile/tests/cases/mod.rs"]
+mod cases;
 mod emulator;
 
+use cases::{CASES, PRODUCTS, ROWS, graph};
 use emulator::{kernel, path, run};
 use problems::Problem;
 use silure_cuda::{PtxModule, ptx};
@@ -201,4 +204,186 @@ fn every_change_is_noticed() {
         );
     }
     assert_eq!(missed, 0, "changes that nothing notices:\n{table}");
+}
+
+/// A case of each family of kernels that ops become (silure-tile).
+const FAMILIES: [&str; 36] = [
+    "row_column_one",
+    "transposed",
+    "plain",
+    "halves",
+    "half_weight",
+    "byte_weight",
+    "softmax",
+    "layer_norm",
+    "reduce_last",
+    "argmax",
+    "top_k",
+    "softmax_first",
+    "transpose",
+    "slice",
+    "concat",
+    "pad",
+    "gather_rows",
+    "write_rows",
+    "rotary",
+    "causal",
+    "paged",
+    "paged_latent",
+    "conv",
+    "max_pool",
+    "blocks_of_bytes",
+    "blocks_of_nibbles",
+    "gather_blocks",
+    "experts_offset",
+    "scatter_elements_add",
+    "cumsum",
+    "resize_linear",
+    "quantize_rows",
+    "bytes_with_zeros",
+    "conv_of_bytes",
+    "units_many",
+    "units_pages",
+];
+
+/// What changes nothing there: rows of odd lengths are not copied asynchronously; 256 keys are whole tiles.
+const WITHOUT: [(&str, &str); 2] =
+    [("halves", "no waits for copies"), ("units_many", "masks one too far")];
+
+/// What is run of a case: nothing to do, tails, more than one tile.
+const FEW: [(i64, i64); 3] = [(3, 2), (5, 7), (67, 33)];
+
+/// How a changed text of a case is noticed, if it is; of several kernels the longest is changed.
+fn notice(name: &str, change: &dyn Fn(&str) -> String) -> (bool, Option<String>) {
+    let options = |seed: usize| Options {
+        seed: seed as u64,
+        threads: 1,
+        budget: 1 << 24,
+        ..Options::default()
+    };
+    let say = |e: &silure_ptx_emulator::Error| format!("{:?}", e.kind).to_lowercase();
+    let elementwise = CASES.iter().chain(PRODUCTS).chain(ROWS).find(|c| c.0 == name);
+    if let Some((_, body)) = elementwise {
+        let m = cases::module(name, body);
+        let k = cases::made(&m);
+        let made = ptx(&k.func, "cuda:sm_80").unwrap();
+        let text = change(&made.text);
+        let same = text == made.text;
+        for (seed, sizes) in FEW.into_iter().enumerate() {
+            let (mut args, want) = cases::problem(&m, &k, sizes, seed);
+            if let Err(e) = run(&made, &text, &k.func, &mut args, &options(seed)) {
+                return (same, Some(say(&e)));
+            }
+            for (a, got) in k.args.iter().zip(&args) {
+                let silure_tile::Arg::Result(i) = a else { continue };
+                if cases::close(name, got.bytes(), &want[*i]).is_err() {
+                    return (same, Some("wrong answer".into()));
+                }
+            }
+        }
+        return (same, None);
+    }
+    let case = graph::all().find(|c| c.name == name).unwrap_or_else(|| panic!("no case {name}"));
+    let made = graph::made(case);
+    let texts: Vec<PtxModule> =
+        made.kernels.iter().map(|k| ptx(&k.func, "cuda:sm_80").unwrap()).collect();
+    let longest = (0..texts.len()).max_by_key(|i| texts[*i].text.len()).unwrap();
+    let text = change(&texts[longest].text);
+    let same = text == texts[longest].text;
+    for (seed, sizes) in FEW.into_iter().enumerate() {
+        if !graph::Memory::fits(case, sizes) {
+            continue;
+        }
+        let mut memory = made.memory(sizes, seed);
+        let mut kind = None;
+        let ran = memory.run(&made, |i, k, args| {
+            let text = if i == longest { &text } else { &texts[i].text };
+            run(&texts[i], text, &k.func, args, &options(seed)).map(|_| ()).map_err(|e| {
+                kind = Some(say(&e));
+                e.to_string()
+            })
+        });
+        if ran.is_err() {
+            return (same, kind);
+        }
+        if memory.check(&made).is_err() {
+            return (same, Some("wrong answer".into()));
+        }
+    }
+    (same, None)
+}
+
+/// Every place changed; the text itself where there is none.
+fn everywhere(text: &str, change: Change) -> String {
+    let mut all = String::with_capacity(text.len());
+    for l in text.lines() {
+        all += change(l).as_deref().unwrap_or(l);
+        all.push('\n');
+    }
+    all
+}
+
+/// An access of memory of the device, one element further.
+fn further(l: &str, word: &str) -> Option<String> {
+    let t = l.trim_start();
+    let t = t.strip_prefix('@').map_or(t, |r| r.split_once(' ').map_or(r, |p| p.1));
+    if !t.starts_with(word) {
+        return None;
+    }
+    let bits = t
+        .split_whitespace()
+        .next()?
+        .rsplit('.')
+        .next()?
+        .trim_start_matches(|c: char| !c.is_ascii_digit());
+    let bytes = bits.parse::<u32>().ok()? / 8;
+    let (begin, end) = (l.find('[')?, l.find(']')?);
+    let (base, offset) = match l[begin + 1..end].split_once('+') {
+        Some((b, o)) => (b.trim(), o.trim().parse::<u32>().ok()?),
+        None => (&l[begin + 1..end], 0),
+    };
+    Some(format!("{}[{base}+{}]{}", &l[..begin], offset + bytes, &l[end + 1..]))
+}
+
+#[test]
+fn every_family_of_kernels() {
+    let all: [(&str, Change); 6] = [
+        ("loads one element further", |l| {
+            further(l, "ld.global").or_else(|| further(l, "cp.async.c"))
+        }),
+        ("stores one element further", |l| further(l, "st.global")),
+        ("rows of fragments exchanged", |l| exchange(l, 0, 1)),
+        ("masks one too far", |l| {
+            l.contains("setp.lt.s64").then(|| l.replace("setp.lt.s64", "setp.le.s64"))
+        }),
+        ("no barriers", |l| drop_line(l, "bar.sync")),
+        ("no waits for copies", |l| drop_line(l, "cp.async.wait_group")),
+    ];
+    let mut missed = vec![];
+    let mut table = String::from("| kernels of | changes noticed | how |\n|---|---|---|\n");
+    for name in FAMILIES {
+        assert!(notice(name, &|t| t.into()).1.is_none(), "{name} as it is printed");
+        let (mut tried, mut kinds) = (vec![], std::collections::BTreeSet::new());
+        for (what, change) in all {
+            let one = std::cell::Cell::new(false);
+            let changed = |t: &str| {
+                // One warp is in step with itself.
+                one.set(what == "no barriers" && t.contains(".reqntid 32, 1, 1"));
+                everywhere(t, change)
+            };
+            match notice(name, &changed) {
+                (true, _) => {}
+                (false, None) if one.get() || WITHOUT.contains(&(name, what)) => {}
+                (false, None) => missed.push(format!("{name}: {what}")),
+                (false, Some(kind)) => {
+                    tried.push(what);
+                    kinds.insert(kind);
+                }
+            }
+        }
+        let how: Vec<&str> = kinds.iter().map(String::as_str).collect();
+        table += &format!("| `{name}` | {} | {} |\n", tried.join(", "), how.join(", "));
+    }
+    println!("{table}");
+    assert!(missed.is_empty(), "{missed:#?}");
 }

@@ -1,8 +1,8 @@
 //! The blocked f32 driver: one block of `C = A · B` over any source of rows of A and panels of B.
 //!
-//! The depth is summed in pieces, see [`step`]. Panels that are packed already stay in L2, [`SWEEP`] columns of a
-//! piece at a time: each tile of rows is loaded once and goes along them ([`Job::along`]). Panels that have to be built,
-//! or are short, come once, and all rows of the block go past them ([`Job::past`]). A problem of at most six rows is
+//! The depth is summed in pieces, see `step`. Panels that are packed already stay in L2, `SWEEP` columns of a
+//! piece at a time: each tile of rows is loaded once and goes along them (`Job::along`). Panels that have to be built,
+//! or are short, come once, and all rows of the block go past them (`Job::past`). A problem of at most six rows is
 //! not cut in depth, so that weights stream through once.
 
 use super::epilogue::{Bound, Head};
