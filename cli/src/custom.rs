@@ -33,9 +33,9 @@ pub struct KernelArgs {
 
 /// Sizes that symbols are tried with, of few symbols and of many; a symbol's range decides what is near them.
 const FEW: [[i64; 3]; 4] = [[33, 70, 17], [64, 128, 96], [3, 700, 300], [1, 1, 129]];
+const MANY: [[i64; 6]; 3] = [[2, 9, 7, 20, 33, 3], [1, 5, 16, 3, 40, 2], [3, 1, 2, 1, 1, 1]];
 /// Elements of an argument, at most: larger sizes are halved.
 const MOST: i64 = 1 << 18;
-const MANY: [[i64; 6]; 3] = [[2, 9, 7, 20, 33, 3], [1, 5, 16, 3, 40, 2], [3, 1, 2, 1, 1, 1]];
 
 impl KernelArgs {
     /// The kernels that the compilation gets.
@@ -53,7 +53,7 @@ impl KernelArgs {
             let name = custom.name();
             let ratio = own.nanos() / ours.as_ref().map_or(own.nanos(), Counts::nanos);
             let beside = match &ours {
-                None => "ours has no kernel for it".into(),
+                None => "something; ours has no kernel for it".into(),
                 Some(ours) => format!(
                     "{:.2} of ours by count ({} instructions and {} bytes of memory, ours {} and {})",
                     ratio,

@@ -37,7 +37,7 @@ pub struct Args {
     /// Check the answers and time nothing
     #[arg(long)]
     pub no_bench: bool,
-    /// Take the peaks of this described device (see `plan --list`) instead of the one of the card's name
+    /// Take the peaks of this described device (a100-80, h100-sxm, …) instead of the one of the card's name
     #[arg(long, value_name = "NAME")]
     pub peaks: Option<String>,
     /// Report as JSON
