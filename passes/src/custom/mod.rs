@@ -9,6 +9,7 @@ mod grid;
 
 pub use grid::one_axis;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +18,9 @@ use silure_ir::op::Traits;
 use silure_ir::{
     Attr, Attrs, Builder, Def, Dim, Func, FuncKind, Module, OpId, Result, Type, ValueId, bail,
 };
+
+/// Ops that are compared at one place, at most.
+const MOST: u32 = 10_000;
 
 /// A kernel and what it computes.
 #[derive(Clone, Debug)]
@@ -142,7 +146,7 @@ impl Custom {
         let mut found = Found::default();
         for f in m.funcs.iter_mut().filter(|f| f.kind != FuncKind::Kernel) {
             for op in f.walk().into_iter().rev() {
-                // What an earlier place has taken is dead, or in its region.
+                // What an earlier place has taken is gone, or in its region.
                 let inside =
                     |op| f.parent_op(op).is_some_and(|p| f.op(p).def.dialect() == "kernel");
                 if f.op(op).parent().is_none() || inside(op) || !live(f, op) {
@@ -173,9 +177,16 @@ impl Custom {
         let Some(root) = p.yields(p.body).first().and_then(|v| p.def_op(*v)) else {
             return Place::Other;
         };
-        let mut at = Bound::new(f, p);
+        let left = Cell::new(MOST);
+        let mut at = Bound::new(f, p, &left);
         if !at.op(root, op) {
-            return Place::Other;
+            return match left.get() {
+                0 => {
+                    let (name, loc) = (f.op(op).def.name, &f.op(op).loc);
+                    Place::Near(format!("{name} at {loc}: there are too many ways to lay it"))
+                }
+                _ => Place::Other,
+            };
         }
         match at.finish(op) {
             Ok(()) => Place::Here(At { values: at.values, sizes: at.sizes }),
@@ -232,6 +243,12 @@ impl Custom {
                 }
             }
         }
+        // What nobody else reads is gone, so that no place is found in it.
+        for &op in inner.iter().rev() {
+            if !live(f, op) {
+                f.erase(op);
+            }
+        }
         Ok(())
     }
 }
@@ -262,11 +279,13 @@ struct Bound<'a> {
     sizes: HashMap<Arc<str>, Dim>,
     /// Sizes that are compared when all symbols are known: of the pattern, of the place.
     later: Vec<(Dim, Dim)>,
+    /// Ops that may still be compared, shared by all ways that are tried.
+    left: &'a Cell<u32>,
 }
 
 impl<'a> Bound<'a> {
-    fn new(f: &'a Func, p: &'a Func) -> Bound<'a> {
-        Bound { f, p, values: HashMap::new(), sizes: HashMap::new(), later: vec![] }
+    fn new(f: &'a Func, p: &'a Func, left: &'a Cell<u32>) -> Bound<'a> {
+        Bound { f, p, values: HashMap::new(), sizes: HashMap::new(), later: vec![], left }
     }
 
     fn dims(&mut self, p: &[Dim], f: &[Dim]) -> bool {
@@ -308,6 +327,8 @@ impl<'a> Bound<'a> {
     }
 
     fn op(&mut self, p: OpId, f: OpId) -> bool {
+        let Some(left) = self.left.get().checked_sub(1) else { return false };
+        self.left.set(left);
         let (a, b) = (self.p.op(p), self.f.op(f));
         if a.def.name != b.def.name || a.results.len() != b.results.len() {
             return false;
@@ -316,12 +337,13 @@ impl<'a> Bound<'a> {
         if x.len() != y.len() || !self.attrs(&a.attrs, &b.attrs) {
             return false;
         }
-        let before = self.clone();
-        let straight = self.operands(&x, &y);
-        if !straight {
-            let both = a.def.is(Traits::COMMUTATIVE) && x.len() == 2;
+        // Operands of a commutative op may stand the other way round.
+        let both = a.def.is(Traits::COMMUTATIVE) && x.len() == 2;
+        let before = both.then(|| self.clone());
+        if !self.operands(&x, &y) {
+            let Some(before) = before else { return false };
             *self = before;
-            if !both || !self.operands(&x, &[y[1], y[0]]) {
+            if !self.operands(&x, &[y[1], y[0]]) {
                 return false;
             }
         }
