@@ -1,6 +1,8 @@
 //! The thread pool: fixed threads, one job at a time, the caller takes part.
 //!
-//! A job is a number of tasks handed out in contiguous chunks by an atomic counter. Workers spin
+//! A job is a number of tasks in as many contiguous parts as there are threads. A thread takes chunks of
+//! its own part and then of the others': tasks of equal place in jobs that follow each other mostly run on one
+//! thread, so what one writes and the next reads stays in that thread's cache. Workers spin
 //! for a bounded time, then park. If the pool is busy (another session runs a job) or the call
 //! comes from inside a job, the caller runs everything itself: nobody waits for a turn, and since
 //! results never depend on the split, nothing changes but the time.
@@ -41,7 +43,8 @@ struct Shared {
     sleeping: AtomicUsize,
     stop: AtomicBool,
     job: UnsafeCell<Option<Current>>,
-    next: AtomicU64,
+    /// The next task of each thread's part.
+    next: Box<[Next]>,
     park: Mutex<()>,
     wake: Condvar,
 }
@@ -52,11 +55,22 @@ unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer in `job` is to a `Sync` closure.
 unsafe impl Send for Shared {}
 
+/// A counter on a line of its own, and the next one: lines are fetched in pairs.
+#[repr(align(128))]
+struct Next(AtomicU64);
+
 #[derive(Clone, Copy)]
 struct Current {
     job: *const Job<'static>,
     tasks: u64,
     chunk: u64,
+}
+
+impl Current {
+    /// The first task of a part.
+    fn begin(&self, part: usize, parts: usize) -> u64 {
+        (self.tasks as u128 * part as u128 / parts as u128) as u64
+    }
 }
 
 thread_local! {
@@ -68,15 +82,19 @@ fn lock(m: &Mutex<()>) -> MutexGuard<'_, ()> {
 }
 
 impl Shared {
-    /// Takes chunks until there are none.
+    /// Takes chunks until there are none, of the worker's own part first.
     fn work(&self, c: Current, worker: usize) {
-        loop {
-            let begin = self.next.fetch_add(c.chunk, Relaxed);
-            if begin >= c.tasks {
-                return;
+        let parts = self.next.len();
+        for part in (worker..parts).chain(0..worker) {
+            let end = c.begin(part + 1, parts);
+            loop {
+                let begin = self.next[part].0.fetch_add(c.chunk, Relaxed);
+                if begin >= end {
+                    break;
+                }
+                // SAFETY: the submitter keeps the closure alive until everybody is outside.
+                unsafe { (*c.job)(begin, end.min(begin.saturating_add(c.chunk)), worker) };
             }
-            // SAFETY: the submitter keeps the closure alive until everybody is outside.
-            unsafe { (*c.job)(begin, c.tasks.min(begin.saturating_add(c.chunk)), worker) };
         }
     }
 
@@ -132,7 +150,7 @@ impl Pool {
             sleeping: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             job: UnsafeCell::new(None),
-            next: AtomicU64::new(0),
+            next: (0..threads.max(1)).map(|_| Next(AtomicU64::new(0))).collect(),
             park: Mutex::new(()),
             wake: Condvar::new(),
         });
@@ -170,7 +188,9 @@ impl Pool {
         let current = Current { job, tasks, chunk };
         // SAFETY: we hold `submit`, the gate is closed and nobody is inside (see the end).
         unsafe { *s.job.get() = Some(current) };
-        s.next.store(0, Relaxed);
+        for (part, next) in s.next.iter().enumerate() {
+            next.0.store(current.begin(part, s.next.len()), Relaxed);
+        }
         s.gate.fetch_add(1, SeqCst);
         if s.sleeping.load(SeqCst) > 0 {
             drop(lock(&s.park));

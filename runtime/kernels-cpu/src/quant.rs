@@ -43,14 +43,18 @@ impl Quant {
         (PIECE / self.inner.max(1)).max(1)
     }
 
-    /// Calls `f(axis entry, first element, elements)` for the pieces of tasks.
+    /// Pieces of the call's tasks.
     #[inline(always)]
-    fn each(&self, call: &Call, mut f: impl FnMut(usize, usize, usize)) {
+    fn range(&self, call: &Call) -> std::ops::Range<usize> {
         let total = self.outer * self.axis * self.pieces();
-        for p in call.begin * self.per()..(call.end * self.per()).min(total) {
-            let (row, at) = (p / self.pieces(), p % self.pieces() * PIECE);
-            f(row % self.axis, row * self.inner + at, (self.inner - at).min(PIECE));
-        }
+        call.begin * self.per()..(call.end * self.per()).min(total)
+    }
+
+    /// Axis entry, first element and number of elements of a piece.
+    #[inline(always)]
+    fn piece(&self, p: usize) -> (usize, usize, usize) {
+        let (row, at) = (p / self.pieces(), p % self.pieces() * PIECE);
+        (row % self.axis, row * self.inner + at, (self.inner - at).min(PIECE))
     }
 }
 
@@ -67,10 +71,12 @@ unsafe fn quantize_lanes<I: Isa, L: Counts>(s: &Quant, call: &Call, signed: bool
     unsafe {
         let (x, scale) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
         let (zp, y) = (call.bufs.get::<u8>(2), call.bufs.get::<u8>(3));
-        s.each(call, |a, at, n| {
+        // No closure: those are compiled for no level of their own, and its instructions become calls.
+        for p in s.range(call) {
+            let (a, at, n) = s.piece(p);
             let z = if zp.is_null() { 0 } else { widen(*zp.add(a), signed) };
             Steps::new(*scale.add(a), z, signed).row::<I, L>(x.add(at), y.add(at), n);
-        });
+        }
     }
     OK
 }
@@ -82,14 +88,15 @@ unsafe fn dequantize<I: Isa, T: Copy + Into<i64>>(s: &Quant, call: &Call) -> i32
     unsafe {
         let (x, scale) = (call.bufs.get::<T>(0), call.bufs.get::<f32>(1));
         let (zp, y) = (call.bufs.get::<T>(2), call.bufs.get::<f32>(3));
-        s.each(call, |a, at, n| {
+        for p in s.range(call) {
+            let (a, at, n) = s.piece(p);
             let z: i64 = if zp.is_null() { 0 } else { (*zp.add(a)).into() };
             let scale = *scale.add(a);
             strip::map(y.add(at), x.add(at), n, |v: T| {
                 let d: i64 = v.into() - z;
                 d as i32 as f32 * scale
             });
-        });
+        }
     }
     OK
 }

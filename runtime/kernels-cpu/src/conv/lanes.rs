@@ -254,21 +254,21 @@ mod x86 {
 
 /// Calls `$f::<I, L>(args)` with the vectors of level `I`.
 macro_rules! with_lanes {
-    ($I:ty, $f:ident ( $($arg:expr),* )) => {{
+    ($I:ty, $f:ident $(::<$($c:ident),*>)? ( $($arg:expr),* )) => {{
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{__m256, __m512};
             match <$I>::LEVEL {
-                3 => $f::<$I, __m512>($($arg),*),
-                1 => $f::<$I, [__m256; 2]>($($arg),*),
-                _ => $f::<$I, $crate::conv::lanes::Array<false>>($($arg),*),
+                3 => $f::<$I, __m512 $(, $($c),*)?>($($arg),*),
+                1 => $f::<$I, [__m256; 2] $(, $($c),*)?>($($arg),*),
+                _ => $f::<$I, $crate::conv::lanes::Array<false> $(, $($c),*)?>($($arg),*),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         if <$I>::FMA {
-            $f::<$I, $crate::conv::lanes::Array<true>>($($arg),*)
+            $f::<$I, $crate::conv::lanes::Array<true> $(, $($c),*)?>($($arg),*)
         } else {
-            $f::<$I, $crate::conv::lanes::Array<false>>($($arg),*)
+            $f::<$I, $crate::conv::lanes::Array<false> $(, $($c),*)?>($($arg),*)
         }
     }};
 }

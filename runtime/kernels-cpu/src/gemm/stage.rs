@@ -313,14 +313,43 @@ impl Sink {
         }
     }
 
-    /// Finishes a tile.
+    /// Finishes a tile: whole groups of columns of a stage that is [`Stage::plain`] apart from all else.
     ///
     /// # Safety
     /// The buffers cover the tile.
     #[inline(always)]
     pub unsafe fn finish<I: Isa>(&self, t: &Tile) {
+        let s = &self.stage;
+        let plain = s.plain() && t.features.iter().all(|f| f.tame);
+        let whole = if plain { t.cols / NR } else { 0 };
+        let (first, last) = t.features.split_at(whole);
         // SAFETY: by the caller's contract.
-        unsafe { I::finish_sums(self, t) }
+        unsafe {
+            if whole > 0 {
+                let part = Tile { features: first, cols: whole * NR, ..*t };
+                match (s.inner, s.residual) {
+                    (0, 0) => I::finish_bytes::<false, false>(self, &part),
+                    (0, _) => I::finish_bytes::<false, true>(self, &part),
+                    (_, 0) => I::finish_bytes::<true, false>(self, &part),
+                    (_, _) => I::finish_bytes::<true, true>(self, &part),
+                }
+            }
+            if !last.is_empty() {
+                let (sums, cols) = (t.sums.add(whole), t.cols - whole * NR);
+                let part = Tile { sums, features: last, cols, at: t.at + whole * NR, ..*t };
+                I::finish_sums(self, &part);
+            }
+        }
+    }
+
+    /// All of the stage for whole groups of tame columns, where the stage is [`Stage::plain`].
+    ///
+    /// # Safety
+    /// As [`Sink::finish`]; the machine has the level.
+    #[inline(always)]
+    pub(crate) unsafe fn bytes<I: Isa, const INNER: bool, const RESIDUAL: bool>(&self, t: &Tile) {
+        // SAFETY: by the caller's contract.
+        unsafe { with_lanes!(I, bytes::<INNER, RESIDUAL>(self, t)) }
     }
 
     /// All of the stage for one tile.
@@ -347,15 +376,6 @@ unsafe fn tile<I: Isa, L: Counts>(sink: &Sink, t: &Tile) {
         for (q, f) in t.features.iter().enumerate() {
             let cols = (t.cols - q * NR).min(NR);
             let (scale, bias) = (L::load(f.scale.as_ptr()), L::load(f.bias.as_ptr()));
-            if cols == NR && f.tame && s.plain() {
-                match (s.inner, s.residual) {
-                    (0, 0) => bytes::<I, L, false, false>(sink, t, q),
-                    (0, _) => bytes::<I, L, false, true>(sink, t, q),
-                    (_, 0) => bytes::<I, L, true, false>(sink, t, q),
-                    (_, _) => bytes::<I, L, true, true>(sink, t, q),
-                }
-                continue;
-            }
             for r in 0..t.rows {
                 let sums = t.sums.add(r * t.step + q) as *mut i32;
                 let at = t.at + r * t.ld + q * NR;
@@ -396,35 +416,33 @@ unsafe fn tile<I: Isa, L: Counts>(sink: &Sink, t: &Tile) {
     }
 }
 
-/// [`tile`] for tame columns `16q..16q + 16` of a stage that is [`Stage::plain`].
+/// [`Sink::bytes`] with the vectors of a level.
 ///
 /// # Safety
-/// As [`tile`].
+/// As there.
 #[inline(always)]
-unsafe fn bytes<I: Isa, L: Counts, const INNER: bool, const RESIDUAL: bool>(
-    sink: &Sink,
-    t: &Tile,
-    q: usize,
-) {
-    let (s, f) = (sink.stage, t.features[q]);
+unsafe fn bytes<I: Isa, L: Counts, const INNER: bool, const RESIDUAL: bool>(sink: &Sink, t: &Tile) {
+    let s = sink.stage;
     let flip = if s.residual == out::I8 { 0x80 } else { 0 };
     let zp = s.residual_zp as i32 + flip as i32;
-    let (output, inner, c) = (sink.output, sink.inner, sink.c);
+    let (output, inner) = (sink.output, sink.inner);
     // SAFETY: by the caller's contract.
     unsafe {
-        let (scale, bias) = (L::load(f.scale.as_ptr()), L::load(f.bias.as_ptr()));
         let by = L::splat(s.residual_scale);
-        for r in 0..t.rows {
-            let sums = t.sums.add(r * t.step + q) as *const i32;
-            let at = t.at + r * t.ld + q * NR;
-            let mut y = L::of_sums(sums, f.add.as_ptr()).mul(scale).add(bias);
-            if INNER {
-                y = inner.through::<I, L>(y, true);
+        for (q, f) in t.features.iter().enumerate() {
+            let (scale, bias) = (L::load(f.scale.as_ptr()), L::load(f.bias.as_ptr()));
+            let (mut sums, mut at) = (t.sums.add(q) as *const i32, t.at + q * NR);
+            for _ in 0..t.rows {
+                let mut y = L::of_sums(sums, f.add.as_ptr()).mul(scale).add(bias);
+                if INNER {
+                    y = inner.through::<I, L>(y, true);
+                }
+                if RESIDUAL {
+                    y = y.add(L::of_bytes(sink.residual.add(at), flip, zp).mul(by));
+                }
+                output.bytes::<I, L>(y, true, sink.c.add(at));
+                (sums, at) = (sums.add(t.step * NR), at + t.ld);
             }
-            if RESIDUAL {
-                y = y.add(L::of_bytes(sink.residual.add(at), flip, zp).mul(by));
-            }
-            output.bytes::<I, L>(y, true, c.add(at));
         }
     }
 }
