@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::code::Code;
 use crate::error::{Error, Kind, Result};
-use crate::exec::Machine;
-use crate::memory::global::{Arena, Races as GlobalRaces};
+use crate::exec::{Machine, vectors};
+use crate::memory::global::Arena;
+use crate::memory::races::Races as GlobalRaces;
 use crate::module::Module;
 use crate::report::Report;
 use crate::text::MOST_SHARED;
@@ -166,6 +167,7 @@ impl Device {
             budget: options.budget,
             spent: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            vectors: vectors(),
         };
         let stats = machine.run(workers)?;
         let blocks = l.grid.iter().map(|n| *n as u64).product();

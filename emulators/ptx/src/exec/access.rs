@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use super::warp::{Context, Warp, lanes};
-use crate::code::{Address, AtomOp, Mods, Op, Space, Src, Ty};
-use crate::code::{Alu, Cmp};
+use super::warp::{Context, NOTHING, Warp};
+use crate::code::{Address, Alu, AtomOp, Cmp, Mods, Op, Reg, Space, Src, Ty};
 use crate::decode::MODS;
 use crate::error::{Error, Kind, Result};
 use crate::memory::global::Access;
 use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
-use crate::numeric::{alu, int};
+use crate::numeric::whole::Lanes;
+use crate::numeric::{alu, int, lanes};
 
 /// One asynchronous copy: where to, and what was there to copy.
 struct Copy {
@@ -28,34 +28,53 @@ pub(crate) struct Copies {
 /// The most copies of a lane that wait.
 const MOST_COPIES: usize = 4096;
 
+#[inline(always)]
 fn load(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |v, b| v << 8 | *b as u64)
+    match *bytes {
+        [a] => a as u64,
+        [a, b] => u16::from_le_bytes([a, b]) as u64,
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]) as u64,
+        _ => bytes.iter().rev().fold(0, |v, b| v << 8 | *b as u64),
+    }
+}
+
+/// The space and place of an address.
+#[inline(always)]
+fn place(space: Space, a: u64) -> (Space, u64) {
+    if space != Space::Generic {
+        (space, a)
+    } else if a.wrapping_sub(SHARED_WINDOW) < WINDOW {
+        (Space::Shared, a - SHARED_WINDOW)
+    } else if a.wrapping_sub(LOCAL_WINDOW) < WINDOW {
+        (Space::Local, a - LOCAL_WINDOW)
+    } else {
+        (Space::Global, a)
+    }
+}
+
+#[inline(always)]
+fn aligned(a: u64, n: usize) -> Result<()> {
+    if a.is_multiple_of(n as u64) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Address, format!("an access of {n} bytes is not aligned")).address(a))
 }
 
 impl Warp {
     fn resolve(&self, space: Space, at: Address, lane: usize, c: &Context<'_>) -> (Space, u64) {
-        let a = self.get(at.base, lane, c).wrapping_add_signed(at.offset);
-        if space != Space::Generic {
-            return (space, a);
-        }
-        if a.wrapping_sub(SHARED_WINDOW) < WINDOW {
-            (Space::Shared, a - SHARED_WINDOW)
-        } else if a.wrapping_sub(LOCAL_WINDOW) < WINDOW {
-            (Space::Local, a - LOCAL_WINDOW)
-        } else {
-            (Space::Global, a)
-        }
+        place(space, self.get(at.base, lane, c).wrapping_add_signed(at.offset))
     }
 
-    fn aligned(a: u64, n: usize) -> Result<()> {
-        if a.is_multiple_of(n as u64) {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Address, format!("an access of {n} bytes is not aligned")).address(a))
+    /// The addresses of all lanes.
+    #[inline(always)]
+    fn addresses(&self, at: Address, c: &Context<'_>) -> Lanes {
+        let mut room = NOTHING;
+        self.every(at.base, c, &mut room).map(|a| a.wrapping_add_signed(at.offset))
     }
 
+    #[inline(always)]
     fn read(
-        &self,
+        &mut self,
         c: &mut Context<'_>,
         lane: usize,
         space: Space,
@@ -75,10 +94,11 @@ impl Warp {
                     Err(Error::new(Kind::Address, "outside of the kernel's parameters").address(a))
                 }
             },
-            _ => c.m.arena.read(&c.m.races, a, out, how, c.linear),
+            _ => c.m.arena.read(&c.m.races, &mut self.last, a, out, how, c.linear),
         }
     }
 
+    #[inline(always)]
     fn write(
         &mut self,
         c: &mut Context<'_>,
@@ -91,61 +111,48 @@ impl Warp {
         match space {
             Space::Shared => c.shared.write(a, data, how, self.number),
             Space::Local => self.local.write(lane, a, data),
-            _ => c.m.arena.write(&c.m.races, a, data, how, c.linear),
+            _ => c.m.arena.write(&c.m.races, &mut self.last, a, data, how, c.linear),
         }
     }
 
     pub(crate) fn access(&mut self, c: &mut Context<'_>, op: &Op, active: u32) -> Result<()> {
-        let mut touched = Touched::default();
         match op {
             Op::Ld { space, ty, strong, d, at } => {
                 let how = if *strong { Access::Strong } else { Access::Read };
-                let (size, each) = (ty.bytes() * d.len(), ty.bytes());
-                let mut buffer = [0u8; 32];
-                for l in lanes(active) {
-                    let (s, a) = self.resolve(*space, *at, l, c);
-                    let out = &mut buffer[..size];
-                    Self::aligned(a, size)
-                        .and_then(|_| self.read(c, l, s, a, out, how))
-                        .map_err(|e| e.lane(l))?;
-                    for (d, b) in d.iter().zip(out.chunks(each)) {
-                        if let Some(d) = d {
-                            let v = load(b);
-                            let v = if ty.signed() { int::sign(v, ty.bits()) as u64 } else { v };
-                            self.set(*d, l, v);
-                        }
-                    }
-                    touched.add(s, a);
+                let n = ty.bytes() * d.len();
+                // The size as a constant, so that copies are moves.
+                match n {
+                    4 => self.load::<4>(c, active, *space, *ty, d, *at, how)?,
+                    8 => self.load::<8>(c, active, *space, *ty, d, *at, how)?,
+                    16 => self.load::<16>(c, active, *space, *ty, d, *at, how)?,
+                    1 => self.load::<1>(c, active, *space, *ty, d, *at, how)?,
+                    2 => self.load::<2>(c, active, *space, *ty, d, *at, how)?,
+                    _ => self.load::<32>(c, active, *space, *ty, d, *at, how)?,
                 }
-                touched.count(c, size, false);
             }
             Op::St { space, ty, strong, s, at } => {
                 let how = if *strong { Access::Strong } else { Access::Write };
-                let (size, each) = (ty.bytes() * s.len(), ty.bytes());
-                for l in lanes(active) {
-                    let (sp, a) = self.resolve(*space, *at, l, c);
-                    let mut buffer = [0u8; 32];
-                    for (b, s) in buffer.chunks_mut(each).zip(s.iter()) {
-                        b.copy_from_slice(&self.get(*s, l, c).to_le_bytes()[..each]);
-                    }
-                    Self::aligned(a, size)
-                        .and_then(|_| self.write(c, l, sp, a, &buffer[..size], how))
-                        .map_err(|e| e.lane(l))?;
-                    touched.add(sp, a);
+                match ty.bytes() * s.len() {
+                    4 => self.store::<4>(c, active, *space, *ty, s, *at, how)?,
+                    8 => self.store::<8>(c, active, *space, *ty, s, *at, how)?,
+                    16 => self.store::<16>(c, active, *space, *ty, s, *at, how)?,
+                    1 => self.store::<1>(c, active, *space, *ty, s, *at, how)?,
+                    2 => self.store::<2>(c, active, *space, *ty, s, *at, how)?,
+                    _ => self.store::<32>(c, active, *space, *ty, s, *at, how)?,
                 }
-                touched.count(c, size, true);
             }
             Op::Atom { space, f, ty, d, at, s } => {
+                c.stats.touched.clear();
                 for l in lanes(active) {
                     let (sp, a) = self.resolve(*space, *at, l, c);
                     let old = self.atomic(c, l, sp, a, *f, *ty, *s).map_err(|e| e.lane(l))?;
                     if let Some(d) = d {
                         self.set(*d, l, old);
                     }
-                    touched.add(sp, a);
+                    c.stats.touched.add(sp, a);
                 }
-                touched.count(c, ty.bytes(), false);
-                touched.count(c, ty.bytes(), true);
+                c.stats.access(ty.bytes(), false);
+                c.stats.access(ty.bytes(), true);
             }
             Op::CpAsync { to, from, bytes, size, ignore } => {
                 self.copy(c, active, *to, *from, *bytes, *size, *ignore)?;
@@ -172,6 +179,83 @@ impl Warp {
         Ok(())
     }
 
+    /// `N` bytes of each lane.
+    #[inline(never)]
+    fn load<const N: usize>(
+        &mut self,
+        c: &mut Context<'_>,
+        active: u32,
+        space: Space,
+        ty: Ty,
+        d: &[Option<Reg>],
+        at: Address,
+        how: Access,
+    ) -> Result<()> {
+        let (each, addresses) = (ty.bytes(), self.addresses(at, c));
+        let shift = 64 - ty.bits().min(64);
+        let mut buffer = [0u8; N];
+        let mut before = None;
+        c.stats.touched.clear();
+        for l in lanes(active) {
+            let (s, a) = place(space, addresses[l]);
+            c.stats.touched.add(s, a);
+            // What the warp reads twice in one instruction is judged once.
+            if before != Some((s, a)) || s == Space::Local || how == Access::Strong {
+                aligned(a, N)
+                    .and_then(|_| self.read(c, l, s, a, &mut buffer, how))
+                    .map_err(|e| e.lane(l))?;
+                before = Some((s, a));
+            }
+            for (d, b) in d.iter().zip(buffer.chunks(each)) {
+                if let Some(d) = d {
+                    let v = load(b);
+                    let v = if ty.signed() { ((v << shift) as i64 >> shift) as u64 } else { v };
+                    self.set(*d, l, v);
+                }
+            }
+        }
+        c.stats.access(N, false);
+        Ok(())
+    }
+
+    /// `N` bytes of each lane.
+    #[inline(never)]
+    fn store<const N: usize>(
+        &mut self,
+        c: &mut Context<'_>,
+        active: u32,
+        space: Space,
+        ty: Ty,
+        s: &[Src],
+        at: Address,
+        how: Access,
+    ) -> Result<()> {
+        let each = ty.bytes();
+        c.stats.touched.clear();
+        let addresses = self.addresses(at, c);
+        let mut data = [[0u8; N]; 32];
+        for (i, s) in s.iter().enumerate() {
+            let mut room = NOTHING;
+            let v = self.every(*s, c, &mut room);
+            for (b, v) in data.iter_mut().zip(v) {
+                let place = &mut b[i * each..(i + 1) * each];
+                match each {
+                    4 => place.copy_from_slice(&(*v as u32).to_le_bytes()),
+                    _ => place.copy_from_slice(&v.to_le_bytes()[..each]),
+                }
+            }
+        }
+        for l in lanes(active) {
+            let (sp, a) = place(space, addresses[l]);
+            aligned(a, N)
+                .and_then(|_| self.write(c, l, sp, a, &data[l], how))
+                .map_err(|e| e.lane(l))?;
+            c.stats.touched.add(sp, a);
+        }
+        c.stats.access(N, true);
+        Ok(())
+    }
+
     fn lane_copies(&mut self, l: usize) -> &mut Copies {
         if self.copies.is_empty() {
             self.copies.resize_with(32, Copies::default);
@@ -190,10 +274,11 @@ impl Warp {
         ignore: Option<Src>,
     ) -> Result<()> {
         let n = bytes as usize;
-        let (mut loads, mut stores) = (Touched::default(), Touched::default());
+        // Of one instruction, places in shared memory and in global memory.
+        c.stats.touched.clear();
+        let (tos, froms) = (self.addresses(to, c), self.addresses(from, c));
         for l in lanes(active) {
-            let (_, t) = self.resolve(Space::Shared, to, l, c);
-            let (_, a) = self.resolve(Space::Global, from, l, c);
+            let (t, a) = (tos[l], froms[l]);
             let mut read = size.map_or(n, |s| self.get(s, l, c) as u32 as usize);
             if read > n {
                 let what = format!("{read} of {n} bytes are to be copied");
@@ -203,20 +288,17 @@ impl Warp {
                 read = 0;
             }
             let mut copy = Copy { to: t, bytes, data: [0; 16] };
+            let last = &mut self.last;
+            let touched = &mut c.stats.touched;
             let mut go = || -> Result<()> {
-                Self::aligned(t, n)?;
+                aligned(t, n)?;
                 if read > 0 {
-                    Self::aligned(a, n)?;
-                    c.m.arena.read(
-                        &c.m.races,
-                        a,
-                        &mut copy.data[..read],
-                        Access::Read,
-                        c.linear,
-                    )?;
-                    loads.add(Space::Global, a);
+                    aligned(a, n)?;
+                    let out = &mut copy.data[..read];
+                    c.m.arena.read(&c.m.races, last, a, out, Access::Read, c.linear)?;
+                    touched.add(Space::Global, a);
                 }
-                stores.add(Space::Shared, t);
+                touched.add(Space::Shared, t);
                 c.shared.begin(t, n, self.number)
             };
             go().map_err(|e| e.lane(l))?;
@@ -226,8 +308,7 @@ impl Warp {
             }
             lane.open.push(copy);
         }
-        loads.count(c, n, false);
-        stores.count(c, n, true);
+        c.stats.copied(n);
         Ok(())
     }
 
@@ -259,7 +340,7 @@ impl Warp {
         s: [Src; 2],
     ) -> Result<u64> {
         let n = ty.bytes();
-        Self::aligned(a, n)?;
+        aligned(a, n)?;
         if !matches!(space, Space::Global | Space::Shared) {
             return Err(
                 Error::new(Kind::Address, "atomics are for global and shared memory").address(a)
@@ -321,27 +402,5 @@ impl Warp {
         self.write(c, l, space, a, &new.to_le_bytes()[..n], Access::Strong)?;
         drop(guard);
         Ok(old)
-    }
-}
-
-/// The addresses that one instruction touches, for the counters.
-#[derive(Default)]
-struct Touched {
-    shared: Vec<u64>,
-    global: Vec<u64>,
-    other: u64,
-}
-
-impl Touched {
-    fn add(&mut self, space: Space, a: u64) {
-        match space {
-            Space::Shared => self.shared.push(a),
-            Space::Global => self.global.push(a),
-            _ => self.other += 1,
-        }
-    }
-
-    fn count(&self, c: &mut Context<'_>, size: usize, store: bool) {
-        c.stats.access(&self.shared, &self.global, self.other, size, store);
     }
 }

@@ -1,10 +1,11 @@
 //! What the lanes of a warp do together: exchange, votes, matrices out of shared memory.
 
-use super::warp::{Context, Warp, lanes};
-use crate::code::{Op, Redux, Shuffle, Ty, Vote};
+use super::warp::{Context, NOTHING, Warp};
+use crate::code::{Op, Redux, Shuffle, Space, Ty, Vote};
 use crate::error::{Error, Kind, Result};
 use crate::memory::global::Access;
-use crate::numeric::int;
+use crate::numeric::whole::Lanes;
+use crate::numeric::{int, lanes};
 
 impl Warp {
     /// The lanes that an instruction's mask names are those that execute it. Lanes that have ended, or never were, are
@@ -112,34 +113,35 @@ impl Warp {
             }
             Op::Ldmatrix { trans, d, at } => {
                 self.together(active, u32::MAX, "`ldmatrix`")?;
-                let mut rows = Vec::new();
-                for l in 0..8 * d.len() {
-                    let a = self.get(at.base, l, c).wrapping_add_signed(at.offset);
-                    let mut row = [0u8; 16];
-                    let aligned = a % 16 == 0;
-                    if !aligned {
+                let mut rows = [[0u8; 16]; 32];
+                c.stats.touched.clear();
+                let mut room = NOTHING;
+                let base = *self.every(at.base, c, &mut room);
+                for (l, row) in rows.iter_mut().enumerate().take(8 * d.len()) {
+                    let a = base[l].wrapping_add_signed(at.offset);
+                    if a % 16 != 0 {
                         let what = "a row of 16 bytes is not aligned";
                         return Err(Error::new(Kind::Address, what).address(a).lane(l));
                     }
-                    c.shared.read(a, &mut row, Access::Read, self.number).map_err(|e| e.lane(l))?;
-                    rows.push((a, row));
+                    c.shared.read(a, row, Access::Read, self.number).map_err(|e| e.lane(l))?;
+                    c.stats.touched.add(Space::Shared, a);
                 }
-                let addresses: Vec<u64> = rows.iter().map(|r| r.0).collect();
-                c.stats.access(&addresses, &[], 0, 16, false);
+                c.stats.access(16, false);
                 // Lane l has the elements 2·(l mod 4) and the next of row l/4; transposed, of column l/4.
-                for (m, d) in d.iter().enumerate() {
-                    for l in 0..32 {
-                        let element = |i: usize| {
-                            let (row, column) = if *trans {
-                                (l % 4 * 2 + i, l / 4)
-                            } else {
-                                (l / 4, l % 4 * 2 + i)
-                            };
-                            let r = &rows[m * 8 + row].1;
-                            u16::from_le_bytes([r[2 * column], r[2 * column + 1]]) as u64
-                        };
-                        self.set(*d, l, element(0) | element(1) << 16);
-                    }
+                for (d, rows) in d.iter().zip(rows.chunks_exact(8)) {
+                    let word = |r: &[u8; 16], i: usize| {
+                        u32::from_le_bytes([r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]])
+                    };
+                    let y: Lanes = std::array::from_fn(|l| {
+                        if *trans {
+                            let half = |r: &[u8; 16]| word(r, l / 8) >> (16 * (l / 4 % 2)) & 0xFFFF;
+                            let row = l % 4 * 2;
+                            (half(&rows[row]) | half(&rows[row + 1]) << 16) as u64
+                        } else {
+                            word(&rows[l / 4], l % 4) as u64
+                        }
+                    });
+                    self.put(*d, u32::MAX, &y);
                 }
             }
             Op::Mma(m) => {

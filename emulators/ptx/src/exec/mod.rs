@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::code::Code;
 use crate::error::{Error, Kind, Result};
-use crate::memory::global::{Arena, Races};
+use crate::memory::global::Arena;
+use crate::memory::races::Races;
 use crate::report::Stats;
 
 /// What the blocks of a launch share.
@@ -34,6 +35,21 @@ pub(crate) struct Machine<'a> {
     pub budget: u64,
     pub spent: AtomicU64,
     pub stop: AtomicBool,
+    /// Whether the machine has the vectors that [`warp`] is compiled for.
+    pub vectors: bool,
+}
+
+/// See [`Machine::vectors`].
+pub(crate) fn vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! all {
+            ($($f:tt),*) => { true $(&& std::arch::is_x86_feature_detected!($f))* };
+        }
+        all!("avx2", "fma", "bmi1", "bmi2", "lzcnt", "popcnt")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 impl Machine<'_> {

@@ -6,7 +6,8 @@ use crate::error::{Error, Kind, Result};
 use crate::memory::local::Local;
 use crate::memory::shared::Shared;
 use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
-use crate::numeric::{alu, convert, int};
+use crate::numeric::whole::Lanes;
+use crate::numeric::{int, lanes, whole};
 use crate::report::Stats;
 
 use super::access::Copies;
@@ -33,7 +34,7 @@ pub(crate) enum Pause {
 
 pub(crate) struct Warp {
     pub number: usize,
-    regs: Vec<u64>,
+    regs: Vec<Lanes>,
     pub local: Local,
     pub copies: Vec<Copies>,
     pcs: [u32; 32],
@@ -44,22 +45,20 @@ pub(crate) struct Warp {
     here: u32,
     next: u32,
     clock: u64,
+    /// The allocation that was touched last.
+    pub last: usize,
 }
 
-/// The lanes of a mask.
-pub(crate) fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let l = mask.trailing_zeros();
-        mask &= mask.wrapping_sub(1);
-        (l < 32).then_some(l as usize)
-    })
-}
+/// Zeros.
+pub(crate) const NOTHING: Lanes = [0; 32];
 
 impl Warp {
     pub(crate) fn new(m: &Machine<'_>, number: usize, seed: u64) -> Warp {
         // Registers that nothing wrote hold anything.
         let mut rng = Rng(seed);
-        let regs = (0..m.code.regs as usize * 32).map(|_| rng.next() & 0xFFFF_FFFF).collect();
+        let base: Lanes = std::array::from_fn(|_| rng.next() & 0xFFFF_FFFF);
+        let one = |x: u64| base.map(|b| b ^ x & 0xFFFF_FFFF);
+        let regs = (0..m.code.regs).map(|_| one(rng.next())).collect();
         let threads = m.threads.saturating_sub(number as u32 * 32).min(32);
         let mut w = Warp {
             number,
@@ -72,6 +71,7 @@ impl Warp {
             here: 0,
             next: 0,
             clock: 0,
+            last: 0,
         };
         w.regroup();
         w
@@ -105,6 +105,7 @@ impl Warp {
         }
     }
 
+    #[inline(always)]
     fn advance(&mut self) {
         self.pc += 1;
         if self.pc >= self.next {
@@ -113,10 +114,23 @@ impl Warp {
         }
     }
 
+    /// The lanes of `active` go to `to`, the others that are here to the next position.
+    fn branch(&mut self, active: u32, to: u32) {
+        if self.here == self.live && (active == self.here || active == 0) {
+            self.pc = if active == 0 { self.pc + 1 } else { to };
+            return;
+        }
+        let stay = self.pc + 1;
+        for l in lanes(self.here) {
+            self.pcs[l] = if active >> l & 1 == 1 { to } else { stay };
+        }
+        self.regroup();
+    }
+
     pub(crate) fn get(&self, s: Src, lane: usize, c: &Context<'_>) -> u64 {
         match s {
-            Src::Reg(r) => self.regs[r as usize * 32 + lane],
-            Src::Not(r) => !self.regs[r as usize * 32 + lane] & 1,
+            Src::Reg(r) => self.regs[r as usize][lane],
+            Src::Not(r) => !self.regs[r as usize][lane] & 1,
             Src::Imm(v) => v,
             Src::Special(s) => self.special(s, lane, c),
             Src::Global(i, o) => {
@@ -127,20 +141,45 @@ impl Warp {
         }
     }
 
-    /// The same of all lanes.
-    fn every(&self, s: Src, c: &Context<'_>) -> [u64; 32] {
+    /// The same of all lanes; `room` holds what is in no register.
+    #[inline(always)]
+    pub(crate) fn every<'a>(&'a self, s: Src, c: &Context<'_>, room: &'a mut Lanes) -> &'a Lanes {
         match s {
-            Src::Imm(v) => [v; 32],
-            Src::Reg(r) => {
-                let first = r as usize * 32;
-                std::array::from_fn(|l| self.regs[first..first + 32][l])
+            Src::Reg(r) => &self.regs[r as usize],
+            Src::Imm(0) => const { &NOTHING },
+            Src::Imm(v) => {
+                *room = [v; 32];
+                room
             }
-            s => std::array::from_fn(|l| self.get(s, l, c)),
+            s => {
+                for (l, r) in room.iter_mut().enumerate() {
+                    *r = self.get(s, l, c);
+                }
+                room
+            }
         }
     }
 
+    #[inline(always)]
     pub(crate) fn set(&mut self, d: Reg, lane: usize, v: u64) {
-        self.regs[d.index as usize * 32 + lane] = int::mask(v, d.bits as u32);
+        self.regs[d.index as usize][lane] = int::mask(v, d.bits as u32);
+    }
+
+    /// Sets the lanes of a mask.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, d: Reg, active: u32, y: &Lanes) {
+        let low = u64::MAX >> (64 - d.bits.clamp(1, 64) as u32);
+        let r = &mut self.regs[d.index as usize];
+        if active == u32::MAX {
+            for l in 0..32 {
+                r[l] = y[l] & low;
+            }
+            return;
+        }
+        for l in 0..32 {
+            let keep = ((active >> l & 1) as u64).wrapping_sub(1);
+            r[l] = r[l] & keep | y[l] & low & !keep;
+        }
     }
 
     fn special(&self, s: Special, lane: usize, c: &Context<'_>) -> u64 {
@@ -176,8 +215,25 @@ impl Warp {
 
     /// Runs until a barrier, the end, or `most` instructions.
     pub(crate) fn run(&mut self, c: &mut Context<'_>, most: u64) -> Result<Pause> {
+        #[cfg(target_arch = "x86_64")]
+        if c.m.vectors {
+            // SAFETY: `vectors` says that the machine has these.
+            return unsafe { self.run_vectors(c, most) };
+        }
+        self.turn(c, most)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+    fn run_vectors(&mut self, c: &mut Context<'_>, most: u64) -> Result<Pause> {
+        self.turn(c, most)
+    }
+
+    #[inline(always)]
+    fn turn(&mut self, c: &mut Context<'_>, most: u64) -> Result<Pause> {
         let code = c.m.code;
         let mut n = 0;
+        let mut rooms = [NOTHING; 5];
         while n < most && self.live != 0 {
             let Some(i) = code.insts.get(self.pc as usize) else {
                 return Err(Error::new(Kind::Parse, "the kernel runs past its end"));
@@ -188,11 +244,14 @@ impl Warp {
             let active = match i.guard {
                 None => self.here,
                 Some((p, want)) => {
-                    let holds = |l: &usize| (self.regs[p as usize * 32 + l] & 1 == 1) == want;
-                    lanes(self.here).filter(holds).fold(0, |m, l| m | 1 << l)
+                    let mut holds = 0;
+                    for (l, v) in self.regs[p as usize].iter().enumerate() {
+                        holds |= (*v as u32 & 1) << l;
+                    }
+                    self.here & if want { holds } else { !holds }
                 }
             };
-            let pause = self.step(c, i, active).map_err(|e| e.line(i.line));
+            let pause = self.step(c, i, active, &mut rooms).map_err(|e| e.line(i.line));
             if let Some(p) = pause? {
                 c.m.spend(n)?;
                 return Ok(p);
@@ -202,15 +261,17 @@ impl Warp {
         Ok(Pause::Turn)
     }
 
-    fn step(&mut self, c: &mut Context<'_>, i: &Inst, active: u32) -> Result<Option<Pause>> {
+    #[inline(always)]
+    fn step(
+        &mut self,
+        c: &mut Context<'_>,
+        i: &Inst,
+        active: u32,
+        rooms: &mut [Lanes; 5],
+    ) -> Result<Option<Pause>> {
         match &i.op {
             Op::Bra { to } => {
-                self.store_pcs();
-                let (stay, to) = (self.pc + 1, *to);
-                for l in lanes(self.here) {
-                    self.pcs[l] = if active >> l & 1 == 1 { to } else { stay };
-                }
-                self.regroup();
+                self.branch(active, *to);
                 return Ok(None);
             }
             Op::Exit => {
@@ -236,7 +297,7 @@ impl Warp {
                 self.advance();
                 return Ok(Some(p));
             }
-            op => self.plain(c, op, active)?,
+            op => self.plain(c, op, active, rooms)?,
         }
         self.advance();
         Ok(None)
@@ -255,67 +316,73 @@ impl Warp {
         Err(Error::new(Kind::Divergence, what).lane(l))
     }
 
-    fn plain(&mut self, c: &mut Context<'_>, op: &Op, active: u32) -> Result<()> {
+    #[inline(always)]
+    fn plain(
+        &mut self,
+        c: &mut Context<'_>,
+        op: &Op,
+        active: u32,
+        rooms: &mut [Lanes; 5],
+    ) -> Result<()> {
+        let [p, q, r, t, y] = rooms;
         match op {
             Op::Alu { f, ty, mods, d, s } => {
-                if let Some(by) = alu::usual(*f, *ty, mods) {
-                    let y = by(s.map(|s| self.every(s, c)));
-                    for l in lanes(active) {
-                        self.set(*d, l, y[l]);
-                    }
-                    return Ok(());
-                }
-                for l in lanes(active) {
-                    let x = s.map(|s| self.get(s, l, c));
-                    self.set(*d, l, alu::alu(*f, *ty, mods, x));
-                }
+                let s = [
+                    self.every(s[0], c, p),
+                    self.every(s[1], c, q),
+                    self.every(s[2], c, r),
+                    self.every(s[3], c, t),
+                ];
+                whole::arith(*f, *ty, mods, s, active, y);
+                self.put(*d, active, y);
             }
             Op::Mov { d, s } => {
-                for l in lanes(active) {
-                    self.set(*d, l, self.get(*s, l, c));
-                }
+                let s = *self.every(*s, c, p);
+                self.put(*d, active, &s);
             }
             Op::Setp { cmp, ty, unordered, ftz, logic, d, s } => {
-                for l in lanes(active) {
-                    let [a, b, third] = s.map(|s| self.get(s, l, c));
-                    let r = alu::compare(*cmp, *ty, *unordered, *ftz, a, b);
-                    let with = third & 1 == 1;
-                    let mix = |r: bool| match logic {
-                        None => r,
-                        Some(crate::code::Logic::And) => r & with,
-                        Some(crate::code::Logic::Or) => r | with,
-                        Some(crate::code::Logic::Xor) => r ^ with,
-                    };
-                    let [p, q] = *d;
-                    if let Some(p) = p {
-                        self.set(p, l, mix(r) as u64);
+                let x = [self.every(s[0], c, p), self.every(s[1], c, q)];
+                whole::compare(*cmp, *ty, *unordered, *ftz, x, y);
+                let mut no = y.map(|y| y ^ 1);
+                if let Some(logic) = logic {
+                    let with = self.every(s[2], c, r);
+                    for l in 0..32 {
+                        let mix = |v: u64| match logic {
+                            crate::code::Logic::And => v & with[l],
+                            crate::code::Logic::Or => v | with[l],
+                            crate::code::Logic::Xor => v ^ with[l],
+                        };
+                        (y[l], no[l]) = (mix(y[l]), mix(no[l]));
                     }
-                    if let Some(q) = q {
-                        self.set(q, l, mix(!r) as u64);
-                    }
+                }
+                if let Some(d) = d[0] {
+                    self.put(d, active, y);
+                }
+                if let Some(d) = d[1] {
+                    self.put(d, active, &no);
                 }
             }
             Op::Cvt { from, to, mods, d, s } => {
-                for l in lanes(active) {
-                    let x = s.map(|s| self.get(s, l, c));
-                    self.set(*d, l, convert::pair(*from, *to, mods, x));
-                }
+                let s = [self.every(s[0], c, p), self.every(s[1], c, q)];
+                whole::cast(*from, *to, mods, s, active, y);
+                self.put(*d, active, y);
             }
             Op::Pack { d, bits, s } => {
-                for l in lanes(active) {
-                    let v = s.iter().enumerate().fold(0u64, |v, (i, s)| {
-                        v | int::mask(self.get(*s, l, c), *bits as u32) << (i as u32 * *bits as u32)
-                    });
-                    self.set(*d, l, v);
+                let low = u64::MAX >> (64 - *bits as u32);
+                *y = NOTHING;
+                for (i, s) in s.iter().enumerate() {
+                    let x = self.every(*s, c, p);
+                    for l in 0..32 {
+                        y[l] |= (x[l] & low) << (i as u32 * *bits as u32);
+                    }
                 }
+                self.put(*d, active, y);
             }
             Op::Unpack { d, bits, s } => {
-                for l in lanes(active) {
-                    let v = self.get(*s, l, c);
-                    for (i, d) in d.iter().enumerate() {
-                        if let Some(d) = d {
-                            self.set(*d, l, v >> (i as u32 * *bits as u32));
-                        }
+                let x = *self.every(*s, c, p);
+                for (i, d) in d.iter().enumerate() {
+                    if let Some(d) = d {
+                        self.put(*d, active, &x.map(|x| x >> (i as u32 * *bits as u32)));
                     }
                 }
             }

@@ -1,10 +1,10 @@
 //! The device's memory. Words are atomic, so that blocks may run in parallel; which block touched a byte is kept per
-//! launch.
+//! launch ([`Races`]).
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::GLOBAL;
+use super::races::Races;
 use crate::error::{Error, Kind, Result};
 
 /// One allocation.
@@ -22,15 +22,10 @@ pub(crate) struct Allocation {
 /// All allocations, by address. Addresses are never used again.
 #[derive(Default)]
 pub(crate) struct Arena {
-    all: Vec<Allocation>,
+    pub all: Vec<Allocation>,
     next: u64,
     used: u64,
 }
-
-/// Who touched a byte: the last writer in the low half (block + 1, and a bit for atomics), a reader in the high half.
-const ATOMIC: u64 = 1 << 31;
-const WRITER: u64 = u32::MAX as u64;
-const MANY: u64 = WRITER;
 
 /// How an access takes part in the search for races.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,90 +34,6 @@ pub(crate) enum Access {
     Write,
     /// Atomic, volatile, or with an order: never in a race with another of these.
     Strong,
-}
-
-/// Bytes of an allocation whose cells are made together, when one of them is touched.
-const PAGE: u64 = 4096;
-
-/// Who touched the bytes of an allocation, by page.
-type Pages = Box<[OnceLock<Box<[AtomicU64]>>]>;
-
-/// The races of one launch.
-pub(crate) struct Races {
-    pages: Vec<OnceLock<Pages>>,
-    stripes: Vec<Mutex<()>>,
-    on: bool,
-}
-
-impl Races {
-    pub(crate) fn new(arena: &Arena, on: bool) -> Races {
-        Races {
-            pages: arena.all.iter().map(|_| OnceLock::new()).collect(),
-            stripes: (0..64).map(|_| Mutex::new(())).collect(),
-            on,
-        }
-    }
-
-    /// Held while an atomic reads and writes.
-    pub(crate) fn lock(&self, address: u64) -> MutexGuard<'_, ()> {
-        let m = &self.stripes[(address / 8 % 64) as usize];
-        m.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn touch(
-        &self,
-        i: usize,
-        a: &Allocation,
-        at: u64,
-        n: usize,
-        access: Access,
-        block: u64,
-    ) -> Result<()> {
-        if !self.on || a.constant {
-            return Ok(());
-        }
-        let all = || (0..a.size.div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
-        let pages = self.pages[i].get_or_init(all);
-        let me = block + 1;
-        for k in at..at + n as u64 {
-            let one = || (0..PAGE).map(|_| AtomicU64::new(0)).collect();
-            let cell = &pages[(k / PAGE) as usize].get_or_init(one)[(k % PAGE) as usize];
-            let mut other = None;
-            let step = |old: u64| {
-                let (writer, reader) = (old & WRITER, old >> 32);
-                let wrote = writer & !ATOMIC;
-                let foreign = |b: u64| b != 0 && b != me;
-                other = match access {
-                    Access::Read if foreign(wrote) => Some((wrote, "wrote")),
-                    Access::Write if foreign(wrote) => Some((wrote, "wrote")),
-                    Access::Strong if foreign(wrote) && writer & ATOMIC == 0 => {
-                        Some((wrote, "wrote"))
-                    }
-                    Access::Write | Access::Strong if foreign(reader) => Some((reader, "read")),
-                    _ => None,
-                };
-                let new = match access {
-                    Access::Read if reader == 0 || reader == me => writer | me << 32,
-                    Access::Read => writer | MANY << 32,
-                    Access::Write => reader << 32 | me,
-                    Access::Strong => reader << 32 | me | ATOMIC,
-                };
-                (new != old).then_some(new)
-            };
-            let _ = cell.fetch_update(Relaxed, Relaxed, step);
-            if let Some((b, did)) = other {
-                let verb = if access == Access::Read { "reads" } else { "writes" };
-                let who = if b == MANY {
-                    "several blocks".into()
-                } else {
-                    format!("block {} of the grid", b - 1)
-                };
-                let what = format!("race in global memory: this block {verb} what {who} {did}");
-                return Err(Error::new(Kind::Race, what).address(a.base + k));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Arena {
@@ -170,6 +81,20 @@ impl Arena {
         }
     }
 
+    /// The allocation that holds these bytes, and where in it. `last` is tried first, and set.
+    #[inline(always)]
+    fn find_near(&self, last: &mut usize, address: u64, n: usize) -> Result<(&Allocation, u64)> {
+        if let Some(a) = self.all.get(*last) {
+            let at = address.wrapping_sub(a.base);
+            if at < a.size && n as u64 <= a.size - at && !a.freed {
+                return Ok((a, at));
+            }
+        }
+        let (i, a, at) = self.find(address, n)?;
+        *last = i;
+        Ok((a, at))
+    }
+
     /// The allocation that holds these bytes, and where in it.
     fn find(&self, address: u64, n: usize) -> Result<(usize, &Allocation, u64)> {
         let i = self.all.partition_point(|a| a.base <= address);
@@ -190,50 +115,53 @@ impl Arena {
         Ok((i - 1, a, at))
     }
 
-    /// A kernel reads.
+    /// A kernel reads. `last`: the allocation of the access before.
+    #[inline(always)]
     pub(crate) fn read(
         &self,
         races: &Races,
+        last: &mut usize,
         address: u64,
         out: &mut [u8],
         access: Access,
         block: u64,
     ) -> Result<()> {
-        let (i, a, at) = self.find(address, out.len())?;
-        for k in 0..out.len() as u64 {
-            let (w, b) = (((at + k) / 4) as usize, (at + k) % 4);
-            if a.defined[w].load(Relaxed) >> b & 1 == 0 {
-                let what = format!(
-                    "byte {} of an allocation of {} is read and was never written",
-                    at + k,
-                    a.size
-                );
-                return Err(Error::new(Kind::Uninitialised, what).address(address + k));
+        let (a, at) = self.find_near(last, address, out.len())?;
+        let (first, end) = (at, at + out.len() as u64);
+        let mut k = first;
+        while k < end {
+            let next = end.min(k / 4 * 4 + 4);
+            let needed = ((1u32 << (next - k)) - 1) << (k % 4);
+            if a.defined[(k / 4) as usize].load(Relaxed) as u32 & needed != needed {
+                return Err(a.undefined(k));
             }
+            k = next;
         }
         if access == Access::Read {
-            races.touch(i, a, at, out.len(), access, block)?;
+            races.touch(*last, a, at, out.len(), access, block)?;
         }
         a.get(at, out);
         Ok(())
     }
 
-    /// A kernel writes.
+    /// A kernel writes. `last`: the allocation of the access before.
+    #[inline(always)]
     pub(crate) fn write(
         &self,
         races: &Races,
+        last: &mut usize,
         address: u64,
         data: &[u8],
         access: Access,
         block: u64,
     ) -> Result<()> {
-        let (i, a, at) = self.find(address, data.len())?;
+        let (a, at) = self.find_near(last, address, data.len())?;
         if a.constant {
             return Err(
                 Error::new(Kind::Address, "constant memory is not written").address(address)
             );
         }
-        races.touch(i, a, at, data.len(), access, block)?;
+        races.touch(*last, a, at, data.len(), access, block)?;
         a.put(at, data);
         Ok(())
     }
@@ -283,7 +211,23 @@ impl Allocation {
         }
     }
 
+    #[cold]
+    fn undefined(&self, word: u64) -> Error {
+        let k = (word..self.size).find(|k| !self.written(*k)).unwrap_or(word);
+        let what =
+            format!("byte {k} of an allocation of {} is read and was never written", self.size);
+        Error::new(Kind::Uninitialised, what).address(self.base + k)
+    }
+
+    #[inline(always)]
     fn get(&self, at: u64, out: &mut [u8]) {
+        if at.is_multiple_of(4) && out.len().is_multiple_of(4) {
+            let words = &self.words[(at / 4) as usize..];
+            for (o, w) in out.chunks_exact_mut(4).zip(words) {
+                o.copy_from_slice(&w.load(Relaxed).to_le_bytes());
+            }
+            return;
+        }
         let mut word = (u64::MAX, 0u32);
         for (k, o) in out.iter_mut().enumerate() {
             let p = at + k as u64;
@@ -294,7 +238,18 @@ impl Allocation {
         }
     }
 
+    #[inline(always)]
     fn put(&self, at: u64, data: &[u8]) {
+        if at.is_multiple_of(4) && data.len().is_multiple_of(4) {
+            let first = (at / 4) as usize;
+            let places = self.words[first..].iter().zip(&self.defined[first..]);
+            for (d, (w, defined)) in data.chunks_exact(4).zip(places) {
+                w.store(u32::from_le_bytes([d[0], d[1], d[2], d[3]]), Relaxed);
+                // Nobody takes a byte back while a kernel runs.
+                defined.store(0xF, Relaxed);
+            }
+            return;
+        }
         let mut k = 0;
         while k < data.len() {
             let p = at + k as u64;
@@ -311,7 +266,10 @@ impl Allocation {
                 let merge = |old: u32| Some(old & !mask | value);
                 let _ = self.words[w].fetch_update(Relaxed, Relaxed, merge);
             }
-            self.defined[w].fetch_or((((1u16 << n) - 1) << b) as u8, Relaxed);
+            let bits = (((1u16 << n) - 1) << b) as u8;
+            if self.defined[w].load(Relaxed) & bits != bits {
+                self.defined[w].fetch_or(bits, Relaxed);
+            }
             k += n;
         }
     }

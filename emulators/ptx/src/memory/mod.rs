@@ -2,6 +2,7 @@
 
 pub(crate) mod global;
 pub(crate) mod local;
+pub(crate) mod races;
 pub(crate) mod shared;
 
 /// Where the generic windows of shared and of a lane's own memory begin, and how long they are.

@@ -1,5 +1,8 @@
 //! A block's shared memory. Each byte knows its last writer, its readers since, and whether an asynchronous copy is on
 //! its way to it. Warps have vector clocks: a barrier tells each of its warps what all of them did.
+//!
+//! Four bytes that were only ever touched together have one cell; the others have one each (`parts`). The cell of a word
+//! that this warp has read since its last barrier, and nobody has written, says that all is well with one more read.
 
 use crate::error::{Error, Kind, Result};
 use crate::memory::global::Access;
@@ -14,54 +17,186 @@ const MOST_EPOCHS: u32 = (1 << 26) - 1;
 #[derive(Clone, Copy, Default)]
 struct Cell {
     writer: Stamp,
+    /// Of a split word: its parts.
     reader: Stamp,
     defined: bool,
     pending: bool,
     atomic: bool,
+    split: bool,
+}
+
+/// Epochs by warp, of readers of what several warps read, 0 for none.
+#[derive(Default)]
+struct Lists {
+    epochs: Vec<u32>,
+    free: Vec<u32>,
+}
+
+/// What judges an access.
+struct Judge {
+    lists: Lists,
+    /// What each warp knows of each.
+    clocks: Vec<u32>,
+    warps: usize,
+    races: bool,
 }
 
 pub(crate) struct Shared {
     pub bytes: Vec<u8>,
     cells: Vec<Cell>,
-    /// Readers of a byte that several warps read, and lists that are free.
-    lists: Vec<Vec<Stamp>>,
+    parts: Vec<[Cell; 4]>,
     free: Vec<u32>,
-    clocks: Vec<Vec<u32>>,
-    races: bool,
+    judge: Judge,
+}
+
+impl Judge {
+    fn clock(&self, warp: usize, of: usize) -> u32 {
+        self.clocks[warp * self.warps + of]
+    }
+
+    fn known(&self, s: Stamp, warp: usize) -> bool {
+        let w = (s % 32) as usize;
+        s == 0 || w == warp || s / 32 <= self.clock(warp, w)
+    }
+
+    fn list(&mut self, n: u32) -> &mut [u32] {
+        let first = n as usize * self.warps;
+        &mut self.lists.epochs[first..first + self.warps]
+    }
+
+    fn new_list(&mut self) -> u32 {
+        match self.lists.free.pop() {
+            Some(n) => {
+                self.list(n).fill(0);
+                n
+            }
+            None => {
+                let n = self.lists.epochs.len() / self.warps;
+                self.lists.epochs.resize((n + 1) * self.warps, 0);
+                n as u32
+            }
+        }
+    }
+
+    /// Whether this warp has read this since its last barrier, and nobody has written since.
+    #[inline(always)]
+    fn again(&self, c: &Cell, warp: usize, me: Stamp) -> bool {
+        if c.reader & LIST == 0 {
+            return c.reader == me && !c.split;
+        }
+        self.lists.epochs[(c.reader & !LIST) as usize * self.warps + warp] == me / 32
+    }
+
+    /// One access to the bytes of a cell; the first of them is at `at`.
+    fn touch(&mut self, c: &mut Cell, at: usize, access: Access, warp: usize) -> Result<()> {
+        if c.pending {
+            let what = "an asynchronous copy to this byte has not been waited for";
+            return Err(Error::new(Kind::Unfinished, what).address(at as u64));
+        }
+        if !self.races {
+            c.defined |= access != Access::Read;
+            return Ok(());
+        }
+        let me = self.clock(warp, warp) * 32 + warp as u32;
+        let verb = if access == Access::Read { "reads" } else { "writes" };
+        let excused = access == Access::Strong && c.atomic;
+        if !excused && !self.known(c.writer, warp) {
+            return Err(race(c.writer, "wrote", verb, at));
+        }
+        if access == Access::Read {
+            self.read_by(c, me, warp);
+            return Ok(());
+        }
+        if !excused {
+            let reader = match c.reader & LIST {
+                0 => Some(c.reader).filter(|s| !self.known(*s, warp)),
+                _ => {
+                    let first = (c.reader & !LIST) as usize * self.warps;
+                    (0..self.warps)
+                        .map(|w| self.lists.epochs[first + w] * 32 + w as u32)
+                        .find(|s| s / 32 != 0 && !self.known(*s, warp))
+                }
+            };
+            if let Some(s) = reader {
+                return Err(race(s, "read", verb, at));
+            }
+        }
+        self.drop_list(c);
+        *c = Cell {
+            writer: me,
+            reader: 0,
+            defined: true,
+            pending: false,
+            atomic: access == Access::Strong,
+            split: false,
+        };
+        Ok(())
+    }
+
+    fn drop_list(&mut self, c: &Cell) {
+        if c.reader & LIST != 0 {
+            self.lists.free.push(c.reader & !LIST);
+        }
+    }
+
+    fn read_by(&mut self, c: &mut Cell, me: Stamp, warp: usize) {
+        if c.reader & LIST != 0 {
+            self.list(c.reader & !LIST)[warp] = me / 32;
+        } else if self.known(c.reader, warp) {
+            c.reader = me;
+        } else {
+            let n = self.new_list();
+            let list = self.list(n);
+            list[(c.reader % 32) as usize] = c.reader / 32;
+            list[warp] = me / 32;
+            c.reader = LIST | n;
+        }
+    }
+}
+
+fn race(s: Stamp, did: &str, verb: &str, at: usize) -> Error {
+    let what = format!(
+        "race in shared memory: this warp {verb} what warp {} {did}, with no barrier between them",
+        s % 32
+    );
+    Error::new(Kind::Race, what).address(at as u64)
 }
 
 impl Shared {
     pub(crate) fn new(bytes: usize, warps: usize, races: bool) -> Shared {
+        let clocks = (0..warps * warps).map(|i| (i / warps == i % warps) as u32).collect();
         Shared {
             bytes: vec![0; bytes],
-            cells: vec![Cell::default(); bytes],
-            lists: Vec::new(),
+            cells: vec![Cell::default(); bytes.div_ceil(4)],
+            parts: Vec::new(),
             free: Vec::new(),
-            clocks: (0..warps).map(|w| (0..warps).map(|v| (v == w) as u32).collect()).collect(),
-            races,
+            judge: Judge { lists: Lists::default(), clocks, warps, races },
         }
     }
 
     /// A barrier of some warps; those that only arrived learn nothing.
     pub(crate) fn barrier(&mut self, synced: &[usize], arrived: &[usize]) -> Result<()> {
-        let mut all = vec![0u32; self.clocks.len()];
+        let n = self.judge.warps;
+        let clocks = &mut self.judge.clocks;
+        let mut all = vec![0u32; n];
         for w in synced.iter().chain(arrived) {
-            for (a, c) in all.iter_mut().zip(&self.clocks[*w]) {
+            for (a, c) in all.iter_mut().zip(&clocks[w * n..]) {
                 *a = (*a).max(*c);
             }
         }
         for w in synced {
-            self.clocks[*w].copy_from_slice(&all);
+            clocks[w * n..][..n].copy_from_slice(&all);
         }
         for w in synced.iter().chain(arrived) {
-            self.clocks[*w][*w] += 1;
-            if self.clocks[*w][*w] > MOST_EPOCHS {
+            clocks[w * n + w] += 1;
+            if clocks[w * n + w] > MOST_EPOCHS {
                 return Err(Error::new(Kind::Limit, "more barriers than are counted"));
             }
         }
         Ok(())
     }
 
+    #[inline(always)]
     fn span(&self, at: u64, n: usize) -> Result<usize> {
         if at.checked_add(n as u64).is_none_or(|end| end > self.bytes.len() as u64) {
             let what =
@@ -71,88 +206,76 @@ impl Shared {
         Ok(at as usize)
     }
 
-    fn known(&self, s: Stamp, warp: usize) -> bool {
-        let w = (s % 32) as usize;
-        s == 0 || w == warp || s / 32 <= self.clocks[warp][w]
-    }
-
-    fn race(&self, s: Stamp, did: &str, verb: &str, at: usize) -> Error {
-        let what = format!(
-            "race in shared memory: this warp {verb} what warp {} {did}, with no barrier between them",
-            s % 32
-        );
-        Error::new(Kind::Race, what).address(at as u64)
-    }
-
     fn touch(&mut self, at: usize, n: usize, access: Access, warp: usize) -> Result<()> {
-        let me = self.clocks[warp][warp] * 32 + warp as u32;
-        for i in at..at + n {
-            let c = self.cells[i];
-            if c.pending {
-                let what = "an asynchronous copy to this byte has not been waited for";
-                return Err(Error::new(Kind::Unfinished, what).address(i as u64));
+        let mut i = at;
+        while i < at + n {
+            let (w, end) = (i / 4, (i / 4 * 4 + 4).min(at + n));
+            let whole = end - i == 4;
+            if !whole && !self.cells[w].split {
+                self.split(w);
             }
-            if !self.races {
-                self.cells[i].defined |= access != Access::Read;
-                continue;
-            }
-            let verb = if access == Access::Read { "reads" } else { "writes" };
-            let excused = access == Access::Strong && c.atomic;
-            if !excused && !self.known(c.writer, warp) {
-                return Err(self.race(c.writer, "wrote", verb, i));
-            }
-            if access == Access::Read {
-                self.cells[i].reader = self.read_by(c.reader, me, warp);
-                continue;
-            }
-            if !excused {
-                let reader = match c.reader & LIST {
-                    0 => Some(c.reader).filter(|s| !self.known(*s, warp)),
-                    _ => self.lists[(c.reader & !LIST) as usize]
-                        .iter()
-                        .copied()
-                        .find(|s| !self.known(*s, warp)),
-                };
-                if let Some(s) = reader {
-                    return Err(self.race(s, "read", verb, i));
+            if !self.cells[w].split {
+                self.judge.touch(&mut self.cells[w], i, access, warp)?;
+            } else {
+                let p = self.cells[w].reader;
+                for k in i..end {
+                    self.judge.touch(&mut self.parts[p as usize][k % 4], k, access, warp)?;
+                }
+                let parts = &self.parts[p as usize];
+                if whole && access != Access::Read && self.judge.races {
+                    // All four are what this access made them.
+                    self.cells[w] = parts[0];
+                    self.free.push(p);
                 }
             }
-            if c.reader & LIST != 0 {
-                self.free.push(c.reader & !LIST);
-            }
-            self.cells[i] = Cell {
-                writer: me,
-                reader: 0,
-                defined: true,
-                pending: false,
-                atomic: access == Access::Strong,
-            };
+            i = end;
         }
         Ok(())
     }
 
-    fn read_by(&mut self, old: Stamp, me: Stamp, warp: usize) -> Stamp {
-        if old & LIST != 0 {
-            let list = &mut self.lists[(old & !LIST) as usize];
-            match list.iter_mut().find(|s| **s % 32 == warp as u32) {
-                Some(s) => *s = me,
-                None => list.push(me),
+    /// Gives each byte of a word a cell.
+    fn split(&mut self, w: usize) {
+        let c = self.cells[w];
+        let mut parts = [c; 4];
+        if c.reader & LIST != 0 {
+            for p in &mut parts[1..] {
+                let n = self.judge.new_list();
+                let first = (c.reader & !LIST) as usize * self.judge.warps;
+                let to = n as usize * self.judge.warps;
+                self.judge.lists.epochs.copy_within(first..first + self.judge.warps, to);
+                p.reader = LIST | n;
             }
-            return old;
         }
-        if self.known(old, warp) {
-            return me;
-        }
-        let n = self.free.pop().unwrap_or_else(|| {
-            self.lists.push(Vec::new());
-            self.lists.len() as u32 - 1
-        });
-        let list = &mut self.lists[n as usize];
-        list.clear();
-        list.extend([old, me]);
-        LIST | n
+        let p = match self.free.pop() {
+            Some(p) => {
+                self.parts[p as usize] = parts;
+                p
+            }
+            None => {
+                self.parts.push(parts);
+                self.parts.len() as u32 - 1
+            }
+        };
+        self.cells[w] = Cell { reader: p, split: true, ..Cell::default() };
     }
 
+    fn each(&mut self, at: usize, n: usize, mut f: impl FnMut(&mut Cell)) {
+        for k in at..at + n {
+            if !self.cells[k / 4].split {
+                // Copies and their delivery are of whole words.
+                f(&mut self.cells[k / 4]);
+            } else {
+                f(&mut self.parts[self.cells[k / 4].reader as usize][k % 4]);
+            }
+        }
+    }
+
+    fn defined(&self, k: usize) -> bool {
+        let c = &self.cells[k / 4];
+        if c.split { self.parts[c.reader as usize][k % 4].defined } else { c.defined }
+    }
+
+    #[inline(always)]
     pub(crate) fn read(
         &mut self,
         at: u64,
@@ -160,16 +283,31 @@ impl Shared {
         access: Access,
         warp: usize,
     ) -> Result<()> {
-        let i = self.span(at, out.len())?;
-        if access == Access::Read {
-            self.touch(i, out.len(), access, warp)?;
+        let (i, n) = (self.span(at, out.len())?, out.len());
+        let me = self.judge.clock(warp, warp) * 32 + warp as u32;
+        let mut again = access == Access::Read;
+        for c in &self.cells[i / 4..(i + n).div_ceil(4)] {
+            again &= self.judge.again(c, warp, me);
         }
-        if let Some(k) = (i..i + out.len()).find(|k| !self.cells[*k].defined) {
-            let what = "a byte of shared memory is read and was never written";
-            return Err(Error::new(Kind::Uninitialised, what).address(k as u64));
+        if !again {
+            self.first_read(i, n, access, warp)?;
         }
-        out.copy_from_slice(&self.bytes[i..i + out.len()]);
+        out.copy_from_slice(&self.bytes[i..i + n]);
         Ok(())
+    }
+
+    #[inline(never)]
+    fn first_read(&mut self, i: usize, n: usize, access: Access, warp: usize) -> Result<()> {
+        if access == Access::Read {
+            self.touch(i, n, access, warp)?;
+        }
+        match (i..i + n).find(|k| !self.defined(*k)) {
+            None => Ok(()),
+            Some(k) => {
+                let what = "a byte of shared memory is read and was never written";
+                Err(Error::new(Kind::Uninitialised, what).address(k as u64))
+            }
+        }
     }
 
     pub(crate) fn write(
@@ -189,18 +327,14 @@ impl Shared {
     pub(crate) fn begin(&mut self, at: u64, n: usize, warp: usize) -> Result<()> {
         let i = self.span(at, n)?;
         self.touch(i, n, Access::Write, warp)?;
-        for c in &mut self.cells[i..i + n] {
-            c.pending = true;
-        }
+        self.each(i, n, |c| c.pending = true);
         Ok(())
     }
 
     /// Its thread has waited for it; other warps need a barrier.
     pub(crate) fn deliver(&mut self, at: u64, data: &[u8], warp: usize) -> Result<()> {
         let i = self.span(at, data.len())?;
-        for c in &mut self.cells[i..i + data.len()] {
-            c.pending = false;
-        }
+        self.each(i, data.len(), |c| c.pending = false);
         self.write(at, data, Access::Write, warp)
     }
 }

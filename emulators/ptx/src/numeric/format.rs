@@ -154,6 +154,14 @@ impl Format {
         if x.is_nan() {
             return self.nan;
         }
+        if self.mantissa == 23 && mode == Round::Nearest && !finite {
+            return (x as f32).to_bits() as u64;
+        }
+        self.encode_bits(x, mode, finite)
+    }
+
+    /// [`Format::encode`] of a number, bit by bit.
+    fn encode_bits(self, x: f64, mode: Round, finite: bool) -> u64 {
         let negative = x.is_sign_negative();
         if x.is_infinite() {
             let sign = if negative { self.sign() } else { 0 };
@@ -222,7 +230,8 @@ mod tests {
             x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let e = 0x380 - 160 + (x >> 8) % 500;
             let v = f64::from_bits(x & 0x800F_FFFF_FFFF_FFFF | e << 52);
-            assert_eq!(F32.encode(v, Round::Nearest, false), (v as f32).to_bits() as u64, "{v:e}");
+            let bits = F32.encode_bits(v, Round::Nearest, false);
+            assert_eq!(bits, (v as f32).to_bits() as u64, "{v:e}");
         }
     }
 }
