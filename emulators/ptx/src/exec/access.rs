@@ -206,6 +206,15 @@ impl Warp {
                     .map_err(|e| e.lane(l))?;
                 before = Some((s, a));
             }
+            if each == 4 && !ty.signed() {
+                for (d, b) in d.iter().zip(buffer.chunks_exact(4)) {
+                    if let Some(d) = d {
+                        let v = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                        self.regs[d.index as usize][l] = v as u64;
+                    }
+                }
+                continue;
+            }
             for (d, b) in d.iter().zip(buffer.chunks(each)) {
                 if let Some(d) = d {
                     let v = load(b);

@@ -34,7 +34,7 @@ pub(crate) enum Pause {
 
 pub(crate) struct Warp {
     pub number: usize,
-    regs: Vec<Lanes>,
+    pub regs: Vec<Lanes>,
     pub local: Local,
     pub copies: Vec<Copies>,
     pcs: [u32; 32],
