@@ -122,6 +122,59 @@ fn races() {
     assert_eq!(mixed.unwrap_err().kind, Kind::Race);
 }
 
+/// What a kernel gives in some orders.
+fn orders(body: &str, block: u32, grid: u32) -> Vec<Result<Vec<u8>, Kind>> {
+    let run = |seed| run_with(body, block, grid, &Options { seed, ..Options::default() });
+    (0..20).map(|seed| run(seed).map_err(|e| e.kind)).collect()
+}
+
+/// Bytes of a word that are touched alone, and words that are touched whole.
+#[test]
+fn parts_of_words() {
+    let is_race = |body: &str, block, grid| {
+        for said in orders(body, block, grid) {
+            assert_eq!(said.expect_err(body), Kind::Race, "{body}");
+        }
+    };
+    // The first lane of each of four warps has byte 0 to 3.
+    let head = "shr.u32 %r1, %r0, 5; and.b32 %r2, %r0, 31; mov.u32 %r3, s; add.s32 %r4, %r3, %r1;\n\
+        setp.eq.u32 %p0, %r2, 0; setp.eq.u32 %p1, %r0, 64; setp.eq.u32 %p2, %r0, 0;\n";
+    let bytes = format!("{head}@%p0 st.shared.u8 [%r4], %r1;");
+    let read = "ld.shared.u32 %r5, [s]; @%p2 st.global.u32 [%d0], %r5;";
+    for out in orders(&format!("{bytes}\nbar.sync 0;\n{read}"), 128, 1) {
+        assert_eq!(out.unwrap()[..4], [0, 1, 2, 3]);
+    }
+    let again = format!("{bytes}\nbar.sync 0;\n{read}\n");
+    is_race(&format!("{again}@%p1 st.shared.u8 [s+1], %r1;"), 128, 1);
+    is_race(&format!("{again}@%p1 st.shared.u32 [s], %r1;"), 128, 1);
+    is_race(&format!("{again}bar.sync 0; @%p0 st.shared.u8 [s+1], %r1;"), 128, 1);
+    // Read in part by all, written whole by one; and the other way round.
+    let part = "ld.shared.u8 %r5, [s+3];";
+    is_race(&format!("{bytes}\nbar.sync 0;\n{part} @%p1 st.shared.u32 [s], %r1;"), 128, 1);
+    let beside = format!("{bytes}\nbar.sync 0;\n{part} @%p1 st.shared.u8 [s+2], %r1;");
+    assert!(orders(&beside, 128, 1).iter().all(|r| r.is_ok()));
+    let three = format!(
+        "{head}setp.lt.and.u32 %p3, %r1, 3, %p0;\n@%p3 st.shared.u8 [%r4], %r1;\nbar.sync 0;\n{read}"
+    );
+    for said in orders(&three, 128, 1) {
+        assert_eq!(said.unwrap_err(), Kind::Uninitialised);
+    }
+
+    // Each block has a byte, and one of them the whole word too.
+    let head = "mov.u32 %r1, %ctaid.x; cvt.u64.u32 %d1, %r1; add.u64 %d1, %d0, %d1;\n\
+        setp.eq.u32 %p0, %r1, 5;\n";
+    let bytes = format!("{head}st.global.u8 [%d1], %r1;");
+    for out in orders(&bytes, 1, 8) {
+        assert_eq!(out.unwrap()[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+    is_race(&format!("{bytes} @%p0 st.global.u32 [%d0+4], %r1;"), 1, 8);
+    is_race(&format!("{bytes} @%p0 ld.global.u32 %r2, [%d0+4];"), 1, 8);
+    is_race(&format!("{head} ld.global.u8 %r2, [%d1]; @%p0 st.global.u32 [%d0+4], %r1;"), 1, 8);
+    is_race(&format!("{bytes} @%p0 ld.global.u8 %r2, [%d0+4];"), 1, 8);
+    let fine = format!("{bytes} @%p0 ld.global.u32 %r2, [%d0+8];");
+    assert!(orders(&fine, 1, 8).iter().all(|r| r.is_ok()));
+}
+
 #[test]
 fn copies() {
     let copy =
