@@ -70,6 +70,8 @@ pub enum Verb {
     Generate(Box<verbs::generate::Args>),
     /// Measure a model or an engine on random inputs
     Bench(verbs::bench::Args),
+    /// Find fast schedules for a model on this machine, for compile --tuning
+    Tune(verbs::tune::Args),
     /// Measure what this machine can do at best
     Probe(verbs::probe::Args),
     /// Say whether a model fits a device, and how fast it could be there
@@ -102,6 +104,7 @@ impl Verb {
             Verb::Run(a) => verbs::run::run(a, report),
             Verb::Generate(a) => verbs::generate::run(a, report),
             Verb::Bench(a) => verbs::bench::run(a, report),
+            Verb::Tune(a) => verbs::tune::run(a, report),
             Verb::Probe(a) => verbs::probe::run(a, report),
             Verb::Plan(a) => verbs::plan::run(a, report),
             Verb::Inspect(a) => verbs::inspect::run(a, report),

@@ -9,7 +9,7 @@ use clap::Args;
 use silure::ir::Elem;
 use silure::onnx::{ImportOptions, Size};
 use silure::passes::Config;
-use silure::{Compiled, Compiler, Loaded, Options, Phase, Precision};
+use silure::{Compiled, Compiler, Loaded, Options, Phase, Precision, Tuning};
 use silure_runtime::{Device, Engine, Host};
 
 use crate::device::Devices;
@@ -54,6 +54,9 @@ pub struct CompileArgs {
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
+    /// What `silure tune` measured: schedules of kernels for this model's problems
+    #[arg(long, value_name = "FILE")]
+    pub tuning: Option<PathBuf>,
     /// Verify the module after each single change
     #[arg(long)]
     pub verify_each: bool,
@@ -135,6 +138,7 @@ impl CompileArgs {
             && self.precision.is_none()
             && self.directory() == Default::default()
             && self.passes.is_none()
+            && self.tuning.is_none()
             && !self.verify_each
             && self.stop_after.is_none()
     }
@@ -199,7 +203,8 @@ impl CompileArgs {
             ..Config::default()
         };
         let (passes, precision) = (self.passes.clone(), self.precision()?);
-        let mut o = Options { passes, precision, driver, ..Options::default() };
+        let tuning = self.tuning.as_deref().map(Tuning::read).transpose()?;
+        let mut o = Options { passes, precision, driver, tuning, ..Options::default() };
         if !self.targets.is_empty() {
             o.targets = self.targets.clone();
         }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use silure_cpu::codegen::{Codegen, IsaLevel};
+use silure_cpu::tuning::{self, Applied, Opened};
 use silure_cpu::{part_contents, weight_bytes, weight_parts};
 use silure_engine::{DeviceCode, EngineWriter};
 use silure_ir::{Diagnostic, Module, Weight, WeightExpr};
@@ -11,7 +12,7 @@ use silure_launch::Backend;
 use silure_launch::encode::{Encoded, encode};
 use silure_passes::{Config, Custom, Driver, PassRun};
 
-use crate::{Compiler, Error, Loaded, Phase, Result, Source, VERSION};
+use crate::{Compiler, Error, Loaded, Phase, Result, Source, Tuning, VERSION};
 
 /// In what type the weights of matrix products are kept; the arithmetic stays f32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +74,8 @@ pub struct Options {
     pub weights_beside: bool,
     /// Kernels of the user's, the first that fits is taken ([`crate::KernelFile::custom`]).
     pub custom: Vec<Custom>,
+    /// What was measured to be fast; without it the cost model decides.
+    pub tuning: Option<Tuning>,
 }
 
 impl Default for Options {
@@ -84,6 +87,7 @@ impl Default for Options {
             driver: Config::default(),
             weights_beside: false,
             custom: vec![],
+            tuning: None,
         }
     }
 }
@@ -104,6 +108,8 @@ pub struct Compiled {
     pub passes: Vec<PassRun>,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// What became of the choices of [`Options::tuning`].
+    pub tuned: Option<Applied>,
     hash: String,
     assets: Vec<(String, Vec<u8>)>,
     says: Vec<(String, String)>,
@@ -162,11 +168,59 @@ impl Compiler {
         options: &Options,
         watch: &mut dyn FnMut(Phase, &Module),
     ) -> Result<Compiled> {
+        self.compile_altered(model, options, watch, &mut |_| Ok(()))
+    }
+
+    /// Compiles a model for measuring the schedules of an entry: they are its last input. `at` says the sizes that it is
+    /// going to run with, by symbol.
+    pub fn compile_open(
+        &self,
+        model: Loaded,
+        options: &Options,
+        entry: &str,
+        at: &dyn Fn(&str) -> Option<i64>,
+    ) -> Result<(Compiled, Opened)> {
+        if !matches!(self.family(&options.targets)?, Family::Cpu(_)) {
+            let m = format!(
+                "schedules are of the CPU's kernels, not for {}",
+                options.targets.join(", ")
+            );
+            return Err(Error::Target(m));
+        }
+        let mut opened = Opened::default();
+        let compiled = self.compile_altered(model, options, &mut |_, _| {}, &mut |m| {
+            opened = tuning::open(m, entry, at)?;
+            Ok(silure_ir::verify::verify(m)?)
+        })?;
+        Ok((compiled, opened))
+    }
+
+    /// Compiles a model whose lowered module is altered before it is encoded.
+    fn compile_altered(
+        &self,
+        model: Loaded,
+        options: &Options,
+        watch: &mut dyn FnMut(Phase, &Module),
+        alter: &mut dyn FnMut(&mut Module) -> Result<()>,
+    ) -> Result<Compiled> {
         let family = self.family(&options.targets)?;
         let Loaded { mut module, mut notes, source, hash, assets, options: says, .. } = model;
         let Lowered { passes, notes: more } =
             self.lower_to(&mut module, &source, options, Phase::Plan, watch)?;
         notes.extend(more);
+        let mut tuned = None;
+        if let Some(t) = &options.tuning {
+            if !matches!(family, Family::Cpu(_)) {
+                let m =
+                    format!("a tuning file is for the CPU, not for {}", options.targets.join(", "));
+                return Err(Error::Usage(m));
+            }
+            let done = tuning::apply(&mut module, &t.choices())?;
+            silure_ir::verify::verify(&module)?;
+            notes.extend(t.notes(&done, &hash, &options.targets));
+            tuned = Some(done);
+        }
+        alter(&mut module)?;
         let (mut objects, mut device_code) = (Vec::new(), Vec::new());
         let mut first = None;
         match family {
@@ -199,6 +253,7 @@ impl Compiler {
             source,
             passes,
             notes,
+            tuned,
             hash,
             assets,
             says,
@@ -346,6 +401,10 @@ impl Compiled {
         let custom: Vec<&str> = self.options.custom.iter().map(Custom::name).collect();
         if !custom.is_empty() {
             w = w.option("kernels", &custom.join(" "));
+        }
+        if let (Some(t), Some(done)) = (&self.options.tuning, &self.tuned) {
+            w = w.option("tuning", &t.hash).option("tuning.level", &t.level);
+            w = w.option("tuning.launches", &(done.taken + done.at_sizes).to_string());
         }
         for (name, value) in &self.says {
             w = w.option(name, value);

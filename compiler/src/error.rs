@@ -32,6 +32,9 @@ pub enum Error {
     /// A target that is not known or cannot be compiled for.
     #[error("{0}")]
     Target(String),
+    /// A tuning file that cannot be read: file, line, key, what was needed and what was there.
+    #[error("{0}")]
+    Tuning(String),
     /// An option that makes no sense.
     #[error("{0}")]
     Usage(String),

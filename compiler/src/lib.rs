@@ -18,6 +18,7 @@ mod custom;
 mod error;
 mod load;
 mod phase;
+mod tuning;
 
 pub use calibration::Calibration;
 pub use compile::{Compiled, Lowered, Options, Precision};
@@ -25,6 +26,7 @@ pub use custom::KernelFile;
 pub use error::{Error, Exit, Result};
 pub use load::{Loaded, Source};
 pub use phase::Phase;
+pub use tuning::{Measured, Tuning};
 
 pub use silure_cpu as cpu;
 pub use silure_cuda as cuda;

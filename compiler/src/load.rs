@@ -173,7 +173,7 @@ fn hash_file(path: &Path) -> Result<String> {
     Ok(digest(h))
 }
 
-fn digest(h: Sha256) -> String {
+pub(crate) fn digest(h: Sha256) -> String {
     named(&h.finalize())
 }
 

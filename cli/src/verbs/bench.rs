@@ -3,14 +3,14 @@
 //! Every run is timed alone; states are set to zero before each. The profile comes from one more run,
 //! so that collecting it is in no reported time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use silure::onnx::Size;
-use silure_engine::plan::{Entry, Plan, PortKind};
+use silure_engine::plan::{Entry, Inst, KernelRef, Op, Plan, PortKind, Val};
 use silure_runtime::limits::{self, Limits};
 use silure_runtime::{
     Engine, Pool, ProfileRow, RunOptions, SPANS, Session, SessionOptions, Span, Tensor, TensorRef,
@@ -184,6 +184,10 @@ pub struct Measured {
     spans: Vec<Span>,
     limits: Limits,
     peak_memory: u64,
+    /// Node and kernel of launches that take a tuned choice.
+    tuned: BTreeSet<(String, String)>,
+    /// The level that the engine's choices were measured with, if it has any.
+    level: Option<String>,
 }
 
 /// Spans in Chrome's trace event format: complete events, microseconds.
@@ -197,6 +201,20 @@ fn write_trace(path: &std::path::Path, spans: &[Span]) -> Result<()> {
     let events: Vec<Value> = spans.iter().map(event).collect();
     let text = json!({"traceEvents": events, "displayTimeUnit": "ns"}).to_string();
     model::write_text(path, &text)
+}
+
+/// The launches of an entry whose schedule is not the kernel's own.
+fn tuned(plan: &Plan, entry: &Entry) -> BTreeSet<(String, String)> {
+    let of = |op: &Op| {
+        let Inst::Launch(l) = &op.inst else { return None };
+        let KernelRef::Builtin(k) = l.kernel else { return None };
+        let kernel = plan.str(*plan.kernels.get(k as usize)?);
+        let at = silure_kernels_cpu::schedule::slot(kernel)?;
+        let numbers = l.sizes.get(at..at + silure_kernels_cpu::schedule::Schedule::LEN)?;
+        let own = numbers.iter().all(|v| *v == Val::Imm(0));
+        (!own).then(|| (plan.str(op.loc).to_string(), kernel.to_string()))
+    };
+    entry.code.iter().filter_map(of).collect()
 }
 
 /// Runs an entry as scheduled.
@@ -273,6 +291,8 @@ pub fn measure(
         spans: session.trace(index),
         limits: limits::measure(&pool, &[])?,
         peak_memory: session.peak_memory(),
+        tuned: tuned(plan, entry),
+        level: engine.manifest().options.get("tuning.level").cloned(),
     })
 }
 
@@ -290,13 +310,17 @@ impl Measured {
         (flops as f64 / nanos, moved as f64 / nanos)
     }
 
+    fn is_tuned(&self, r: &ProfileRow) -> bool {
+        self.tuned.contains(&(r.node.clone(), r.kernel.clone()))
+    }
+
     /// As JSON.
     pub fn json(&self) -> Value {
         let (gflops, gbs) = self.rates();
         let row = |r: &ProfileRow| {
             json!({
                 "node": r.node, "kernel": r.kernel, "calls": r.calls,
-                "nanos": r.nanos, "flops": r.flops, "bytes": r.bytes,
+                "nanos": r.nanos, "flops": r.flops, "bytes": r.bytes, "tuned": self.is_tuned(r),
             })
         };
         json!({
@@ -343,6 +367,14 @@ impl Measured {
             gflops / fma * 100.0,
             gbs / memory * 100.0,
         );
+        if let Some(level) = &self.level {
+            let here = super::probe::level(self.limits.isa);
+            out += &format!(
+                "{} launches take a tuned choice, measured with kernels for {level}{}\n",
+                self.tuned.len(),
+                if level == here { String::new() } else { format!("; this machine runs {here}") }
+            );
+        }
         if top == 0 {
             return out;
         }
@@ -358,7 +390,7 @@ impl Measured {
                 r.calls,
                 rate(r.flops),
                 rate(r.bytes),
-                r.kernel,
+                if self.is_tuned(r) { format!("{} (tuned)", r.kernel) } else { r.kernel.clone() },
                 r.node
             ]);
         }

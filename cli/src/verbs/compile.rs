@@ -151,6 +151,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let size = size.transpose()?.map(|m| m.len());
     let plan = &compiled.encoded.plan;
     let launches: usize = plan.entries.iter().map(super::inspect::launches).sum();
+    for (node, problem) in compiled.tuned.iter().flat_map(|t| &t.names) {
+        report.detail(&format!("tuned: {node} ({problem})"));
+    }
     if a.time_passes {
         report.info(pass_table(&compiled.passes).trim_end());
     }
@@ -172,6 +175,9 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
             "phases": phases.iter().map(|(p, n, t)| json!({"phase": p.name(), "ops": n, "at": t}))
                 .collect::<Vec<_>>(),
             "launches": launches,
+            "tuned": compiled.tuned.as_ref().map(|t| t.names.iter().map(|(node, problem)| json!({
+                "node": node, "problem": problem,
+            })).collect::<Vec<_>>()),
             "generated_functions": plan.functions.len() + plan.device_kernels.len(),
             "passes": compiled.passes.iter().map(pass_json).collect::<Vec<_>>(),
         }));

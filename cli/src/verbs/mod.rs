@@ -15,3 +15,4 @@ pub mod plan;
 pub mod probe;
 pub mod run;
 pub mod targets;
+pub mod tune;

@@ -36,6 +36,7 @@ pub mod probe;
 pub mod quant;
 pub mod rnn;
 pub mod rows;
+pub mod schedule;
 pub mod strings;
 pub mod strip;
 pub mod table;

@@ -3,6 +3,7 @@
 mod common;
 use common::*;
 use silure_kernels_cpu::attention::Attention;
+use silure_kernels_cpu::schedule::Schedule;
 
 /// One problem; its tensors are dense, tokens inside heads, but for y, whose heads are innermost.
 struct Case {
@@ -61,6 +62,7 @@ impl Case {
             mask_bytes: self.mask == Mask::Bytes,
             softcap: self.softcap,
             zero_nan: self.zero_nan,
+            schedule: Schedule::DEFAULT,
         }
     }
 

@@ -7,6 +7,7 @@ use silure_kernels_cpu::gemm::dot;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 use silure_kernels_cpu::gemm::lookup::Lookup;
 use silure_kernels_cpu::gemm::pack::*;
+use silure_kernels_cpu::schedule::Schedule;
 
 /// `[rows, n]` in panels of 16 columns.
 fn panels(v: &[f32], rows: usize, n: usize) -> Vec<f32> {
@@ -202,8 +203,18 @@ fn products_by_blocks_match() {
                     },
                     false => Epilogue::NONE,
                 };
-                let s =
-                    Blocks { m, n, k, a_row: k as i64, c_row: n, block, center, offsets, epilogue };
+                let s = Blocks {
+                    m,
+                    n,
+                    k,
+                    a_row: k as i64,
+                    c_row: n,
+                    block,
+                    center,
+                    offsets,
+                    epilogue,
+                    schedule: Schedule::DEFAULT,
+                };
                 let mut packed = vec![0u8; packed_b_f32_len(k, n)];
                 let name = match store {
                     dot::U4 => {

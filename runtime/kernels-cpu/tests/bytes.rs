@@ -9,6 +9,7 @@ use silure_kernels_cpu::gemm::epilogue::activation;
 use silure_kernels_cpu::gemm::int8::MatmulI8;
 use silure_kernels_cpu::gemm::pack::{pack_b_i8, packed_b_i8_len};
 use silure_kernels_cpu::gemm::stage::{self, Stage, bias, per};
+use silure_kernels_cpu::schedule::Schedule;
 
 fn widen(b: u8, signed: bool) -> i32 {
     if signed { b as i8 as i32 } else { b as i32 }
@@ -240,6 +241,7 @@ fn stages_of_convolutions_follow_the_formula() {
             x_zp: true,
             w_zp: per::NONE,
             stage: random_stage(&mut rng),
+            schedule: Schedule::DEFAULT,
         };
         s.stage.a_scale = rng.below(2);
         let (channels, outs, depth) = (groups * ic, groups * oc, ic * kernel * kernel);

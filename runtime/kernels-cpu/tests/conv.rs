@@ -9,6 +9,7 @@ use silure_kernels_cpu::conv::pool::Pool;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 use silure_kernels_cpu::gemm::pack::{pack_b_i8, packed_b_i8_len};
 use silure_kernels_cpu::gemm::stage::{Stage, per};
+use silure_kernels_cpu::schedule::Schedule;
 
 /// A window with the output extents that its pads (both sides equal, plus one at the end) give.
 fn window(
@@ -176,6 +177,7 @@ fn integer_convolutions_are_exact() {
                 x_zp: true,
                 w_zp: per::AXIS,
                 stage: Stage::SUMS,
+                schedule: Schedule::DEFAULT,
             };
             let bufs = [
                 buf(&x),

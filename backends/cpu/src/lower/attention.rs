@@ -79,6 +79,7 @@ static ATTENTION: Lowering = Lowering {
             .flag("mask_bytes", bytes)
             .set("softcap", f32_bits(a.float("softcap")))
             .flag("zero_nan", a.bool("zero_nan"))
+            .unscheduled()
             .done()?;
         let ins = [Some(q), Some(k), Some(v), slot];
         Ok(vec![l.launch1("attention.f32", &ins, y, sizes)?])

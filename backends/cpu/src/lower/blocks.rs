@@ -242,6 +242,7 @@ pub(super) fn matmul_blocks(
         .set("center", f32_bits(w.center))
         .flag("offsets", w.offsets.is_some())
         .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
+        .unscheduled()
         .done()?;
     let ins = [Some(a), Some(w.q), tail.bias, tail.residual, None, Some(w.scales), w.offsets];
     l.launch1(&format!("matmul.f32{}", w.suffix), &ins, tail.out.clone(), sizes)
@@ -289,6 +290,7 @@ pub(super) fn bf16(
         .set("center", f32_bits(0.0))
         .flag("offsets", false)
         .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
+        .unscheduled()
         .done()?;
     let ins = [Some(a), Some(packed), tail.bias, tail.residual, None, None, None];
     l.launch1("matmul.f32.bf16", &ins, tail.out.clone(), sizes).map(Some)

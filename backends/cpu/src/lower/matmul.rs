@@ -179,7 +179,8 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         .set("a_row", a_row)
         .set("a_col", sa.strides[r - 1].clone())
         .set("c_row", n.clone())
-        .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect());
+        .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
+        .unscheduled();
     let (kernel, b) = match packed {
         _ if bytes.is_some() => {
             sizes = sizes.right("b_batch", &[], 0).set("b_row", 0i64).set("b_col", 0i64);
@@ -339,7 +340,8 @@ pub(super) fn matmul_integer(
         .flag("b_signed", tb.elem == Elem::I8)
         .code("a_zp", a_zp)
         .code("b_zp", b_zp)
-        .all("stage", tail.stage.to_vec().into_iter().map(Dim::Const).collect());
+        .all("stage", tail.stage.to_vec().into_iter().map(Dim::Const).collect())
+        .unscheduled();
     let (kernel, b) = match packed {
         Some(w) => ("matmul.i8.packed", w),
         None => ("matmul.i8", sb.value),

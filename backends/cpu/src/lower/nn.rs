@@ -130,6 +130,7 @@ pub(super) fn conv_integer(
         .flag("x_zp", xz.is_some())
         .code("w_zp", w_zp)
         .all("stage", tail.stage.to_vec().into_iter().map(Dim::Const).collect())
+        .unscheduled()
         .done()?;
     let mut ins = vec![Some(x), Some(w), xz, wz];
     ins.extend(tail.operands);
@@ -232,6 +233,7 @@ fn conv_sizes(window: Vec<Dim>, e: &Epilogue) -> Result<Vec<Dim>> {
         .all("epilogue", e.to_vec().into_iter().map(Dim::Const).collect())
         .set("y_row", 0i64)
         .set("y_at", 0i64)
+        .unscheduled()
         .done()
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 use silure_ir::{Dim, Result, bail};
+use silure_kernels_cpu::schedule::Schedule;
 
 /// The sizes of one launch, being filled in.
 pub struct Sizes {
@@ -45,6 +46,12 @@ impl Sizes {
     /// Fills a flag.
     pub fn flag(self, name: &'static str, v: bool) -> Sizes {
         self.set(name, Dim::Const(v as i64))
+    }
+
+    /// Leaves it to the kernel how its problem is cut; a tuning file may say otherwise later.
+    pub fn unscheduled(self) -> Sizes {
+        let own = Schedule::DEFAULT.to_vec();
+        self.all("schedule", own.into_iter().map(Dim::Const).collect())
     }
 
     /// Fills a field with all its slots.

@@ -12,11 +12,12 @@ use crate::gemm::MR;
 use crate::gemm::core::{self, Block, Strided};
 use crate::gemm::epilogue::{Bound, Epilogue};
 use crate::isa::{Call, Isa, align64, kernel, part};
+use crate::schedule::{Knobs, Schedule};
 use crate::{math, strip};
 
-/// Queries of one task: they share the panels that are built of the keys.
+/// Queries of one task, where the schedule leaves that open: they share the panels that are built of the keys.
 const QUERIES: usize = 128;
-/// Keys of one block.
+/// Keys of one block, where the schedule leaves that open.
 const KEYS: usize = 256;
 
 sizes! {
@@ -58,33 +59,47 @@ sizes! {
         pub softcap: f32,
         /// Weights that are NaN count as 0.
         pub zero_nan: bool,
+        /// How it is cut; [`Knobs::ATTENTION`].
+        pub schedule: Schedule,
     }
 }
 
 impl Attention {
+    #[inline(always)]
     fn blocks(&self) -> usize {
-        self.queries.div_ceil(QUERIES)
+        self.queries.div_ceil(self.step().0)
+    }
+
+    /// Most queries of a task, and keys of a block.
+    #[inline(always)]
+    fn step(&self) -> (usize, usize) {
+        let Schedule { rows, cols, .. } = self.schedule;
+        (if rows == 0 { QUERIES } else { rows }, if cols == 0 { KEYS } else { cols })
     }
 
     #[inline(always)]
     fn product_bytes(&self) -> usize {
-        let rows = QUERIES.min(self.queries);
+        let (queries, keys) = self.step();
+        let rows = queries.min(self.queries);
         let a = core::scratch_bytes(rows, self.depth, true, false);
         // The second product's depth is at most a block of keys.
         // The last block may have so few rows that its products are not cut along the depth.
-        let few = core::scratch_bytes(rows.min(MR), self.depth.max(KEYS), true, false);
-        a.max(core::scratch_bytes(rows, KEYS, true, false)).max(few)
+        let few = core::scratch_bytes(rows.min(MR), self.depth.max(keys), true, false);
+        a.max(core::scratch_bytes(rows, keys, true, false)).max(few)
     }
 
     fn scratch(&self) -> usize {
-        align64(QUERIES * KEYS * 4)
-            .saturating_add(align64(QUERIES.saturating_mul(self.value_depth) * 8))
-            .saturating_add(align64(QUERIES * 8))
+        let (queries, keys) = self.step();
+        align64(queries * keys * 4)
+            .saturating_add(align64(queries.saturating_mul(self.value_depth) * 8))
+            .saturating_add(align64(queries * 8))
             .saturating_add(self.product_bytes())
     }
 
     fn valid(&self) -> bool {
-        self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads)
+        self.kv_heads > 0
+            && self.heads.is_multiple_of(self.kv_heads)
+            && Knobs::ATTENTION.allows(&self.schedule)
     }
 }
 
@@ -159,13 +174,14 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
     unsafe {
         let (q, k, v) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1), call.bufs.get::<f32>(2));
         let (mask, y) = (call.bufs.get::<u8>(3), call.bufs.get::<f32>(4));
+        let (queries, keys) = s.step();
         let scores = call.scratch as *mut f32;
-        let sums = scores.add(QUERIES * KEYS);
-        let fresh = sums.add(QUERIES * vd);
+        let sums = scores.add(queries * keys);
+        let fresh = sums.add(queries * vd);
         let top =
-            call.scratch.add(align64(QUERIES * KEYS * 4) + align64(QUERIES * vd * 8)) as *mut f32;
-        let total = top.add(QUERIES);
-        let rest = (top as *mut u8).add(align64(QUERIES * 8));
+            call.scratch.add(align64(queries * keys * 4) + align64(queries * vd * 8)) as *mut f32;
+        let total = top.add(queries);
+        let rest = (top as *mut u8).add(align64(queries * 8));
         let plain = Bound::none(call);
         let scaled = Bound { spec: Epilogue { alpha: s.scale, ..Epilogue::NONE }, ..plain };
         for t in call.begin..call.end {
@@ -180,8 +196,8 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
             if hidden || s.keys == 0 {
                 std::ptr::write_bytes(sums, 0, rows * vd);
             }
-            for j0 in (0..s.keys).step_by(KEYS) {
-                let n = (s.keys - j0).min(KEYS);
+            for j0 in (0..s.keys).step_by(keys) {
+                let n = (s.keys - j0).min(keys);
                 if s.causal && j0 as i64 > s.causal_offset.saturating_add((i0 + rows - 1) as i64) {
                     break;
                 }
@@ -190,7 +206,7 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                     a_row: s.q[2],
                     a_col: 1,
                     c: scores,
-                    ldc: KEYS,
+                    ldc: keys,
                     m: (0, rows),
                     n: (0, n),
                     k: s.depth,
@@ -199,7 +215,7 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                 let kt = Strided { b: kt, row: 1, col: s.k[2], in_place: false };
                 core::run::<I, _>(&g, &kt, true, &scaled, rest);
                 for r in 0..rows {
-                    let line = scores.add(r * KEYS);
+                    let line = scores.add(r * keys);
                     if s.softcap > 0.0 {
                         let c = s.softcap;
                         strip::map_in_place(line, n, |v: f32| c * math::tanh::<I>(v / c));
@@ -223,7 +239,7 @@ unsafe fn body<I: Isa>(s: &Attention, call: &Call) -> i32 {
                 }
                 let g = Block {
                     a: scores,
-                    a_row: KEYS as i64,
+                    a_row: keys as i64,
                     c: if j0 > 0 { fresh } else { sums },
                     ldc: vd,
                     n: (0, vd),

@@ -12,6 +12,7 @@ use crate::abi::OK;
 use crate::gemm::epilogue::{Bound, Head, bias};
 use crate::gemm::matmul::callback;
 use crate::isa::{Call, Isa, kernel, part};
+use crate::schedule::Knobs;
 
 /// Most channels of a task: its weights stay in the nearest cache.
 const MAX_CHANNELS: usize = 128;
@@ -27,13 +28,16 @@ struct Grid {
 }
 
 #[inline(always)]
-fn grid(w: &Window) -> Grid {
+fn grid(s: &Conv) -> Grid {
+    let w = &s.window;
     let rows = w.batch * w.y[0] * w.y[1];
     let vectors = w.groups.div_ceil(LANES);
-    let channel_blocks = w.groups.div_ceil(MAX_CHANNELS);
+    let channel_blocks =
+        w.groups.div_ceil(if s.schedule.cols > 0 { s.schedule.cols } else { MAX_CHANNELS });
     let width = vectors.div_ceil(channel_blocks.max(1)) * LANES;
     let row = (w.y[2] * w.taps() * width).max(1);
-    let row_blocks = rows.div_ceil((WORK / row).max(1));
+    let each = if s.schedule.rows > 0 { s.schedule.rows } else { (WORK / row).max(1) };
+    let row_blocks = rows.div_ceil(each);
     Grid { rows, row_blocks, vectors, channel_blocks }
 }
 
@@ -214,7 +218,7 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
 #[inline(always)]
 unsafe fn with<I: Isa, L: Lanes>(s: &Conv, call: &Call) -> i32 {
     let w = &s.window;
-    let (g, bufs, channels) = (grid(w), call.bufs, w.groups);
+    let (g, bufs, channels) = (grid(s), call.bufs, w.groups);
     // Output pixels whose taps are all inside the row.
     let reach = ((w.kernel[2] - 1) * w.dilation[2]) as i64;
     let (st, out) = (w.stride[2] as i64, w.y[2] as i64);
@@ -278,9 +282,10 @@ unsafe fn with<I: Isa, L: Lanes>(s: &Conv, call: &Call) -> i32 {
 kernel!(CONV_F32_LAST_DEPTHWISE = "conv.f32.last.depthwise", Conv, bufs 6,
     "f32 depthwise convolution of channels last. Buffers x, w, bias, residual, callback, y; sizes `Conv`; an epilogue's bias is per column.",
     check |s| s.window.valid() && s.epilogue.valid() && s.is_whole() && s.epilogue.bias != bias::ROW
-        && s.window.in_channels == 1 && s.window.out_channels == 1 && !s.window.kernel.contains(&0),
+        && s.window.in_channels == 1 && s.window.out_channels == 1 && !s.window.kernel.contains(&0)
+        && Knobs::DEPTHWISE.allows(&s.schedule),
     tasks |s| {
-        let g = grid(&s.window);
+        let g = grid(s);
         if s.window.y_plane() == 0 { 0 } else { g.row_blocks * g.channel_blocks }
     },
     scratch |_| 0, flops |s| s.window.flops(), body body);

@@ -177,5 +177,5 @@ unsafe fn load<L: Counts>(p: *const u8, cols: usize, flip: u8, zp: i32) -> L {
 
 kernel!(CONV_I8_LAST_DEPTHWISE = "conv.i8.last.depthwise", ConvI8, bufs 11,
     "Exact 8-bit convolution of each channel by itself, channels last. Buffers x, w, x_zp, w_zp, x_scale, w_scale, bias, y_scale, y_zp, residual, y; sizes `ConvI8`.",
-    check |s| s.valid() && s.window.in_channels == 1 && s.window.out_channels == 1 && s.window.taps() <= TAPS,
+    check |s| s.valid() && s.schedule.is_default() && s.window.in_channels == 1 && s.window.out_channels == 1 && s.window.taps() <= TAPS,
     tasks tasks, scratch scratch, flops |s| s.window.flops(), body body);

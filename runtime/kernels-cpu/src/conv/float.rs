@@ -5,11 +5,12 @@
 
 use super::{Window, direct};
 use crate::abi::OK;
-use crate::gemm::core::{self, Block, Grid, Panels, Strided};
+use crate::gemm::core::{self, Block, Cut, Grid, Panels, Strided};
 use crate::gemm::epilogue::{Bound, Epilogue};
 use crate::gemm::matmul::callback;
 use crate::gemm::{NR, epilogue};
 use crate::isa::{Call, Isa, kernel};
+use crate::schedule::{Knobs, Schedule};
 
 /// Most output channels of a task: columns are built once for so many.
 const MAX_ROWS: usize = 192;
@@ -28,13 +29,16 @@ sizes! {
         pub y_row: usize,
         /// The slice's first element.
         pub y_at: usize,
+        /// How it is cut; of channels last [`Knobs::PACKED`], depthwise [`Knobs::DEPTHWISE`], of channels first
+        /// [`Knobs::BUILT`].
+        pub schedule: Schedule,
     }
 }
 
 impl Conv {
     /// A convolution with an output of its own.
     pub fn whole(window: Window, epilogue: Epilogue) -> Conv {
-        Conv { window, epilogue, y_row: 0, y_at: 0 }
+        Conv { window, epilogue, y_row: 0, y_at: 0, schedule: Schedule::DEFAULT }
     }
 
     /// Whether the output is a tensor of its own, which is all that most kernels write.
@@ -46,7 +50,7 @@ impl Conv {
     #[inline(always)]
     fn grid(&self) -> Grid {
         let w = &self.window;
-        Grid::new(w.out_channels, w.y_plane(), w.depth(), MAX_ROWS)
+        Grid::new(w.out_channels, w.y_plane(), w.depth(), MAX_ROWS, &self.schedule)
     }
 
     /// Whether each group has one input channel.
@@ -67,7 +71,8 @@ impl Conv {
     }
 
     fn scratch(&self) -> usize {
-        core::scratch_bytes(self.grid().max_rows(), self.window.depth(), true, false)
+        let cut = Cut::of(&self.schedule);
+        core::cut_scratch_bytes(&cut, self.grid().max_rows(), self.window.depth(), true, false)
     }
 }
 
@@ -100,7 +105,7 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
     let w = &s.window;
     let (xp, yp, depth) = (w.x_plane(), w.y_plane(), w.depth());
     let bufs = call.bufs;
-    let grid = s.grid();
+    let (grid, cut) = (s.grid(), Cut::of(&s.schedule));
     let per = if s.is_depthwise() { w.out_channels } else { grid.tasks() };
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
@@ -139,9 +144,10 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
             if w.is_pointwise() {
                 let in_place = w.out_channels <= IN_PLACE_ROWS;
                 let b = Strided { b: x, row: xp as i64, col: 1, in_place };
-                core::run::<I, _>(&g, &b, true, &epi, call.scratch);
+                core::run_cut::<I, _>(&cut, &g, &b, true, &epi, call.scratch);
             } else {
-                core::run::<I, _>(&g, &Columns { window: w, x }, true, &epi, call.scratch);
+                let b = Columns { window: w, x };
+                core::run_cut::<I, _>(&cut, &g, &b, true, &epi, call.scratch);
             }
         }
     }
@@ -150,5 +156,6 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
 
 kernel!(CONV_F32 = "conv.f32", Conv, bufs 6,
     "f32 convolution, NC(D)(H)W. Buffers x, w, bias, residual, callback, y; sizes `Conv`.",
-    check |s| s.window.valid() && s.epilogue.valid() && s.is_whole(), tasks |s| s.tasks(),
+    check |s| s.window.valid() && s.epilogue.valid() && s.is_whole() && Knobs::BUILT.allows(&s.schedule),
+    tasks |s| s.tasks(),
     scratch |s| s.scratch(), flops |s| s.window.flops(), body body);

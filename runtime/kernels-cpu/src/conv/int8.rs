@@ -10,6 +10,7 @@ use crate::gemm::core::Grid;
 use crate::gemm::stage::{Sink, Stage, Tile, per, widen};
 use crate::gemm::tile16::{Panels16, run16, widen_rows};
 use crate::isa::{Call, Isa, align64, kernel};
+use crate::schedule::{Knobs, Schedule};
 
 const MAX_ROWS: usize = 96;
 
@@ -28,6 +29,8 @@ sizes! {
         pub w_zp: usize,
         /// The output stage (`a_scale`: x, tensor alone; `b_scale`: w).
         pub stage: Stage,
+        /// How it is cut; [`Knobs::BYTES`].
+        pub schedule: Schedule,
     }
 }
 
@@ -35,7 +38,7 @@ impl ConvI8 {
     #[inline(always)]
     fn grid(&self) -> Grid {
         let w = &self.window;
-        Grid::new(w.out_channels, w.y_plane(), w.depth(), MAX_ROWS)
+        Grid::new(w.out_channels, w.y_plane(), w.depth(), MAX_ROWS, &self.schedule)
     }
 
     #[inline(always)]
@@ -133,5 +136,5 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
 
 kernel!(CONV_I8 = "conv.i8", ConvI8, bufs 11,
     "Exact 8-bit convolution. Buffers x, w, x_zp, w_zp, x_scale, w_scale, bias, y_scale, y_zp, residual, y; sizes `ConvI8`.",
-    check |s| s.valid(), tasks |s| s.window.batch * s.window.groups * s.grid().tasks(),
+    check |s| s.valid() && Knobs::BYTES.allows(&s.schedule), tasks |s| s.window.batch * s.window.groups * s.grid().tasks(),
     scratch |s| s.scratch(), flops |s| s.window.flops(), body body);

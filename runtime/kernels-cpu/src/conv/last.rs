@@ -11,11 +11,12 @@ use super::Window;
 use super::float::Conv;
 use crate::abi::OK;
 use crate::gemm::core::MAX_TILE_ROWS;
-use crate::gemm::core::{self, Block, Grid, Packed, Rows, Target};
+use crate::gemm::core::{self, Block, Cut, Grid, Packed, Rows, Target};
 use crate::gemm::epilogue::{Bound, Epilogue, bias};
 use crate::gemm::matmul::callback;
 use crate::gemm::{MR, NR};
 use crate::isa::{Call, Isa, align64, kernel};
+use crate::schedule::Knobs;
 
 /// Most rows of a task's block.
 const MAX_ROWS: usize = 96;
@@ -219,7 +220,7 @@ fn piece((taps, depth): (usize, usize)) -> (usize, usize) {
 /// Whether the product is summed in pieces.
 #[inline(always)]
 fn in_pieces(w: &Window) -> bool {
-    grid(w).max_rows() <= MR && w.depth() > CHAIN
+    w.batch * w.y_plane() <= MR && w.depth() > CHAIN
 }
 
 /// Bytes for the sums of one piece.
@@ -255,7 +256,7 @@ unsafe fn run_pieces<I: Isa>(
                 let part = Piece { rows: a, taps: (t0, nt), at: (e0, len) };
                 let b = Packed { b: b.b.add((t0 * depth + e0) * NR), ..*b };
                 let target = if first { to } else { &own };
-                core::run_rows::<I, _, _>(target, &part, &b, false, &plain, scratch);
+                core::run_rows::<I, _, _>(&Cut::OWN, target, &part, &b, false, &plain, scratch);
                 for r in 0..if first { 0 } else { rows } {
                     let y = to.c.add((to.m.0 + r) * to.ldc + to.n.0);
                     let y = std::slice::from_raw_parts_mut(y, cols);
@@ -270,26 +271,26 @@ unsafe fn run_pieces<I: Isa>(
 }
 
 #[inline(always)]
-fn grid(w: &Window) -> Grid {
-    Grid::new(w.batch * w.y_plane(), w.out_channels, w.depth(), MAX_ROWS)
+fn grid(s: &Conv) -> Grid {
+    let w = &s.window;
+    Grid::new(w.batch * w.y_plane(), w.out_channels, w.depth(), MAX_ROWS, &s.schedule)
 }
 
 fn tasks(s: &Conv) -> usize {
     let w = &s.window;
-    if w.y_plane() == 0 { 0 } else { w.groups * grid(w).tasks() }
+    if w.y_plane() == 0 { 0 } else { w.groups * grid(s).tasks() }
 }
 
 fn scratch(s: &Conv) -> usize {
     let w = &s.window;
-    let rows = grid(w).max_rows();
+    let (rows, cut) = (grid(s).max_rows(), Cut::of(&s.schedule));
     let (taps, depth) = shape(w);
     let own = match (in_pieces(w), w.is_pointwise()) {
         (true, _) => {
-            let (taps, depth) = piece((taps, depth));
-            core::rows_scratch_bytes(rows, taps, depth, false, runs(w))
+            core::rows_scratch_bytes(&Cut::OWN, rows, piece((taps, depth)), false, runs(w))
         }
-        (_, true) => core::scratch_bytes(rows, depth, false, false),
-        _ => core::rows_scratch_bytes(rows, taps, depth, false, runs(w)),
+        (_, true) => core::cut_scratch_bytes(&cut, rows, depth, false, false),
+        _ => core::rows_scratch_bytes(&cut, rows, (taps, depth), false, runs(w)),
     };
     align64(depth.saturating_mul(4)).saturating_add(piece_bytes(w)).saturating_add(own)
 }
@@ -297,7 +298,7 @@ fn scratch(s: &Conv) -> usize {
 #[inline(always)]
 unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
     let w = &s.window;
-    let grid = grid(w);
+    let (grid, cut) = (grid(s), Cut::of(&s.schedule));
     let (per, depth) = (grid.tasks(), w.depth());
     let outs = w.groups * w.out_channels;
     let packed = w.out_channels.next_multiple_of(NR) * depth;
@@ -339,9 +340,9 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
             } else if w.is_pointwise() {
                 let a_row = (w.groups * w.in_channels) as i64;
                 let g = Block { a: x, a_row, a_col: 1, c, ldc, m, n, k: depth };
-                core::run::<I, _>(&g, &b, false, &epi, rest);
+                core::run_cut::<I, _>(&cut, &g, &b, false, &epi, rest);
             } else {
-                core::run_rows::<I, _, _>(&to, &a, &b, false, &epi, rest);
+                core::run_rows::<I, _, _>(&cut, &to, &a, &b, false, &epi, rest);
             }
         }
     }
@@ -351,6 +352,7 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
 kernel!(CONV_F32_LAST = "conv.f32.last", Conv, bufs 6,
     "f32 convolution of channels last with packed weights. Buffers x, w, bias, residual, callback, y; sizes `Conv`; an epilogue's bias is per column, a callback needs one group; a slice has no residual.",
     check |s| s.window.valid() && s.epilogue.valid() && s.epilogue.bias != bias::ROW
+        && Knobs::PACKED.allows(&s.schedule)
         && (s.window.groups == 1 || !s.epilogue.callback)
         && (s.is_whole() || !s.epilogue.residual
             && s.y_row.checked_sub(s.window.groups * s.window.out_channels).is_some_and(|n| s.y_at <= n)),

@@ -14,6 +14,7 @@ use crate::gemm::int8::{self, Bytes, Points, Rows, point};
 use crate::gemm::pack::packed_b_i8_len;
 use crate::gemm::stage::{Sink, per};
 use crate::isa::{Call, Isa, align64, kernel};
+use crate::schedule::Knobs;
 
 /// Most rows of a task's block.
 const MAX_ROWS: usize = 96;
@@ -33,17 +34,19 @@ fn direct(s: &ConvI8) -> bool {
 }
 
 #[inline(always)]
-fn grid(w: &Window) -> Grid {
-    Grid::new(w.batch * w.y_plane(), w.out_channels, w.depth().div_ceil(4), MAX_ROWS)
+fn grid(s: &ConvI8) -> Grid {
+    let w = &s.window;
+    let rows = w.batch * w.y_plane();
+    Grid::new(rows, w.out_channels, w.depth().div_ceil(4), MAX_ROWS, &s.schedule)
 }
 
 fn tasks(s: &ConvI8) -> usize {
     let w = &s.window;
-    if w.y_plane() == 0 { 0 } else { w.groups * grid(w).tasks() }
+    if w.y_plane() == 0 { 0 } else { w.groups * grid(s).tasks() }
 }
 
 fn scratch(s: &ConvI8) -> usize {
-    let rows = grid(&s.window).max_rows();
+    let rows = grid(s).max_rows();
     let width = s.window.depth().div_ceil(4).saturating_mul(4);
     align64(rows.saturating_mul(8))
         .saturating_add(align64(rows.saturating_mul(4)))
@@ -178,7 +181,7 @@ unsafe fn gather(
 #[inline(always)]
 unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
     let w = &s.window;
-    let (grid, direct) = (grid(w), direct(s));
+    let (grid, direct) = (grid(s), direct(s));
     let (per_group, depth) = (grid.tasks(), w.depth());
     let (outs, channels) = (w.groups * w.out_channels, w.groups * w.in_channels);
     let (plane, max) = (w.y_plane(), grid.max_rows());
@@ -255,4 +258,4 @@ unsafe fn body<I: Isa>(s: &ConvI8, call: &Call) -> i32 {
 
 kernel!(CONV_I8_LAST = "conv.i8.last", ConvI8, bufs 11,
     "Exact 8-bit convolution of channels last with packed weights. Buffers x, w, x_zp, w_zp, x_scale, w_scale, bias, y_scale, y_zp, residual, y; sizes `ConvI8`.",
-    check |s| s.valid(), tasks tasks, scratch scratch, flops |s| s.window.flops(), body body);
+    check |s| s.valid() && Knobs::BYTES.allows(&s.schedule), tasks tasks, scratch scratch, flops |s| s.window.flops(), body body);

@@ -101,7 +101,7 @@ unsafe fn body<I: Isa>(s: &Conv, call: &Call) -> i32 {
 
 kernel!(CONV_TRANSPOSE_F32 = "conv_transpose.f32", Conv, bufs 6,
     "f32 transposed convolution. Buffers x, w, bias, residual, callback, y; sizes `Conv`.",
-    check |s| s.window.valid() && s.epilogue.valid() && s.is_whole(),
+    check |s| s.window.valid() && s.epilogue.valid() && s.is_whole() && s.schedule.is_default(),
     tasks |s| if s.window.y_plane() == 0 { 0 } else {
         s.window.batch * s.window.groups * s.window.out_channels
     },

@@ -7,12 +7,13 @@
 //! widened to f32.
 
 use super::NR;
-use super::core::{self, Block, Grid, Panels};
+use super::core::{self, Block, Cut, Grid, Panels};
 use super::dot::{self, Dot, Widen};
 use super::epilogue::{Bound, Epilogue};
 use super::matmul::callback;
 use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel, part};
+use crate::schedule::{Knobs, Schedule};
 
 /// The most rows that stream the weights rather than widen them.
 pub(super) const FEW: usize = 2 * dot::ROWS;
@@ -42,13 +43,19 @@ sizes! {
         pub offsets: bool,
         /// What is done to C.
         pub epilogue: Epilogue,
+        /// How more than a few rows are cut; [`Knobs::BUILT`].
+        pub schedule: Schedule,
     }
 }
 
 impl Blocks {
     fn valid(&self, store: usize) -> bool {
         let whole = store != dot::U4 || self.block.is_multiple_of(8) || self.block >= self.k;
-        self.block > 0 && whole && self.c_row >= self.n && self.epilogue.valid()
+        self.block > 0
+            && whole
+            && self.c_row >= self.n
+            && self.epilogue.valid()
+            && Knobs::BUILT.allows(&self.schedule)
     }
 
     /// Panels of one task of few rows.
@@ -57,7 +64,7 @@ impl Blocks {
     }
 
     fn grid(&self) -> Grid {
-        Grid::new(self.m, self.n, self.k, MAX_ROWS)
+        Grid::new(self.m, self.n, self.k, MAX_ROWS, &self.schedule)
     }
 
     fn tasks(&self, store: usize) -> usize {
@@ -72,7 +79,10 @@ impl Blocks {
         let sums = FEW.saturating_mul(self.k.div_ceil(self.block.max(1))).saturating_mul(4);
         match self.m {
             0..=FEW => crate::isa::align64(sums).saturating_add(FEW * NR * 4),
-            _ => core::scratch_bytes(self.grid().max_rows(), self.k, true, false),
+            _ => {
+                let cut = Cut::of(&self.schedule);
+                core::cut_scratch_bytes(&cut, self.grid().max_rows(), self.k, true, false)
+            }
         }
     }
 }
@@ -238,12 +248,12 @@ unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks, call: &
             row_base: 0,
         };
         if s.m > FEW {
-            let grid = s.grid();
+            let (grid, cut) = (s.grid(), Cut::of(&s.schedule));
             for t in call.begin..call.end {
                 let (m, n) = grid.block(t);
                 let (a_row, k) = (s.a_row, s.k);
                 let g = Block { a, a_row, a_col: 1, c, ldc: s.c_row, m, n, k };
-                core::run::<I, _>(&g, &b, true, &epi, call.scratch);
+                core::run_cut::<I, _>(&cut, &g, &b, true, &epi, call.scratch);
             }
             return OK;
         }

@@ -1,6 +1,7 @@
 //! The blocked f32 driver: one block of `C = A · B` over any source of rows of A and panels of B.
 //!
-//! The depth is summed in pieces, see `step`. Panels that are packed already stay in L2, `SWEEP` columns of a
+//! The depth is summed in pieces, see `step`; a [`Cut`] says how long and in which order, or leaves it to the driver.
+//! Panels that are packed already stay in L2, `SWEEP` columns of a
 //! piece at a time: each tile of rows is loaded once and goes along them (`Job::along`). Panels that have to be built,
 //! or are short, come once, and all rows of the block go past them (`Job::past`). A problem of at most six rows is
 //! not cut in depth, so that weights stream through once.
@@ -11,6 +12,7 @@ pub use super::panels::{Packed, Scaled, Strided};
 use super::tile::Tile;
 use super::{KC, MR, NR};
 use crate::isa::{Isa, align64, part};
+use crate::schedule::{Schedule, order};
 
 /// Where panels of B come from.
 pub trait Panels {
@@ -170,35 +172,70 @@ pub struct Target {
     pub n: (usize, usize),
 }
 
-/// Taps, and elements of each, of one piece of the depth for a block of `rows` rows: whole taps or parts of one, of
-/// almost equal size.
-const fn step(rows: usize, taps: usize, depth: usize) -> (usize, usize) {
-    if rows <= MR || depth == 0 || taps == 0 {
-        (taps, depth)
-    } else if depth >= KC {
-        (1, depth.div_ceil(depth.div_ceil(KC)).next_multiple_of(NR))
-    } else {
-        (taps.div_ceil(taps.div_ceil(KC / depth)), depth)
-    }
+/// How a block is gone through.
+#[derive(Clone, Copy)]
+pub struct Cut {
+    /// Longest piece of the depth, a multiple of 16.
+    kc: usize,
+    /// A code of [`order`].
+    order: usize,
 }
 
-/// Whether a block's rows all go past each panel: those that are built, and those whose pieces are so short that L1 holds
-/// them side by side.
-const fn across(kc: usize, builds_panels: bool) -> bool {
-    builds_panels || kc <= 128
+impl Cut {
+    /// As the driver decides.
+    pub const OWN: Cut = Cut { kc: KC, order: order::OWN };
+
+    /// As a schedule says.
+    #[inline(always)]
+    pub const fn of(s: &Schedule) -> Cut {
+        Cut { kc: if s.depth == 0 { KC } else { s.depth }, order: s.order }
+    }
+
+    /// Taps, and elements of each, of one piece of the depth for a block of `rows` rows: whole taps or parts of one, of
+    /// almost equal size.
+    #[inline(always)]
+    const fn step(&self, rows: usize, taps: usize, depth: usize) -> (usize, usize) {
+        let kc = self.kc;
+        if rows <= MR || depth == 0 || taps == 0 {
+            (taps, depth)
+        } else if depth >= kc {
+            (1, depth.div_ceil(depth.div_ceil(kc)).next_multiple_of(NR))
+        } else {
+            (taps.div_ceil(taps.div_ceil(kc / depth)), depth)
+        }
+    }
+
+    /// Whether a block's rows all go past each panel: those that are built, and those whose pieces are so short that L1
+    /// holds them side by side.
+    #[inline(always)]
+    const fn across(&self, kc: usize, builds_panels: bool) -> bool {
+        builds_panels
+            || match self.order {
+                order::ALONG => false,
+                order::PAST => true,
+                _ => kc <= 128,
+            }
+    }
+
+    /// Most columns of a piece whose packed panels stay in L2 together: 432 KiB of them.
+    #[inline(always)]
+    const fn sweep(&self) -> usize {
+        let tiles = 6 * KC / self.kc;
+        if tiles == 0 { 1 } else { tiles }
+    }
 }
 
 /// Scratch bytes of [`run_rows`]: panels side by side, the row pointers, and rows of A, of the whole block or of a
 /// tile.
 pub const fn rows_scratch_bytes(
+    cut: &Cut,
     rows: usize,
-    taps: usize,
-    depth: usize,
+    (taps, depth): (usize, usize),
     builds_panels: bool,
     copies: bool,
 ) -> usize {
-    let (nt, len) = step(rows, taps, depth);
-    let whole = across(nt.saturating_mul(len), builds_panels) || rows < MAX_TILE_ROWS;
+    let (nt, len) = cut.step(rows, taps, depth);
+    let whole = cut.across(nt.saturating_mul(len), builds_panels) || rows < MAX_TILE_ROWS;
     regions(if whole { rows } else { MAX_TILE_ROWS }, (nt, len), builds_panels, copies)
 }
 
@@ -221,7 +258,18 @@ const fn regions(
 
 /// Scratch bytes of [`run`] for a depth of at most `k`; `strided_a` if A's columns are apart.
 pub const fn scratch_bytes(rows: usize, k: usize, builds_panels: bool, strided_a: bool) -> usize {
-    let kc = if rows <= MR || k < KC { k } else { KC };
+    cut_scratch_bytes(&Cut::OWN, rows, k, builds_panels, strided_a)
+}
+
+/// Scratch bytes of [`run_cut`], as [`scratch_bytes`].
+pub const fn cut_scratch_bytes(
+    cut: &Cut,
+    rows: usize,
+    k: usize,
+    builds_panels: bool,
+    strided_a: bool,
+) -> usize {
+    let kc = if rows <= MR || k < cut.kc { k } else { cut.kc };
     regions(rows, (1, kc), builds_panels, strided_a || builds_panels && rows > MR)
 }
 
@@ -253,12 +301,29 @@ pub unsafe fn run<I: Isa, P: Panels>(
     epi: &Bound,
     scratch: *mut u8,
 ) {
+    // SAFETY: the caller's contract is the callee's.
+    unsafe { run_cut::<I, P>(&Cut::OWN, g, b, builds_panels, epi, scratch) }
+}
+
+/// As [`run`], with [`cut_scratch_bytes`] of scratch.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+pub unsafe fn run_cut<I: Isa, P: Panels>(
+    cut: &Cut,
+    g: &Block,
+    b: &P,
+    builds_panels: bool,
+    epi: &Bound,
+    scratch: *mut u8,
+) {
     let used = g.n.1.saturating_sub(g.n.0);
     let far = builds_panels && g.m.1 - g.m.0 > MR && crowds(g.a_row) && used >= 4 * NR;
     let a = Matrix { a: g.a, row: g.a_row, col: g.a_col, k: g.k, far };
     let to = Target { c: g.c, ldc: g.ldc, m: g.m, n: g.n };
     // SAFETY: the caller's contract is the callee's.
-    unsafe { run_rows::<I, _, P>(&to, &a, b, builds_panels, epi, scratch) }
+    unsafe { run_rows::<I, _, P>(cut, &to, &a, b, builds_panels, epi, scratch) }
 }
 
 /// As [`run`] for rows from anywhere, with [`rows_scratch_bytes`] of scratch.
@@ -267,6 +332,7 @@ pub unsafe fn run<I: Isa, P: Panels>(
 /// As [`run`].
 #[inline(always)]
 pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
+    cut: &Cut,
     to: &Target,
     a: &R,
     b: &P,
@@ -279,9 +345,9 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
         return;
     }
     let (taps, depth) = a.shape();
-    let (nt_max, len_max) = step(rows, taps, depth);
+    let (nt_max, len_max) = cut.step(rows, taps, depth);
     let panel_bytes = if builds_panels { align64(nt_max * len_max * NR * 4) } else { 0 };
-    let across = across(nt_max * len_max, builds_panels);
+    let across = cut.across(nt_max * len_max, builds_panels);
     let loaded = if across { rows } else { rows.min(MAX_TILE_ROWS) };
     let (head, rest) = epi.split();
     let table = PANELS * panel_bytes;
@@ -289,6 +355,7 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
     unsafe {
         let job = Job {
             to,
+            sweep: cut.sweep(),
             a,
             b,
             head,
@@ -320,9 +387,6 @@ pub unsafe fn run_rows<I: Isa, R: Rows, P: Panels>(
     }
 }
 
-/// Most columns of a piece whose packed panels stay in L2 together: 432 KiB of them.
-const SWEEP: usize = 6 * COLS;
-
 /// A piece of the depth.
 struct Depth {
     taps: (usize, usize),
@@ -344,6 +408,8 @@ struct Wide {
 /// A block, with what all its pieces share.
 struct Job<'a, R, P> {
     to: &'a Target,
+    /// Widest register tiles of a sweep.
+    sweep: usize,
     a: &'a R,
     b: &'a P,
     head: Head,
@@ -445,7 +511,7 @@ impl<R: Rows, P: Panels> Job<'_, R, P> {
         while n0 < to.n.1 {
             // The last two share what is left.
             let left = (to.n.1 - n0).div_ceil(COLS);
-            let sweeps = left.div_ceil(SWEEP / COLS);
+            let sweeps = left.div_ceil(self.sweep);
             let n1 = (n0 + left.div_ceil(sweeps) * COLS).min(to.n.1);
             for tile in 0..tiles {
                 let (r0, r1) = part(rows, tiles, tile);

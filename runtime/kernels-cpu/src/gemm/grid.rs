@@ -3,6 +3,7 @@
 use super::MR;
 use super::core::COLS;
 use crate::isa::part;
+use crate::schedule::Schedule;
 
 /// Rows that are whole tiles of every level (six or eight high).
 const UNIT: usize = 24;
@@ -21,11 +22,18 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A grid whose row blocks have at most `max_rows` rows.
+    /// A grid whose row blocks have at most `max_rows` rows, where the schedule leaves that open. No block has fewer
+    /// rows than two [`UNIT`]s but of a product that has no more: pieces of a sum depend on whether there are few
+    /// rows.
     #[inline(always)]
-    pub fn new(m: usize, n: usize, k: usize, max_rows: usize) -> Grid {
-        let rows = m.div_ceil(max_rows);
-        let width = if m <= MR {
+    pub fn new(m: usize, n: usize, k: usize, max_rows: usize, s: &Schedule) -> Grid {
+        let rows = match s.rows {
+            0 => m.div_ceil(max_rows),
+            most => m.div_ceil(most).min((m.div_ceil(UNIT) / 2).max(1)),
+        };
+        let width = if s.cols > 0 {
+            s.cols
+        } else if m <= MR {
             // Streams weights: about 64 KiB of them a task.
             (16_384 / k.max(1) / COLS * COLS).clamp(COLS, 5 * COLS)
         } else {

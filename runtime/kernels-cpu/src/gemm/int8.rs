@@ -15,6 +15,7 @@ use super::stage::{Features, Sink, Stage, Tile, per, widen};
 use super::tile8::Tile8;
 use crate::abi::OK;
 use crate::isa::{AMX, Call, Isa, align64, kernel, part};
+use crate::schedule::{Knobs, Schedule};
 
 /// Most rows of a task's block.
 const MAX_ROWS: usize = 192;
@@ -62,6 +63,8 @@ sizes! {
         pub b_zp: usize,
         /// The output stage.
         pub stage: Stage,
+        /// How it is cut; [`Knobs::BYTES`].
+        pub schedule: Schedule,
     }
 }
 
@@ -85,12 +88,13 @@ impl MatmulI8 {
             a_zp: per::NONE,
             b_zp: per::NONE,
             stage: Stage::SUMS,
+            schedule: Schedule::DEFAULT,
         }
     }
 
     #[inline(always)]
     fn grid(&self) -> Grid {
-        Grid::new(self.m, self.n, self.k.div_ceil(4), MAX_ROWS)
+        Grid::new(self.m, self.n, self.k.div_ceil(4), MAX_ROWS, &self.schedule)
     }
 
     fn batches(&self) -> usize {
@@ -98,7 +102,11 @@ impl MatmulI8 {
     }
 
     fn valid(&self) -> bool {
-        self.c_row >= self.n && self.a_zp <= 2 && self.b_zp <= 2 && self.stage.valid()
+        self.c_row >= self.n
+            && self.a_zp <= 2
+            && self.b_zp <= 2
+            && self.stage.valid()
+            && Knobs::BYTES.allows(&self.schedule)
     }
 
     /// Bytes of the panels of B that are built for a tile.

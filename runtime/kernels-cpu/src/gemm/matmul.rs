@@ -3,10 +3,11 @@
 //! Buffers: `a`, `b`, `bias`, `residual`, `callback` (a [`TileFn`] in place of an address), of
 //! `matmul.f32.scaled` then `scale`, and `c`. Missing ones are null. A matrix-vector product is the case M = 1 (weights stream once).
 
-use super::core::{self, Block, Grid, Packed, Scaled, Strided};
+use super::core::{self, Block, Cut, Grid, Packed, Scaled, Strided};
 use super::epilogue::{Bound, Epilogue, TileFn};
 use crate::abi::OK;
 use crate::isa::{Bufs, Call, Isa, kernel};
+use crate::schedule::{Knobs, Schedule};
 
 /// Most rows of a task's block.
 const MAX_ROWS: usize = 192;
@@ -40,6 +41,8 @@ sizes! {
         pub c_row: usize,
         /// What is done to C.
         pub epilogue: Epilogue,
+        /// How it is cut; [`Knobs::PACKED`] of packed f32, [`Knobs::BUILT`] of other f32.
+        pub schedule: Schedule,
     }
 }
 
@@ -59,6 +62,7 @@ impl Matmul {
             b_col: 1,
             c_row: n,
             epilogue: Epilogue::NONE,
+            schedule: Schedule::DEFAULT,
         }
     }
 
@@ -68,7 +72,7 @@ impl Matmul {
 
     #[inline(always)]
     fn grid(&self) -> Grid {
-        Grid::new(self.m, self.n, self.k, MAX_ROWS)
+        Grid::new(self.m, self.n, self.k, MAX_ROWS, &self.schedule)
     }
 
     fn tasks(&self) -> usize {
@@ -79,13 +83,14 @@ impl Matmul {
         2 * (self.batches() * self.m * self.n * self.k) as u64
     }
 
-    fn valid(&self) -> bool {
-        self.c_row >= self.n && self.epilogue.valid()
+    fn valid(&self, knobs: &Knobs) -> bool {
+        self.c_row >= self.n && self.epilogue.valid() && knobs.allows(&self.schedule)
     }
 
     #[inline(always)]
     fn scratch(&self, packed: bool) -> usize {
-        core::scratch_bytes(self.grid().max_rows(), self.k, !packed, self.a_col != 1)
+        let cut = Cut::of(&self.schedule);
+        core::cut_scratch_bytes(&cut, self.grid().max_rows(), self.k, !packed, self.a_col != 1)
     }
 }
 
@@ -123,7 +128,7 @@ mod form {
 #[inline(always)]
 unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
     let grid = s.grid();
-    let per = grid.tasks();
+    let (per, cut) = (grid.tasks(), Cut::of(&s.schedule));
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (a, b) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(1));
@@ -155,16 +160,18 @@ unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
             };
             if FORM == form::SCALED {
                 let (b, scale) = (b as *const i8, call.bufs.get::<f32>(5));
-                core::run::<I, _>(&g, &Scaled { b, scale, k: s.k }, true, &epi, call.scratch);
+                let b = Scaled { b, scale, k: s.k };
+                core::run_cut::<I, _>(&cut, &g, &b, true, &epi, call.scratch);
                 continue;
             }
             let b = b.offset(batch_offset(&s.batch, &s.b_batch, batch));
             if FORM == form::PACKED {
-                core::run::<I, _>(&g, &Packed { b, k: s.k }, false, &epi, call.scratch);
+                let b = Packed { b, k: s.k };
+                core::run_cut::<I, _>(&cut, &g, &b, false, &epi, call.scratch);
             } else {
                 let in_place = s.m <= IN_PLACE_ROWS;
                 let b = Strided { b, row: s.b_row, col: s.b_col, in_place };
-                core::run::<I, _>(&g, &b, true, &epi, call.scratch);
+                core::run_cut::<I, _>(&cut, &g, &b, true, &epi, call.scratch);
             }
         }
     }
@@ -173,15 +180,15 @@ unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
 
 kernel!(MATMUL_F32 = "matmul.f32", Matmul, bufs 6,
     "f32 product of two activations with any strides. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
-    check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
+    check |s| s.valid(&Knobs::BUILT), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
     body body::<{ form::STRIDED }>);
 
 kernel!(MATMUL_F32_PACKED = "matmul.f32.packed", Matmul, bufs 6,
     "f32 product with B in layout f32 NR=16 KR=1. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
-    check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(true), flops |s| s.flops(),
+    check |s| s.valid(&Knobs::PACKED), tasks |s| s.tasks(), scratch |s| s.scratch(true), flops |s| s.flops(),
     body body::<{ form::PACKED }>);
 
 kernel!(MATMUL_F32_SCALED = "matmul.f32.scaled", Matmul, bufs 7,
     "f32 product with B as signed bytes in layout i8 NR=16 KR=1 times a scale for each column, the same B for all batches. Buffers a, b, bias, residual, callback, scale, c; sizes `Matmul`.",
-    check |s| s.valid(), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
+    check |s| s.valid(&Knobs::BUILT), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
     body body::<{ form::SCALED }>);
