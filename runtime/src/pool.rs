@@ -182,7 +182,7 @@ impl Pool {
             return job(0, tasks, 0);
         };
         let s = &*self.shared;
-        let chunk = grain.max(tasks.div_ceil(4 * self.threads() as u64));
+        let chunk = grain.max(tasks.div_ceil(16 * self.threads() as u64));
         // SAFETY: only the lifetime changes; the job is not called after this function returns.
         let job: *const Job<'static> = unsafe { std::mem::transmute(job as *const Job<'_>) };
         let current = Current { job, tasks, chunk };

@@ -107,6 +107,12 @@ pub trait Isa: Copy + 'static {
     /// As [`Sink::bytes`]; the machine has the level.
     unsafe fn finish_bytes<const INNER: bool, const RESIDUAL: bool>(s: &Sink, t: &stage::Tile);
 
+    /// The output stage of whole groups of columns of scaled sums, as a function of its own.
+    ///
+    /// # Safety
+    /// As [`Sink::floats`]; the machine has the level.
+    unsafe fn finish_floats(s: &Sink, t: &stage::Tile);
+
     /// [`activate`] as a function of its own.
     ///
     /// # Safety
@@ -189,6 +195,17 @@ macro_rules! level {
                 }
                 // SAFETY: the machine has the level.
                 unsafe { level::<INNER, RESIDUAL>(s, t) }
+            }
+            #[inline(always)]
+            unsafe fn finish_floats(s: &Sink, t: &stage::Tile) {
+                #[inline(never)]
+                $(#[target_feature(enable = $features)])?
+                unsafe fn level(s: &Sink, t: &stage::Tile) {
+                    // SAFETY: the caller's contract is the callee's.
+                    unsafe { s.floats::<$name>(t) }
+                }
+                // SAFETY: the machine has the level.
+                unsafe { level(s, t) }
             }
             #[inline(always)]
             unsafe fn activate(code: usize, p0: f32, p1: f32, p: *mut f32, n: usize) {

@@ -251,6 +251,8 @@ sizes! {
         pub rows: usize,
         /// Elements of a row.
         pub k: usize,
+        /// Move the bytes up by 128, as register tiles of products take them.
+        pub moved: bool,
     }
 }
 
@@ -281,7 +283,10 @@ unsafe fn quantize_rows_lanes<I: Isa, L: Counts>(s: &QuantizeRows, call: &Call) 
             // Without a magnitude the scale is 1.
             let scale = if scale == 0.0 { 1.0 } else { scale };
             *scales.add(r) = scale;
-            Steps::new(scale, 0, true).row::<I, L>(x.add(r * s.k), y.add(r * s.k), s.k);
+            // Moved, they are the bytes of a zero point of 128, but that none is below 1.
+            let steps =
+                if s.moved { Steps::new(scale, 128, false) } else { Steps::new(scale, 0, true) };
+            steps.row::<I, L>(x.add(r * s.k), y.add(r * s.k), s.k);
         }
     }
     OK

@@ -208,6 +208,7 @@ fn products_by_blocks_match() {
                     n,
                     k,
                     a_row: k as i64,
+                    b_first: 0,
                     c_row: n,
                     block,
                     center,

@@ -395,4 +395,9 @@ fn bad_sizes_are_refused_before_anything_is_touched() {
     let mut s = Matmul::dense(2, 2, 2);
     s.epilogue.activation = 99;
     assert_eq!(status("matmul.f32", &s.to_vec(), &bufs), silure_kernels_cpu::abi::BAD_SIZES);
+    // Ranges of columns begin at panels, and only packed matrices have those.
+    let s = Matmul { b_first: 8, ..Matmul::dense(2, 2, 2) }.to_vec();
+    assert_eq!(status("matmul.f32.packed", &s, &bufs), silure_kernels_cpu::abi::BAD_SIZES);
+    let s = Matmul { b_first: 16, ..Matmul::dense(2, 2, 2) }.to_vec();
+    assert_eq!(status("matmul.f32", &s, &bufs), silure_kernels_cpu::abi::BAD_SIZES);
 }

@@ -368,7 +368,7 @@ fn rows_are_quantised_by_their_own_magnitude() {
         [1e-45, 0.0, 0.0, 0.0],
     ]
     .concat();
-    let sizes = QuantizeRows { rows: 6, k: 4 }.to_vec();
+    let sizes = QuantizeRows { rows: 6, k: 4, moved: false }.to_vec();
     let (mut codes, mut scales) = (vec![], vec![]);
     run("quantize_rows.i8", &sizes, &[buf(&x), out::<i8>(24), out::<f32>(6)], |r| {
         (codes, scales) = (read::<i8>(&r[1]), read::<f32>(&r[2]));
@@ -382,7 +382,7 @@ fn rows_are_quantised_by_their_own_magnitude() {
         let x: Vec<f32> =
             (0..rows * k).map(|i| (i * 7919 % 2003) as f32 - 1001.0 - (i / k) as f32).collect();
         let bufs = [buf(&x), out::<i8>(rows * k), out::<f32>(rows)];
-        run("quantize_rows.i8", &QuantizeRows { rows, k }.to_vec(), &bufs, |r| {
+        run("quantize_rows.i8", &QuantizeRows { rows, k, moved: false }.to_vec(), &bufs, |r| {
             let (codes, scales) = (read::<i8>(&r[1]), read::<f32>(&r[2]));
             for (r, row) in x.chunks(k).enumerate() {
                 let scale = row.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0;

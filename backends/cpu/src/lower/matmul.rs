@@ -178,6 +178,7 @@ pub(super) fn matmul(l: &mut Lower, a: ValueId, b: ValueId, tail: &Tail) -> Resu
         .set("k", k.clone())
         .set("a_row", a_row)
         .set("a_col", sa.strides[r - 1].clone())
+        .set("b_first", 0i64)
         .set("c_row", n.clone())
         .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
         .unscheduled();
@@ -335,8 +336,10 @@ pub(super) fn matmul_integer(
         .set("a_col", sa.strides[r - 1].clone())
         .set("b_row", sb.strides[r - 2].clone())
         .set("b_col", sb.strides[r - 1].clone())
+        .set("b_first", 0i64)
         .set("c_row", n)
         .flag("a_signed", ta.elem == Elem::I8)
+        .flag("a_moved", false)
         .flag("b_signed", tb.elem == Elem::I8)
         .code("a_zp", a_zp)
         .code("b_zp", b_zp)

@@ -6,6 +6,7 @@
 mod anchor;
 mod attention;
 mod blocks;
+mod columns;
 mod create;
 mod detect;
 mod experts;
@@ -115,6 +116,7 @@ impl Backend for Lowerings {
     }
 
     fn finish(&self, f: &mut Func) -> Result<()> {
-        slices::write_in_place(f)
+        slices::write_in_place(f)?;
+        columns::divide(f)
     }
 }

@@ -77,7 +77,11 @@ static ROWS: Lowering = Lowering {
         let x = l.operand(op, 0)?;
         let t = l.t(x)?;
         let (rows, k, _) = around(&t, norm_axis(-1, t.rank())?);
-        let sizes = Sizes::of(QuantizeRows::FIELDS).set("rows", rows).set("k", k).done()?;
+        let sizes = Sizes::of(QuantizeRows::FIELDS)
+            .set("rows", rows)
+            .set("k", k)
+            .flag("moved", false)
+            .done()?;
         let outs = (0..2).map(|i| l.out(op, i).map(Some)).collect::<Result<Vec<_>>>()?;
         l.launch("quantize_rows.i8", &[Some(x)], &outs, sizes)
     },

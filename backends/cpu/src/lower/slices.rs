@@ -45,7 +45,7 @@ pub(super) fn write_in_place(f: &mut Func) -> Result<()> {
 }
 
 /// The first slot of a field of kernel sizes.
-fn slot(fields: &[(&str, usize)], name: &str) -> usize {
+pub(super) fn slot(fields: &[(&str, usize)], name: &str) -> usize {
     fields.iter().take_while(|f| f.0 != name).map(|f| f.1).sum()
 }
 

@@ -122,8 +122,14 @@ impl<'a> Line<'a> {
                 unsafe {
                     let k = self.k.add((kz * kh + ky) * kw * channels + c);
                     if NEXT {
-                        let k = [0, 1, 2].map(|t| L::load_part(k.add(t * channels), n));
-                        let mut v = [0, 1].map(|i| L::load_part(p.add(i * channels), n));
+                        // Spelled out: a closure that is not inlined passes vectors through memory.
+                        let at = |t: usize| k.wrapping_add(t * channels);
+                        let k = [
+                            L::load_part(at(0), n),
+                            L::load_part(at(1), n),
+                            L::load_part(at(2), n),
+                        ];
+                        let mut v = [L::load_part(p, n), L::load_part(p.add(channels), n)];
                         for (i, acc) in acc.iter_mut().enumerate() {
                             let next = L::load_part(p.wrapping_add((i + 2) * channels), n);
                             *acc = L::fma(k[0], v[0], *acc);

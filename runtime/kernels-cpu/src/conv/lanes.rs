@@ -194,10 +194,10 @@ mod x86 {
         unsafe fn greater(self, v: Self) -> Self {
             // SAFETY: see above.
             unsafe {
+                // The second operand of a maximum is the result if they are equal or one is NaN.
                 let one = |a: __m256, v: __m256| {
                     let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(v, v);
-                    let take = _mm256_or_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(v, a), nan);
-                    _mm256_blendv_ps(a, v, take)
+                    _mm256_blendv_ps(_mm256_max_ps(v, a), v, nan)
                 };
                 [one(self[0], v[0]), one(self[1], v[1])]
             }
@@ -244,9 +244,9 @@ mod x86 {
         unsafe fn greater(self, v: Self) -> Self {
             // SAFETY: see above.
             unsafe {
+                // The second operand of a maximum is the result if they are equal or one is NaN.
                 let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-                let take = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(v, self) | nan;
-                _mm512_mask_blend_ps(take, self, v)
+                _mm512_mask_blend_ps(nan, _mm512_max_ps(v, self), v)
             }
         }
     }

@@ -10,7 +10,7 @@ use super::NR;
 use super::core::{self, Block, Cut, Grid, Panels};
 use super::dot::{self, Dot, Widen};
 use super::epilogue::{Bound, Epilogue};
-use super::matmul::callback;
+use super::matmul::{callback, first_bias};
 use crate::abi::OK;
 use crate::isa::{Call, Isa, kernel, part};
 use crate::schedule::{Knobs, Schedule};
@@ -33,6 +33,8 @@ sizes! {
         pub k: usize,
         /// Elements from row to row of A, whose columns lie together.
         pub a_row: i64,
+        /// The first column of B that is used, a multiple of 16: of its panels and factors, and of the bias.
+        pub b_first: usize,
         /// Elements from row to row of C and of the residual.
         pub c_row: usize,
         /// Elements of B with one scale along K; of 4 bits a multiple of 8, or at least K.
@@ -54,6 +56,7 @@ impl Blocks {
         self.block > 0
             && whole
             && self.c_row >= self.n
+            && self.b_first.is_multiple_of(NR)
             && self.epilogue.valid()
             && Knobs::BUILT.allows(&self.schedule)
     }
@@ -229,7 +232,7 @@ unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks, call: &
     unsafe {
         let (a, c) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(7));
         let offset = if s.offsets { call.bufs.get::<u8>(6) } else { std::ptr::null_mut() };
-        let b = Source::<STORE, HALF> {
+        let whole = Source::<STORE, HALF> {
             q: call.bufs.get(1),
             scale: call.bufs.get(5),
             offset,
@@ -237,9 +240,11 @@ unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks, call: &
             block: s.block,
             center: s.center,
         };
+        let (q, scale, offset) = whole.at(s.b_first);
+        let b = Source { q, scale, offset, ..whole };
         let epi = Bound {
             spec: s.epilogue,
-            bias: call.bufs.get(2),
+            bias: first_bias(call.bufs, &s.epilogue, s.b_first),
             residual: call.bufs.get(3),
             callback: if s.epilogue.callback { callback(call.bufs, 4) } else { None },
             ctx: call.ctx,

@@ -51,10 +51,15 @@ sizes! {
         pub b_row: i64,
         /// Elements from column to column of B; unused when packed.
         pub b_col: i64,
+        /// The first column of B that is used, a multiple of 16, where it is packed: of its panels, zero points and scales,
+        /// and of the bias.
+        pub b_first: usize,
         /// Elements from row to row of C; batches follow each other densely.
         pub c_row: usize,
         /// A is i8 rather than u8.
         pub a_signed: bool,
+        /// A is i8 whose bytes were moved up by 128 already.
+        pub a_moved: bool,
         /// B is i8 rather than u8.
         pub b_signed: bool,
         /// Indexing of A's zero point, a code of [`per`] (axis: row).
@@ -82,8 +87,10 @@ impl MatmulI8 {
             a_col: 1,
             b_row: n as i64,
             b_col: 1,
+            b_first: 0,
             c_row: n,
             a_signed: false,
+            a_moved: false,
             b_signed: true,
             a_zp: per::NONE,
             b_zp: per::NONE,
@@ -106,6 +113,8 @@ impl MatmulI8 {
             && self.a_zp <= 2
             && self.b_zp <= 2
             && self.stage.valid()
+            && self.b_first.is_multiple_of(NR)
+            && (self.a_signed || !self.a_moved)
             && Knobs::BYTES.allows(&self.schedule)
     }
 
@@ -338,7 +347,7 @@ unsafe fn low<I: Isa>(mut t: Tile8, rows: usize) {
     }
 }
 
-/// Finds or builds `rows` rows of `k` bytes: moved by 128 if signed, padded to whole groups.
+/// Finds or builds `rows` rows of `k` bytes: moved by 128 if `flip`, padded to whole groups.
 ///
 /// # Safety
 /// The strides stay inside `a`; scratch has room as [`MatmulI8::scratch`] counts it.
@@ -348,25 +357,25 @@ unsafe fn rows(
     (row, col): (isize, isize),
     rows: usize,
     k: usize,
-    signed: bool,
+    flip: bool,
     summed: bool,
     (buf, sums, table): (*mut u8, *mut i32, *mut *const u8),
 ) -> Rows {
     let width = k.div_ceil(4) * 4;
-    let flip = if signed { 0x80 } else { 0 };
+    let by = if flip { 0x80 } else { 0 };
     // SAFETY: by the caller's contract.
     unsafe {
         for r in 0..rows {
             let (src, dst) = (a.offset(r as isize * row), buf.add(r * width));
-            if col == 1 && !signed && width == k {
+            if col == 1 && !flip && width == k {
                 *table.add(r) = src;
             } else {
                 *table.add(r) = dst;
                 if col == 1 {
-                    crate::strip::map(dst, src, k, |v: u8| v ^ flip);
+                    crate::strip::map(dst, src, k, |v: u8| v ^ by);
                 } else {
                     for p in 0..k {
-                        *dst.add(p) = *src.offset(p as isize * col) ^ flip;
+                        *dst.add(p) = *src.offset(p as isize * col) ^ by;
                     }
                 }
                 std::ptr::write_bytes(dst.add(k), 0, width - k);
@@ -481,7 +490,7 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
         let row_sums = call.scratch.add(align64(max * 8)) as *mut i32;
         let panels = (row_sums as *mut u8).add(align64(max * 4));
         let row_buf = panels.add(s.panels_bytes(PACKED));
-        let sink = Sink::new(s.stage, bufs, 0);
+        let sink = Sink::new(s.stage, bufs, s.b_first);
         for t in call.begin..call.end {
             let (batch, block) = (t / per_batch, t % per_batch);
             let (m, n) = grid.block(block);
@@ -490,7 +499,8 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
                 batch_offset(&s.batch, &s.a_batch, batch) + m.0 as isize * s.a_row as isize,
             );
             let strides = (s.a_row as isize, s.a_col as isize);
-            let from = rows(a, strides, count, s.k, s.a_signed, summed, (row_buf, row_sums, table));
+            let flip = s.a_signed && !s.a_moved;
+            let from = rows(a, strides, count, s.k, flip, summed, (row_buf, row_sums, table));
             let b = b.offset(batch_offset(&s.batch, &s.b_batch, batch)) as *const u8;
             let strided = Strided8 {
                 b,
@@ -501,7 +511,7 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
             };
             let built = |col: usize, across: usize| {
                 if PACKED {
-                    return b.wrapping_add(col / NR * panel_bytes);
+                    return b.wrapping_add((s.b_first + col) / NR * panel_bytes);
                 }
                 for q in 0..across {
                     let at = col + q * NR;
@@ -516,7 +526,7 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
                 per::AXIS => Points::Rows(a_point),
                 _ => Points::One(a_point(0)),
             };
-            let b_point = |col: usize| point(b_zp, s.b_zp, col, s.b_signed, moved_b);
+            let b_point = |col: usize| point(b_zp, s.b_zp, s.b_first + col, s.b_signed, moved_b);
             run::<I>(&g, from, built, a_points, b_point, &sink);
         }
     }
@@ -525,7 +535,7 @@ unsafe fn body<I: Isa, const PACKED: bool>(s: &MatmulI8, call: &Call) -> i32 {
 
 kernel!(MATMUL_I8 = "matmul.i8", MatmulI8, bufs 11,
     "Exact 8-bit product of two activations. Buffers a, b, a_zp, b_zp, a_scale, b_scale, bias, y_scale, y_zp, residual, c; sizes `MatmulI8`.",
-    check |s| s.valid(), tasks |s| s.batches() * s.grid().tasks(), scratch |s| s.scratch(false),
+    check |s| s.valid() && s.b_first == 0, tasks |s| s.batches() * s.grid().tasks(), scratch |s| s.scratch(false),
     flops |s| 2 * (s.batches() * s.m * s.n * s.k) as u64, body body::<false>);
 
 kernel!(MATMUL_I8_PACKED = "matmul.i8.packed", MatmulI8, bufs 11,

@@ -3,8 +3,9 @@
 //! Buffers: `a`, `b`, `bias`, `residual`, `callback` (a [`TileFn`] in place of an address), of
 //! `matmul.f32.scaled` then `scale`, and `c`. Missing ones are null. A matrix-vector product is the case M = 1 (weights stream once).
 
+use super::NR;
 use super::core::{self, Block, Cut, Grid, Packed, Scaled, Strided};
-use super::epilogue::{Bound, Epilogue, TileFn};
+use super::epilogue::{Bound, Epilogue, TileFn, bias};
 use crate::abi::OK;
 use crate::isa::{Bufs, Call, Isa, kernel};
 use crate::schedule::{Knobs, Schedule};
@@ -37,6 +38,9 @@ sizes! {
         pub b_row: i64,
         /// Elements from column to column of B; unused when packed.
         pub b_col: i64,
+        /// The first column of B that is used, a multiple of 16, where it is packed: of its panels, its scales and the
+        /// bias.
+        pub b_first: usize,
         /// Elements from row to row of C and of the residual; C's batches follow each other densely.
         pub c_row: usize,
         /// What is done to C.
@@ -60,6 +64,7 @@ impl Matmul {
             a_col: 1,
             b_row: n as i64,
             b_col: 1,
+            b_first: 0,
             c_row: n,
             epilogue: Epilogue::NONE,
             schedule: Schedule::DEFAULT,
@@ -84,7 +89,10 @@ impl Matmul {
     }
 
     fn valid(&self, knobs: &Knobs) -> bool {
-        self.c_row >= self.n && self.epilogue.valid() && knobs.allows(&self.schedule)
+        self.c_row >= self.n
+            && self.b_first.is_multiple_of(NR)
+            && self.epilogue.valid()
+            && knobs.allows(&self.schedule)
     }
 
     #[inline(always)]
@@ -113,6 +121,17 @@ pub fn batch_offset(batch: &[usize; 6], strides: &[i64; 6], index: usize) -> isi
 pub unsafe fn callback(bufs: Bufs, slot: usize) -> Option<TileFn> {
     // SAFETY: by the caller's contract; `Option<fn>` has the null niche.
     unsafe { std::mem::transmute::<*mut u8, Option<TileFn>>(bufs.get::<u8>(slot)) }
+}
+
+/// The bias of a product whose first column is `first`, in slot 2.
+///
+/// # Safety
+/// The bias has the column, if there is one a column.
+#[inline(always)]
+pub unsafe fn first_bias(bufs: Bufs, e: &Epilogue, first: usize) -> *const f32 {
+    let at = if e.bias == bias::COLUMN { first } else { 0 };
+    // SAFETY: a missing bias is not moved from, others have the column.
+    unsafe { bufs.get::<f32>(2).wrapping_add(at) }
 }
 
 /// How B lies in memory.
@@ -150,7 +169,7 @@ unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
             };
             let epi = Bound {
                 spec: s.epilogue,
-                bias: call.bufs.get(2),
+                bias: first_bias(call.bufs, &s.epilogue, s.b_first),
                 residual: if s.epilogue.residual { residual.add(c_off) } else { residual },
                 callback: if s.epilogue.callback { callback(call.bufs, 4) } else { None },
                 ctx: call.ctx,
@@ -159,14 +178,15 @@ unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
                 row_base: batch * s.m,
             };
             if FORM == form::SCALED {
-                let (b, scale) = (b as *const i8, call.bufs.get::<f32>(5));
+                let b = (b as *const i8).add(s.b_first * s.k);
+                let scale = call.bufs.get::<f32>(5).add(s.b_first);
                 let b = Scaled { b, scale, k: s.k };
                 core::run_cut::<I, _>(&cut, &g, &b, true, &epi, call.scratch);
                 continue;
             }
             let b = b.offset(batch_offset(&s.batch, &s.b_batch, batch));
             if FORM == form::PACKED {
-                let b = Packed { b, k: s.k };
+                let b = Packed { b: b.add(s.b_first * s.k), k: s.k };
                 core::run_cut::<I, _>(&cut, &g, &b, false, &epi, call.scratch);
             } else {
                 let in_place = s.m <= IN_PLACE_ROWS;
@@ -180,7 +200,7 @@ unsafe fn body<I: Isa, const FORM: usize>(s: &Matmul, call: &Call) -> i32 {
 
 kernel!(MATMUL_F32 = "matmul.f32", Matmul, bufs 6,
     "f32 product of two activations with any strides. Buffers a, b, bias, residual, callback, c; sizes `Matmul`.",
-    check |s| s.valid(&Knobs::BUILT), tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
+    check |s| s.valid(&Knobs::BUILT) && s.b_first == 0, tasks |s| s.tasks(), scratch |s| s.scratch(false), flops |s| s.flops(),
     body body::<{ form::STRIDED }>);
 
 kernel!(MATMUL_F32_PACKED = "matmul.f32.packed", Matmul, bufs 6,

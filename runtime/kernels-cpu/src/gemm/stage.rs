@@ -132,6 +132,16 @@ impl Stage {
             && self.a_scale != per::AXIS
     }
 
+    /// Whether it is scaled sums and perhaps a bias, as floats.
+    #[inline(always)]
+    fn floats(&self) -> bool {
+        self.out == out::F32
+            && self.activation == activation::NONE
+            && self.last == activation::NONE
+            && self.inner == 0
+            && self.residual == 0
+    }
+
     /// Bytes of one output element.
     #[inline(always)]
     pub fn out_bytes(&self) -> usize {
@@ -320,14 +330,15 @@ impl Sink {
     #[inline(always)]
     pub unsafe fn finish<I: Isa>(&self, t: &Tile) {
         let s = &self.stage;
-        let plain = s.plain() && t.features.iter().all(|f| f.tame);
-        let whole = if plain { t.cols / NR } else { 0 };
+        let bytes = s.plain() && t.features.iter().all(|f| f.tame);
+        let whole = if bytes || s.floats() { t.cols / NR } else { 0 };
         let (first, last) = t.features.split_at(whole);
         // SAFETY: by the caller's contract.
         unsafe {
             if whole > 0 {
                 let part = Tile { features: first, cols: whole * NR, ..*t };
                 match (s.inner, s.residual) {
+                    _ if !bytes => I::finish_floats(self, &part),
                     (0, 0) => I::finish_bytes::<false, false>(self, &part),
                     (0, _) => I::finish_bytes::<false, true>(self, &part),
                     (_, 0) => I::finish_bytes::<true, false>(self, &part),
@@ -340,6 +351,16 @@ impl Sink {
                 I::finish_sums(self, &part);
             }
         }
+    }
+
+    /// All of the stage for whole groups of columns, where it is [`Stage::floats`].
+    ///
+    /// # Safety
+    /// As [`Sink::finish`]; the machine has the level.
+    #[inline(always)]
+    pub(crate) unsafe fn floats<I: Isa>(&self, t: &Tile) {
+        // SAFETY: by the caller's contract.
+        unsafe { with_lanes!(I, floats(self, t)) }
     }
 
     /// All of the stage for whole groups of tame columns, where the stage is [`Stage::plain`].
@@ -411,6 +432,32 @@ unsafe fn tile<I: Isa, L: Counts>(sink: &Sink, t: &Tile) {
                 let cols = (t.cols - q * NR).min(NR);
                 let at = t.at + r * t.ld + q * NR;
                 write::<I, L>(sink, L::load(row.add(q * NR)), f.tame, at, cols);
+            }
+        }
+    }
+}
+
+/// [`Sink::floats`] with the vectors of a level.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn floats<I: Isa, L: Counts>(sink: &Sink, t: &Tile) {
+    let s = &sink.stage;
+    let (by_row, biased) = (s.a_scale == per::AXIS, s.bias == bias::F32);
+    let c = sink.c as *mut f32;
+    // SAFETY: by the caller's contract.
+    unsafe {
+        for (q, f) in t.features.iter().enumerate() {
+            let (scale, bias) = (L::load(f.scale.as_ptr()), L::load(f.bias.as_ptr()));
+            let (mut sums, mut at) = (t.sums.add(q) as *const i32, t.at + q * NR);
+            for r in 0..t.rows {
+                let own =
+                    if by_row { L::splat(*sink.a_scale.add(t.row + r)).mul(scale) } else { scale };
+                let y = L::of_sums(sums, f.add.as_ptr()).mul(own);
+                let y = if biased { y.add(bias) } else { y };
+                y.store(c.add(at));
+                (sums, at) = (sums.add(t.step * NR), at + t.ld);
             }
         }
     }

@@ -297,10 +297,14 @@ unsafe fn avx512_body<const MR: usize, const P: usize, const U: usize>(t: &Tile)
         if !h.residual.is_null() {
             each!(sums, |v, r, q| _mm512_add_ps(*v, load(h.residual, r, q)));
         }
-        if h.lo > f32::NEG_INFINITY || h.hi < f32::INFINITY {
-            // The second operand is the result where one is NaN.
-            let (least, most) = (_mm512_set1_ps(h.lo), _mm512_set1_ps(h.hi));
-            each!(sums, |v, _, _| _mm512_min_ps(most, _mm512_max_ps(least, *v)));
+        // The second operand is the result where one is NaN.
+        if h.lo > f32::NEG_INFINITY {
+            let least = _mm512_set1_ps(h.lo);
+            each!(sums, |v, _, _| _mm512_max_ps(least, *v));
+        }
+        if h.hi < f32::INFINITY {
+            let most = _mm512_set1_ps(h.hi);
+            each!(sums, |v, _, _| _mm512_min_ps(most, *v));
         }
         for (r, s) in sums.iter().enumerate() {
             for (q, v) in s.iter().enumerate() {

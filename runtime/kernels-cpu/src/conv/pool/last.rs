@@ -7,6 +7,8 @@ use crate::isa::{Call, Isa, part};
 
 /// Channels of one vector.
 const LANES: usize = 32;
+/// Vectors of [`greatest`] side by side, whose comparisons do not wait for each other.
+const WIDE: usize = 4;
 /// Elements read by a task, about.
 const WORK: usize = 1 << 17;
 
@@ -53,16 +55,18 @@ pub(super) unsafe fn greatest<I: Isa, L: Lanes>(s: &Pool, call: &Call) -> i32 {
             let x = x.add(image * plane * channels);
             let out = y.add(pixel * channels);
             let mut c = 0;
-            while c + 2 * lanes::LANES <= channels {
-                let mut best = [L::splat(f32::NEG_INFINITY); 2];
+            while c + WIDE * lanes::LANES <= channels {
+                let mut best = [L::splat(f32::NEG_INFINITY); WIDE];
                 s.taps(&spans, |i| {
                     let v = x.add(i * channels + c);
-                    best[0] = best[0].greater(L::load(v));
-                    best[1] = best[1].greater(L::load(v.add(lanes::LANES)));
+                    for (w, best) in best.iter_mut().enumerate() {
+                        *best = best.greater(L::load(v.add(w * lanes::LANES)));
+                    }
                 });
-                best[0].store(out.add(c));
-                best[1].store(out.add(c + lanes::LANES));
-                c += 2 * lanes::LANES;
+                for (w, best) in best.iter().enumerate() {
+                    best.store(out.add(c + w * lanes::LANES));
+                }
+                c += WIDE * lanes::LANES;
             }
             while c < channels {
                 let n = (channels - c).min(lanes::LANES);
