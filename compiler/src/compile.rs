@@ -297,7 +297,7 @@ impl Compiler {
                 (None, p) => p.pipeline(family),
             };
             if phase == Phase::Kernel && options.passes.is_none() {
-                report.notes.extend(silure_launch::legalise(module, backend)?);
+                report.notes.extend(silure_launch::legalise(module, &*backend)?);
             }
             if !pipeline.is_empty() {
                 report.passes.extend(driver.run(pipeline, module)?.passes);
@@ -310,7 +310,7 @@ impl Compiler {
             watch(phase, module);
         }
         if until >= Phase::Plan {
-            silure_launch::lower(module, backend)?;
+            silure_launch::lower(module, &*backend)?;
             silure_ir::verify::verify(module)?;
             watch(Phase::Plan, module);
         }
@@ -322,13 +322,13 @@ impl Compiler {
         let family = self.family(&options.targets)?;
         self.lower_to(&mut model.module, &model.source, options, Phase::Kernel, &mut |_, _| {})?;
         let (_, backend) = self.backend(&options.targets)?;
-        let mut found = silure_launch::check(&model.module, backend);
+        let mut found = silure_launch::check(&model.module, &*backend);
         // Whether a kernel has a form in the device's language is only known by printing it.
         if found.is_empty()
             && let Family::Cuda(targets) = family
         {
             let mut module = model.module.clone();
-            silure_launch::lower(&mut module, backend)?;
+            silure_launch::lower(&mut module, &*backend)?;
             let none = &mut silure_cuda::NoHostCode;
             let encoded = encode(&module, none, &weight_bytes, Some(silure_cuda::DEVICE))?;
             for target in targets {
@@ -341,11 +341,12 @@ impl Compiler {
 
     /// The family of the first target, and the lowerings for it; those of the CPU where models cannot be
     /// compiled yet.
-    fn backend(&self, targets: &[String]) -> Result<(&'static str, &dyn Backend)> {
-        let first = targets.first().map(|t| self.targets.parse(t).map_err(Error::target));
-        Ok(match first.transpose()? {
-            Some(t) if &*t.family == "cuda" => ("cuda", &self.cuda),
-            _ => ("cpu", &self.lowerings),
+    fn backend(&self, targets: &[String]) -> Result<(&'static str, Box<dyn Backend + '_>)> {
+        let all = targets.iter().map(|t| self.targets.parse(t).map_err(Error::target));
+        let all: Vec<_> = all.collect::<Result<_>>()?;
+        Ok(match all.first() {
+            Some(t) if &*t.family == "cuda" => ("cuda", Box::new(self.cuda.on(&all))),
+            _ => ("cpu", Box::new(&self.lowerings)),
         })
     }
 

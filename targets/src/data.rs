@@ -37,7 +37,7 @@ pub struct Arch {
     /// The lowest version of the instruction-set text (for PTX the `.version`).
     #[serde(default)]
     pub isa: Option<String>,
-    /// Number of cores of one device, where all products of the name agree.
+    /// Number of cores of one device; where products of the name differ, of the one that the file names.
     #[serde(default)]
     pub cores: Option<u32>,
     /// Named extensions that lowerings ask for.

@@ -138,3 +138,72 @@ fn text_detection() {
 fn magika() {
     beside_the_host("magika", |m| vec![of_case(m, "text"); 2]);
 }
+
+/// Few rows and queries: products and attention in parts, whose sums other kernels make; many: programs that see all.
+/// One engine has both, and takes what the sizes of a run ask for.
+#[test]
+fn in_parts_and_whole() {
+    let source = "module @m {
+      entry @f<n: 1.., t: 1..>(%a: f32[n, 1024], %w: f32[1024, 200], %q: f32[1, 2, n, 16], %k: f32[1, 1, t, 16], %v: f32[1, 1, t, 16]) -> (y: f32[n, 200], z: f32[1, 2, n, 16]) {
+        %p = graph.matmul %a, %w : f32[n, 200]
+        %y = arith.relu %p : f32[n, 200]
+        %z = graph.attention %q, %k, %v : f32[1, 2, n, 16]
+        return %y, %z
+      }
+    }";
+    let compiler = Compiler::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.sir");
+    std::fs::write(&file, source).unwrap();
+    let load = || compiler.load(&file, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
+    let compiled = {
+        let target = Options { targets: vec!["cuda:sm_80".into()], ..Options::default() };
+        compiler.compile(load(), &target).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let kernels = compiled.to_bytes().unwrap();
+    let kernels = silure_engine::EngineFile::parse(&kernels).unwrap();
+    let names: Vec<String> = kernels
+        .device_code()
+        .into_iter()
+        .flat_map(|c| c.1.kernels.into_iter().map(|k| k.name))
+        .collect();
+    for part in ["anchor_parts", "anchor_sum", "attention_parts", "attention_sum"] {
+        assert!(names.iter().any(|n| n.starts_with(part)), "{part} is not among {names:?}");
+    }
+    let (host, device) = (engine(&compiler, load()).unwrap(), on_device(&compiler, load()));
+    let (mut host, mut device) = (Session::new(&host).unwrap(), Session::new(&device).unwrap());
+    // All at once, parts, other parts; what was there before is replayed.
+    let sizes = [(450, 130), (3, 700), (20, 900), (3, 700), (20, 900)];
+    for (i, (n, t)) in sizes.into_iter().enumerate() {
+        let mut x = i as u64;
+        let mut tensor = |shape: &[usize]| {
+            let values: Vec<f64> = (0..shape.iter().product())
+                .map(|_| {
+                    x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    (x >> 40) as f64 / (1u64 << 23) as f64 - 1.0
+                })
+                .collect();
+            Tensor::from_f64s(Elem::F32, shape, &values).unwrap()
+        };
+        let inputs = [
+            tensor(&[n, 1024]),
+            tensor(&[1024, 200]),
+            tensor(&[1, 2, n, 16]),
+            tensor(&[1, 1, t, 16]),
+            tensor(&[1, 1, t, 16]),
+        ];
+        let (want, got) = (all(&mut host, &inputs), all(&mut device, &inputs));
+        for (o, (want, got)) in want.iter().zip(&got).enumerate() {
+            let most = want.iter().fold(0f64, |m, v| m.max(v.abs()));
+            let off = want
+                .iter()
+                .zip(got)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0f64, |m, v| if v.is_nan() { f64::INFINITY } else { m.max(v) });
+            assert_eq!(want.len(), got.len());
+            let allowed = 2.0 * (1024f64).sqrt() * 1.2e-7 * most;
+            assert!(off <= allowed, "{n} and {t}, result {o}: off by {off:e} of {most:e}");
+        }
+    }
+    assert!(device.given().replayed > 0, "nothing was replayed");
+}

@@ -27,7 +27,7 @@
 mod lower;
 mod ptx;
 
-pub use lower::{DEVICE, Lowerings, NoHostCode, device_code};
+pub use lower::{DEVICE, Lowerings, NoHostCode, OnCores, device_code};
 
 use silure_ir::dialects::tile::grid_of;
 use silure_ir::{Attr, Code, Diagnostic, Func, Result, bail};

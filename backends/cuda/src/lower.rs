@@ -11,6 +11,7 @@ use silure_ir::infer::InferCx;
 use silure_ir::{Diagnostic, Dim, Func, Module, OpId, Result, Type, ValueId, bail};
 use silure_launch::encode::{Callback, Functions, MapCode};
 use silure_launch::{Backend, DeviceLaunch, Lower, Lowering, SHAPES};
+use silure_target::Target;
 use silure_tile::Arg;
 
 /// The device of a plan, as the runtime names it.
@@ -32,6 +33,38 @@ impl Lowerings {
     /// Adds a lowering; a later one for the same op replaces the earlier.
     pub fn register(&mut self, l: &'static Lowering) {
         self.ops.insert(l.op, l);
+    }
+}
+
+/// The lowerings for a device of so many cores.
+pub struct OnCores<'a> {
+    table: &'a Lowerings,
+    cores: i64,
+}
+
+impl Lowerings {
+    /// For these targets, all of whose kernels are alike: the fewest of their cores count.
+    pub fn on(&self, targets: &[Target]) -> OnCores<'_> {
+        let cores = targets.iter().map(|t| t.arch.cores.map_or(1, i64::from)).min();
+        OnCores { table: self, cores: cores.unwrap_or(1) }
+    }
+}
+
+impl Backend for OnCores<'_> {
+    fn get(&self, op: &str) -> Option<&'static Lowering> {
+        self.table.get(op)
+    }
+
+    fn map(&self, f: &Func, op: OpId) -> Option<Result<()>> {
+        self.table.map(f, op)
+    }
+
+    fn lists(&self) -> bool {
+        self.table.lists()
+    }
+
+    fn cores(&self) -> i64 {
+        self.cores
     }
 }
 
@@ -101,7 +134,7 @@ fn can(cx: &InferCx) -> Result<(), String> {
     if !cx.results().iter().all(|t| known(t)) {
         return Err("a size that only the device's data decides".into());
     }
-    let made = silure_tile::reporting(cx.func, cx.op, &stem(cx.func, cx.op));
+    let made = silure_tile::reporting(cx.func, cx.op, &stem(cx.func, cx.op), 1);
     made.map(|_| ()).map_err(|e| e.message)
 }
 
@@ -112,16 +145,17 @@ fn runtime(f: &Func, d: &Dim) -> bool {
 
 /// One launch for each kernel; a later one goes on with what those before it wrote.
 fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
-    let made = silure_tile::reporting(l.b.func, op, &stem(l.b.func, op))?;
+    let made = silure_tile::reporting(l.b.func, op, &stem(l.b.func, op), l.cores)?;
     let o = l.b.func.op(op);
     let given: Vec<Option<ValueId>> = o.slots().collect();
     let types: Vec<Type> = o.results.iter().map(|r| l.b.func.ty(*r).clone()).collect();
     let mut done: Vec<Option<ValueId>> = vec![None; types.len()];
+    let mut between: Option<ValueId> = None;
     for kernel in made {
         let (mut operands, mut args, mut sizes): (Vec<ValueId>, Vec<i64>, Vec<Dim>) =
             Default::default();
         let (mut outs, mut init): (Vec<usize>, Vec<i64>) = Default::default();
-        let mut status = None;
+        let (mut status, mut workspace) = (None, None);
         for a in &kernel.args {
             match a {
                 Arg::Operand(0) if matches!(types.first(), Some(Type::State(_))) => {
@@ -155,6 +189,17 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
                     args.push(operands.len() as i64);
                     operands.push(*v);
                 }
+                Arg::Workspace(t) => match between {
+                    Some(v) => {
+                        args.push(operands.len() as i64);
+                        operands.push(v);
+                    }
+                    None => {
+                        // Behind the op's own results.
+                        workspace = Some((args.len(), t.clone()));
+                        args.push(0);
+                    }
+                },
                 Arg::Status => {
                     status = Some(args.len());
                     args.push(-1);
@@ -162,13 +207,21 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
                 Arg::Size(d) => sizes.push(d.clone()),
             }
         }
-        let written: Vec<Type> = outs.iter().map(|i| types[*i].clone()).collect();
+        let mut written: Vec<Type> = outs.iter().map(|i| types[*i].clone()).collect();
+        if let Some((at, t)) = workspace {
+            args[at] = -2 - written.len() as i64;
+            init.push(-1);
+            written.push(Type::Tensor(t));
+        }
         let work = match &written[..] {
             [Type::Tensor(t), ..] => t.count(),
             _ => Dim::Const(0),
         };
         let launch = DeviceLaunch { args, sizes, grid: kernel.grid, work, init, status };
         let new = l.on_device(kernel.func, &operands, &written, launch)?;
+        if new.len() > outs.len() {
+            between = new.last().copied();
+        }
         for (i, v) in outs.into_iter().zip(new) {
             done[i] = Some(v);
         }

@@ -114,6 +114,11 @@ fn attention() {
 }
 
 #[test]
+fn split() {
+    check_graph("cuda:sm_80", graph::SPLIT);
+}
+
+#[test]
 fn windows() {
     check_graph("cuda:sm_80", graph::WINDOWS);
 }

@@ -47,9 +47,36 @@ pub trait Backend {
     /// Whether sequences and optionals can be held.
     fn lists(&self) -> bool;
 
+    /// Cores of the target, as far as lowerings divide work among them.
+    fn cores(&self) -> i64 {
+        1
+    }
+
     /// What is left to do with a function whose ops are all lowered.
     fn finish(&self, _f: &mut Func) -> Result<()> {
         Ok(())
+    }
+}
+
+impl<B: Backend> Backend for &B {
+    fn get(&self, op: &str) -> Option<&'static Lowering> {
+        (**self).get(op)
+    }
+
+    fn map(&self, f: &Func, op: OpId) -> Option<Result<()>> {
+        (**self).map(f, op)
+    }
+
+    fn lists(&self) -> bool {
+        (**self).lists()
+    }
+
+    fn finish(&self, f: &mut Func) -> Result<()> {
+        (**self).finish(f)
+    }
+
+    fn cores(&self) -> i64 {
+        (**self).cores()
     }
 }
 
@@ -167,7 +194,8 @@ fn lower_func(
             continue;
         }
         let (def, loc) = (o.def, o.loc.clone());
-        let mut l = Lower { b: Builder::before(f, op), weights, kernels };
+        let cores = table.cores();
+        let mut l = Lower { b: Builder::before(f, op), cores, weights, kernels };
         let new = match table.get(def.name) {
             Some(t) => (t.lower)(&mut l, op),
             None => bail!(Internal, "`{}` has no lowering", def.name),
@@ -233,6 +261,8 @@ impl Kernels {
 pub struct Lower<'a, 'w> {
     /// Builds in front of the op, at its location.
     pub b: Builder<'a>,
+    /// [`Backend::cores`].
+    pub cores: i64,
     weights: &'w mut Vec<Weight>,
     kernels: &'w mut Kernels,
 }

@@ -6,13 +6,17 @@ use silure_ir::{Class, Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail}
 
 use crate::lanes::Place;
 use crate::points::places;
+use crate::shares::{self, Share, divided, finish};
+use crate::split::{self, Split};
 use crate::writer::{Title, Writer};
-use crate::{Kernel, PAGE, TOKENS};
+use crate::{Kernel, PAGE, TOKENS, attention_units};
 
 /// Elements of a tile of keys, most keys of one, and most features of a head.
 const TILE: usize = 4096;
 const KEYS: usize = 64;
 const FEATURES: usize = 1024;
+/// Least keys of a part, where the keys of a query are divided among programs.
+const PART: i64 = 256;
 
 /// One query and its keys.
 struct Query<'a> {
@@ -42,14 +46,14 @@ fn wide(n: i64) -> usize {
 }
 
 impl Query<'_> {
-    /// The weighted values, as f32: numerators and the sum of the weights.
+    /// The greatest score, the sum of the weights and the weighted values, numerators in f32.
     fn run(
         &self,
         w: &mut Writer,
         q: (&Place, ValueId),
         range: [ValueId; 2],
         mut keys: impl FnMut(&mut Writer, ValueId) -> Result<Keys>,
-    ) -> Result<(ValueId, ValueId)> {
+    ) -> Result<[ValueId; 3]> {
         let (d, e) = (wide(self.d), wide(self.e));
         w.span(&[d]);
         let zero = w.index(0)?;
@@ -110,9 +114,7 @@ impl Query<'_> {
             let kept = w.two(&arith::MUL, so_far[2], shrink)?;
             Ok(vec![most, sum, w.two(&arith::ADD, kept, v)?])
         })?;
-        w.span(&[e]);
-        let sum = w.every(out[1])?;
-        Ok((out[2], sum))
+        Ok([out[0], out[1], out[2]])
     }
 
     /// Keys × features in f32, from where each begins.
@@ -139,15 +141,34 @@ impl Query<'_> {
         w.cast_to(x, Elem::F32)
     }
 
-    /// Writes the result from where it begins.
-    fn write(&self, w: &mut Writer, y: &Place, first: ValueId, value: ValueId) -> Result<()> {
-        let zero = w.index(0)?;
-        let (feature, size) = (w.count_up(0, zero)?, w.num(self.e)?);
-        let only = w.two(&arith::LT, feature, size)?;
-        let first = w.wide(first)?;
-        let at = w.add(first, feature)?;
-        let value = w.cast_to(value, y.elem)?;
-        y.write(w, self.f, at, Some(only), value)
+    /// What the program's share is: numerators and sum, or nothing where it leaves a part in the workspace. `at`: how many
+    /// queries there are, and which of them this is.
+    fn shared(
+        &self,
+        w: &mut Writer,
+        share: Share,
+        between: Option<Place>,
+        at: [ValueId; 2],
+        range: [ValueId; 2],
+        walk: impl FnOnce(&mut Writer, [ValueId; 2]) -> Result<[ValueId; 3]>,
+    ) -> Result<Option<(ValueId, ValueId)>> {
+        match (share, between) {
+            (Share::Part(p), Some(between)) => {
+                let length = split::length_of(w, self.f, range, &p.count, self.keys)?;
+                let part = w.offset(0);
+                let range = split::range_of(w, range, part, length)?;
+                let found = walk(w, range)?;
+                let line = within(w, part, at[0], at[1])?;
+                shares::leave(w, self.f, &between, line, self.e, found)?;
+                Ok(None)
+            }
+            _ => {
+                let [_, sum, numerators] = walk(w, range)?;
+                w.span(&[wide(self.e)]);
+                let sum = w.every(sum)?;
+                Ok(Some((numerators, sum)))
+            }
+        }
     }
 }
 
@@ -179,15 +200,57 @@ fn float(what: &str, e: Elem) -> Result<()> {
 }
 
 /// `graph.attention`.
-pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+pub(crate) fn kernels(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
+    let o = f.op(op);
+    let dims = |i: usize| o.operand(i).and_then(|v| f.ty(v).as_tensor()).map(|t| &t.dims[..]);
+    let (Some(q), Some(k)) = (dims(0), dims(1)) else {
+        bail!(Internal, "four operands are needed")
+    };
+    let keys = &k[if o.attrs.bool("tokens_first") { 1 } else { 2 }];
+    let queries = q[..3].iter().cloned().fold(Dim::Const(1), |n, d| n * d);
+    let split = Split::of(f, &queries, keys, PART, title.cores);
+    let Some(e) = dims(2).map(|v| features("values", &v[3])).transpose()? else {
+        bail!(Internal, "four operands are needed")
+    };
+    divided(f, op, title, &split, &q[..3], e, Some(keys), |title, share| {
+        attention(f, op, title, share)
+    })
+}
+
+/// `graph.paged_attention`.
+pub(crate) fn in_pages(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
+    let o = f.op(op);
+    let dims = |i: usize| o.operand(i).and_then(|v| f.ty(v).as_tensor()).map(|t| &t.dims[..]);
+    let (Some(q), Some(pages)) = (dims(0), dims(4)) else {
+        bail!(Internal, "six operands are needed")
+    };
+    let keys = pages[1].clone() * Dim::Const(o.attrs.int("page"));
+    let split = Split::of(f, &(q[0].clone() * q[1].clone()), &keys, PART, title.cores);
+    let e = match o.operand(2) {
+        Some(_) => dims(2).map(|v| v[2].clone()),
+        None => Some(Dim::Const(o.attrs.int("values"))),
+    };
+    let Some(e) = e.map(|e| features("values", &e)).transpose()? else {
+        bail!(Internal, "values of no tensor")
+    };
+    divided(f, op, title, &split, &q[..2], e, None, |title, share| match share {
+        Share::Whole(guard) if attention_units::suits_pages(f, op) => {
+            attention_units::paged(f, op, title, guard)
+        }
+        share => paged(f, op, title, share),
+    })
+}
+
+fn attention(f: &Func, op: OpId, name: Title, share: Share) -> Result<Kernel> {
     let (o, a) = (f.op(op), &f.op(op).attrs);
     let mut w = Writer::new(name);
     w.at(&o.loc);
-    let (x, y) = places(&mut w, f, o, &[0, 1, 2, 3], &[0])?;
+    let result: &[usize] = if matches!(share, Share::Part(_)) { &[] } else { &[0] };
+    let (x, y) = places(&mut w, f, o, &[0, 1, 2, 3], result)?;
     let [Some(q), Some(k), Some(v), mask] = &x[..] else {
         bail!(Internal, "four operands are needed")
     };
-    let Some(Some(y)) = y.first() else { bail!(Internal, "no result") };
+    let y = y.first().cloned().flatten();
     float("attention", q.elem)?;
     let (d, e) = (features("heads", &q.dims[3])?, features("values", &v.dims[3])?);
     let (head, token) = if a.bool("tokens_first") { (2, 1) } else { (1, 2) };
@@ -195,12 +258,14 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let scale = a.get("scale").map_or(1.0 / (d as f64).sqrt(), |_| a.float("scale"));
     let cap = a.float("softcap");
     let all = Query { f, k: k.clone(), v: v.clone(), d, e, scale, cap, keys };
+    let between = share.between(&mut w, &q.dims[..3], e)?;
+    let lead = w.lead(f, share.front().as_ref());
     // The query's place in its tensor, whose axes 1 and 2 are as stored.
     for i in 0..3 {
         w.axis(f, &q.dims[i]);
     }
-    w.place(vec![1; 3], false)?;
-    let at = [w.offset(0), w.offset(1), w.offset(2)];
+    w.place(vec![1; lead + 3], false)?;
+    let at = [w.offset(lead), w.offset(lead + 1), w.offset(lead + 2)];
     let (batch, h, row) = (at[0], at[head], at[token]);
     let size = |w: &mut Writer, d: &Dim| w.dim(f, d);
     let (heads, kv, t) =
@@ -230,45 +295,43 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
         hi = w.one(&arith::MIN, &[hi, t], attrs! {})?;
         hi = w.one(&arith::MAX, &[hi, zero], attrs! {})?;
     }
+    let count = w.one(&arith::MUL, &[n1, n2], attrs! {})?;
+    let batches = size(&mut w, &q.dims[0])?;
+    let count = w.one(&arith::MUL, &[count, batches], attrs! {})?;
     let zero = w.index(0)?;
     let seen_by = mask.as_ref().map(|m| mask_row(&mut w, f, m, [batch, h, row])).transpose()?;
-    let (numerators, sum) = all.run(&mut w, (q, first), [zero, hi], |w, at| {
-        let (number, size) = (w.count_up(0, at)?, w.wide(hi)?);
-        let there = w.two(&arith::LT, number, size)?;
-        let (from, by) = (w.wide(start)?, w.wide(step)?);
-        let key = w.mul(number, by)?;
-        let key = w.add(from, key)?;
-        let (width, wide_v) = (w.wide(width)?, w.wide(wide_v)?);
-        let (mut seen, mut added) = (None, None);
-        if let (Some(m), Some((base, column))) = (mask, &seen_by) {
-            let base = w.wide(*base)?;
-            let place = if *column { w.add(base, number)? } else { base };
-            let v = m.at(w, f, place, Some(there), 0.0)?;
-            match m.elem.class() {
-                Class::Bool => seen = Some(v),
-                _ => added = Some(w.cast_to(v, Elem::F32)?),
+    let walk = |w: &mut Writer, range: [ValueId; 2]| {
+        all.run(w, (q, first), range, |w, at| {
+            let (number, size) = (w.count_up(0, at)?, w.wide(hi)?);
+            let there = w.two(&arith::LT, number, size)?;
+            let (from, by) = (w.wide(start)?, w.wide(step)?);
+            let key = w.mul(number, by)?;
+            let key = w.add(from, key)?;
+            let (width, wide_v) = (w.wide(width)?, w.wide(wide_v)?);
+            let (mut seen, mut added) = (None, None);
+            if let (Some(m), Some((base, column))) = (mask, &seen_by) {
+                let base = w.wide(*base)?;
+                let place = if *column { w.add(base, number)? } else { base };
+                let v = m.at(w, f, place, Some(there), 0.0)?;
+                match m.elem.class() {
+                    Class::Bool => seen = Some(v),
+                    _ => added = Some(w.cast_to(v, Elem::F32)?),
+                }
             }
-        }
-        if a.bool("causal") && added.is_some() {
-            let (row, offset) = (w.wide(row)?, w.place_of(f, &offset)?);
-            let last = w.add(row, offset)?;
-            seen = Some(w.two(&arith::LE, number, last)?);
-        }
-        Ok(Keys { key: w.mul(key, width)?, value: w.mul(key, wide_v)?, there, seen, added })
-    })?;
-    let mut v = w.two(&arith::DIV, numerators, sum)?;
-    let none = w.all(Elem::F32, Num::F(0.0))?;
-    if a.bool("zero_nan") {
-        // Weights are NaN where their sum is, or is 0.
-        let some = w.two(&arith::GT, sum, none)?;
-        v = w.choose(some, v, none)?;
-    }
-    // Without keys there are no weights.
-    let (t, nothing) = (w.wide(t)?, w.num(0)?);
-    let some = w.two(&arith::GT, t, nothing)?;
-    v = w.choose(some, v, none)?;
-    let first = w.one(&arith::MUL, &[number, wide_v], attrs! {})?;
-    all.write(&mut w, y, first, v)?;
+            if a.bool("causal") && added.is_some() {
+                let (row, offset) = (w.wide(row)?, w.place_of(f, &offset)?);
+                let last = w.add(row, offset)?;
+                seen = Some(w.two(&arith::LE, number, last)?);
+            }
+            Ok(Keys { key: w.mul(key, width)?, value: w.mul(key, wide_v)?, there, seen, added })
+        })
+    };
+    let Some(found) = all.shared(&mut w, share, between, [count, number], [zero, hi], walk)? else {
+        return w.done();
+    };
+    let Some(y) = &y else { bail!(Internal, "no result") };
+    let keys = Some(&k.dims[token]);
+    finish(&mut w, f, a.bool("zero_nan"), keys, found, (y, number, e))?;
     w.done()
 }
 
@@ -287,16 +350,17 @@ fn mask_row(w: &mut Writer, f: &Func, m: &Place, at: [ValueId; 3]) -> Result<(Va
     Ok((sum, m.dims.last().is_some_and(|d| *d != Dim::Const(1))))
 }
 
-/// `graph.paged_attention`. Pages outside the cache hold keys that nothing sees.
-pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+/// Pages outside the cache hold keys that nothing sees.
+fn paged(f: &Func, op: OpId, name: Title, share: Share) -> Result<Kernel> {
     let (o, a) = (f.op(op), &f.op(op).attrs);
     let mut w = Writer::new(name);
     w.at(&o.loc);
-    let (x, y) = places(&mut w, f, o, &[0, 1, 2, 3, 4, 5], &[0])?;
+    let result: &[usize] = if matches!(share, Share::Part(_)) { &[] } else { &[0] };
+    let (x, y) = places(&mut w, f, o, &[0, 1, 2, 3, 4, 5], result)?;
     let [Some(q), Some(k), v, Some(lengths), Some(pages), ends] = &x[..] else {
         bail!(Internal, "six operands are needed")
     };
-    let Some(Some(y)) = y.first() else { bail!(Internal, "no result") };
+    let y = y.first().cloned().flatten();
     float("attention", q.elem)?;
     float("a cache", k.elem)?;
     let d = features("heads", &q.dims[2])?;
@@ -311,10 +375,12 @@ pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let apart = if v.is_some() { e } else { d };
     let cap = a.float("softcap");
     let all = Query { f, k: k.clone(), v: values, d, e, scale, cap, keys };
+    let between = share.between(&mut w, &q.dims[..2], e)?;
+    let lead = w.lead(f, share.front().as_ref());
     w.axis(f, &q.dims[0]);
     w.axis(f, &q.dims[1]);
-    w.place(vec![1; 2], false)?;
-    let (token, h) = (w.offset(0), w.offset(1));
+    w.place(vec![1; lead + 2], false)?;
+    let (token, h) = (w.offset(lead), w.offset(lead + 1));
     let (heads, kv) = (w.dim(f, &q.dims[1])?, w.dim(f, &k.dims[1])?);
     let group = w.one(&arith::FLOORDIV, &[heads, kv], attrs! {})?;
     let g = w.one(&arith::FLOORDIV, &[h, group], attrs! {})?;
@@ -357,41 +423,46 @@ pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     }
     let table = w.one(&arith::MUL, &[sequence, per], attrs! {})?;
     let row = within(&mut w, token, heads, h)?;
-    let (width, wide_v) = (w.index(d)?, w.index(e)?);
+    let width = w.index(d)?;
     let first = w.one(&arith::MUL, &[row, width], attrs! {})?;
     let whole = k.dims[0].floordiv(&Dim::Const(a.int("page")));
-    let (numerators, sum) = all.run(&mut w, (q, first), [from, to], |w, at| {
-        let (number, size) = (w.count_up(0, at)?, w.wide(to)?);
-        let mut there = w.two(&arith::LT, number, size)?;
-        let page = w.num(a.int("page"))?;
-        let (turn, rest) =
-            (w.two(&arith::FLOORDIV, number, page)?, w.two(&arith::MOD, number, page)?);
-        let (columns, table) = (w.wide(per)?, w.wide(table)?);
-        let listed = w.two(&arith::LT, turn, columns)?;
-        there = w.two(&arith::AND, there, listed)?;
-        let place = w.add(table, turn)?;
-        let id = pages.at(w, f, place, Some(there), -1.0)?;
-        let (id, count) = (w.cast_to(id, Elem::I64)?, w.place_of(f, &whole)?);
-        let real = w.within(id, count)?;
-        w.demand(real, Some(there), PAGE)?;
-        there = w.two(&arith::AND, there, real)?;
-        let row = w.mul(id, page)?;
-        let row = w.add(row, rest)?;
-        let (kv, g) = (w.wide(kv)?, w.wide(g)?);
-        let head = w.mul(row, kv)?;
-        let head = w.add(head, g)?;
-        let (d, apart) = (w.num(d)?, w.num(apart)?);
-        Ok(Keys {
-            key: w.mul(head, d)?,
-            value: w.mul(head, apart)?,
-            there,
-            seen: None,
-            added: None,
+    let count = w.one(&arith::MUL, &[last, heads], attrs! {})?;
+    let walk = |w: &mut Writer, range: [ValueId; 2]| {
+        all.run(w, (q, first), range, |w, at| {
+            let (number, size) = (w.count_up(0, at)?, w.wide(to)?);
+            let mut there = w.two(&arith::LT, number, size)?;
+            let page = w.num(a.int("page"))?;
+            let (turn, rest) =
+                (w.two(&arith::FLOORDIV, number, page)?, w.two(&arith::MOD, number, page)?);
+            let (columns, table) = (w.wide(per)?, w.wide(table)?);
+            let listed = w.two(&arith::LT, turn, columns)?;
+            there = w.two(&arith::AND, there, listed)?;
+            let place = w.add(table, turn)?;
+            let id = pages.at(w, f, place, Some(there), -1.0)?;
+            let (id, count) = (w.cast_to(id, Elem::I64)?, w.place_of(f, &whole)?);
+            let real = w.within(id, count)?;
+            w.demand(real, Some(there), PAGE)?;
+            there = w.two(&arith::AND, there, real)?;
+            let row = w.mul(id, page)?;
+            let row = w.add(row, rest)?;
+            let (kv, g) = (w.wide(kv)?, w.wide(g)?);
+            let head = w.mul(row, kv)?;
+            let head = w.add(head, g)?;
+            let (d, apart) = (w.num(d)?, w.num(apart)?);
+            Ok(Keys {
+                key: w.mul(head, d)?,
+                value: w.mul(head, apart)?,
+                there,
+                seen: None,
+                added: None,
+            })
         })
-    })?;
-    let v = w.two(&arith::DIV, numerators, sum)?;
-    let first = w.one(&arith::MUL, &[row, wide_v], attrs! {})?;
-    all.write(&mut w, y, first, v)?;
+    };
+    let Some(found) = all.shared(&mut w, share, between, [count, row], [from, to], walk)? else {
+        return w.done();
+    };
+    let Some(y) = &y else { bail!(Internal, "no result") };
+    finish(&mut w, f, false, None, found, (y, row, e))?;
     w.done()
 }
 

@@ -355,7 +355,7 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
 
 /// `graph.paged_attention` of prompts. A program's tokens may be of several sequences, which it takes one after the other;
 /// pages outside the cache hold keys that nothing sees.
-pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+pub(crate) fn paged(f: &Func, op: OpId, name: Title, guard: Option<&Dim>) -> Result<Kernel> {
     let (o, a) = (f.op(op), &f.op(op).attrs);
     let mut w = Writer::new(name);
     w.at(&o.loc);
@@ -378,11 +378,12 @@ pub(crate) fn paged(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
         scale: a.get("scale").map_or(1.0 / (features as f64).sqrt(), |_| a.float("scale")),
         cap: a.float("softcap"),
     };
+    let lead = w.lead(f, guard);
     w.axis(f, &q.dims[1]);
     w.axis(f, &q.dims[0]);
-    w.place(vec![1, rows], false)?;
+    w.place([&vec![1; lead + 1][..], &[rows]].concat(), false)?;
     w.warps(warps);
-    let (h, top) = (w.offset(0), w.offset(1));
+    let (h, top) = (w.offset(lead), w.offset(lead + 1));
     let (heads, kv) = (w.dim(f, &q.dims[1])?, w.dim(f, &k.dims[1])?);
     let group = w.one(&arith::FLOORDIV, &[heads, kv], attrs! {})?;
     let g = w.one(&arith::FLOORDIV, &[h, group], attrs! {})?;

@@ -15,17 +15,18 @@ use crate::{
 /// changes a state in place writes through `Arg::Operand(0)`. Pointers come before sizes.
 ///
 /// What only the run knows to be outside (indices, positions, pages) is read as zeros and not written, and nobody is told:
-/// [`reporting`] gives kernels that say so.
+/// [`reporting`] gives kernels that say so. `cores` are those of the target, as many programs as it runs side by side at
+/// least: tiles are no larger than leaves each of them one, and what still leaves many without is split along its depth.
 ///
 /// # Errors
 /// `Unsupported` with the reason why there are none.
-pub fn kernels(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
-    made(f, op, Title::plain(name))
+pub fn kernels(f: &Func, op: OpId, name: &str, cores: i64) -> Result<Vec<Kernel>> {
+    made(f, op, Title { name, reports: false, cores })
 }
 
 /// The same kernels with an `Arg::Status` where there is something to report.
-pub fn reporting(f: &Func, op: OpId, name: &str) -> Result<Vec<Kernel>> {
-    made(f, op, Title { name, reports: true })
+pub fn reporting(f: &Func, op: OpId, name: &str, cores: i64) -> Result<Vec<Kernel>> {
+    made(f, op, Title { name, reports: true, cores })
 }
 
 fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
@@ -40,7 +41,7 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
     };
     let one = |k: Result<Kernel>| Ok(vec![k?]);
     match heavy {
-        "graph.matmul" => one(matmul::matmul(f, op, name)),
+        "graph.matmul" => matmul::kernels(f, op, title),
         "graph.rms_norm" | "graph.layer_norm" => one(rows::rows(f, op, name)),
         "graph.softmax" if last_axis(f, op) => one(rows::rows(f, op, name)),
         "graph.softmax" | "graph.log_softmax" => one(lines::softmax(f, op, title)),
@@ -68,11 +69,8 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
         "graph.attention" if attention_units::suits(f, op) => {
             one(attention_units::attention(f, op, title))
         }
-        "graph.attention" => one(attention::attention(f, op, title)),
-        "graph.paged_attention" if attention_units::suits_pages(f, op) => {
-            one(attention_units::paged(f, op, title))
-        }
-        "graph.paged_attention" => one(attention::paged(f, op, title)),
+        "graph.attention" => attention::kernels(f, op, title),
+        "graph.paged_attention" => attention::in_pages(f, op, title),
         "graph.conv" => one(product::conv(f, op, title)),
         "graph.conv_integer" | "graph.conv_transpose" => one(patches::conv(f, op, title)),
         "graph.matmul_integer" => one(integer::matmul(f, op, title)),

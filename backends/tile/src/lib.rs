@@ -16,6 +16,7 @@
 //! | `scatter_elements`, `scatter_nd` | an element of the result looks for the updates that are its own |
 //! | `resize` | an element sums what lies around its position |
 //! | `attention`, `paged_attention` | a program has one query and walks along its keys |
+//! | products and attention of few programs | two kernels with a workspace between them: parts of the depth, their sum |
 //!
 //! [`kernels`] takes any op to these. The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
 //! single positions of the others. Everything else is refused by name.
@@ -56,10 +57,12 @@ mod quantize;
 mod resize;
 mod rows;
 mod scatter;
+mod shares;
 mod space;
+mod split;
 mod writer;
 
-use silure_ir::{Dim, Func, ValueId};
+use silure_ir::{Dim, Func, TensorType, ValueId};
 
 pub use kernels::{kernels, reporting};
 pub use map::map;
@@ -87,6 +90,9 @@ pub enum Arg {
     /// The first element of another value of the op's function, out of which an operand is moved or widened (a transposed
     /// weight, a weight of 16 bits): the kernel reads it as it is stored, and nothing has to make the operand.
     Value(ValueId),
+    /// The first element of a tensor that is there for the op's launches alone: the first kernel that has it writes it, one
+    /// behind it reads it. Its sizes are over the symbols of the function that the op is in.
+    Workspace(TensorType),
     /// A u32 that is 0 before the launch ([`reporting`] kernels have it). Afterwards it says by [`status`] what was wrong with contents that only the
     /// run knows; nothing outside of a tensor was read or written then, but results are not to be used.
     Status,

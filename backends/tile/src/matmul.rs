@@ -3,10 +3,11 @@
 use silure_ir::dialects::tile::dot_accumulator;
 use silure_ir::dialects::{arith, graph, kernel, tile};
 use silure_ir::func::Op;
-use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
+use silure_ir::{Dim, Elem, Func, Num, OpId, Result, Type, ValueId, attrs, bail};
 
 use crate::anchor::Anchor;
 use crate::space::Space;
+use crate::split::{self, Parts, Split};
 use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
@@ -16,8 +17,8 @@ const TILE: usize = 64;
 const LEAST: usize = 16;
 /// Bytes of a row of the tiles that are multiplied.
 const DEPTH: usize = 128;
-/// Programs that keep a large device busy.
-const BUSY: i64 = 108;
+/// Least depth of a part of a product that is split.
+const PART: i64 = 512;
 /// Rows that are assumed of a size that is not known and not bounded.
 const USUAL: i64 = 512;
 
@@ -43,7 +44,7 @@ const UNITS: [(usize, usize, usize, i64); 6] = [
 impl Division {
     /// The largest tiles that leave enough programs, none larger than the problem; a size that is not known counts by its
     /// bound.
-    fn of(f: &Func, made: Elem, space: &[Dim], depth: &Dim) -> Division {
+    fn of(f: &Func, made: Elem, space: &[Dim], depth: &Dim, cores: i64) -> Division {
         let (lead, [m, n]) = (&space[..space.len() - 2], &space[space.len() - 2..]) else {
             return Division { rows: LEAST, cols: LEAST, deep: 2 * LEAST, warps: None };
         };
@@ -62,7 +63,7 @@ impl Division {
         let count = |n: i64, t: usize| (n + t as i64 - 1) / t as i64;
         let fits = |u: &&(usize, usize, usize, i64)| {
             let programs = batch.saturating_mul(count(m, u.0)).saturating_mul(count(n, u.1));
-            u.0 <= up(m, 128) && u.1 <= up(n, 256) && programs >= BUSY
+            u.0 <= up(m, 128) && u.1 <= up(n, 256) && programs >= cores
         };
         let (rows, cols, deep, warps) = match UNITS.iter().find(fits) {
             Some(u) => *u,
@@ -75,108 +76,224 @@ impl Division {
         let deep = cover(depth, deep).max(2 * LEAST);
         Division { rows, cols, deep, warps: Some(warps) }
     }
+
+    /// Of a product that is split: rows that are not known are few.
+    fn of_parts(made: Elem, space: &[Dim], depth: &Dim) -> Division {
+        let size = |at: usize, most: usize| {
+            let d = space.len().checked_sub(at).and_then(|i| space.get(i));
+            d.map_or(most, |d| cover(d, most)).max(LEAST)
+        };
+        let known = space.len().checked_sub(2).is_some_and(|i| space[i].as_const().is_some());
+        let (rows, cols) = (if known { size(2, TILE) } else { LEAST }, size(1, TILE));
+        let half = made.bits() == 16;
+        let bytes = if half && rows == LEAST { 2 * DEPTH } else { DEPTH };
+        let deep = cover(depth, bytes * 8 / made.bits().max(8)).max(2 * LEAST);
+        Division { rows, cols, deep, warps: half.then_some(4) }
+    }
+
+    /// How many programs that is.
+    fn programs(&self, space: &[Dim]) -> Dim {
+        let n = space.len();
+        let of = |(i, d): (usize, &Dim)| match n - i {
+            1 => d.ceildiv(&Dim::from(self.cols)),
+            2 => d.ceildiv(&Dim::from(self.rows)),
+            _ => d.clone(),
+        };
+        space.iter().enumerate().map(of).fold(Dim::Const(1), |n, d| n * d)
+    }
 }
 
-/// The tile kernel `name` of a product: a program makes a tile of rows × columns from steps along the depth.
+/// The tile kernel `name` of a product, all of it: a program makes a tile of rows × columns from steps along the depth.
 ///
 /// # Errors
 /// An op that is no product of matrices, types that have no product, an epilogue that tiles do not have.
-pub fn matmul(f: &Func, op: OpId, name: &str) -> Result<Kernel> {
-    let o = Anchor::of(f, op)?;
-    if o.heavy.def.name != graph::MATMUL.name {
-        bail!(Unsupported, "`{}` is no product of matrices", o.heavy.def.name);
-    }
-    let [Some(ai), Some(bi)] = o.given()?[..] else {
-        bail!(Internal, "a product has two operands")
-    };
-    let result = f.op(op).result();
-    let (Some(a), Some(b), Some(y)) = (
-        f.ty(o.operands[ai]).as_tensor(),
-        f.ty(o.operands[bi]).as_tensor(),
-        f.ty(result).as_tensor(),
-    ) else {
-        bail!(Internal, "a product of tensors")
-    };
-    let (sa, sb) = (Source::of(f, &o, ai)?, Source::of(f, &o, bi)?);
-    // What is stored in two types is multiplied in that of the operands.
-    let made = if sa.elem == sb.elem { sa.elem } else { a.elem };
-    let (Some(acc), true) = (dot_accumulator(made, made), a.rank() >= 2 && b.rank() >= 2) else {
-        bail!(Unsupported, "a product of {a} and {b} in a tile kernel")
-    };
-    let rank = y.rank();
-    // Axes of the result that the operands' follow; the one that is summed has none.
-    let without = |d: usize| (0..rank).filter(|i| *i != d).map(|i| i as i64).collect();
-    let mut maps: Vec<Vec<i64>> = vec![without(rank - 1), without(rank - 2)];
-    maps.extend(o.maps().iter().cloned());
-    maps.push((0..rank as i64).collect());
-    let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
+pub fn matmul(f: &Func, op: OpId, name: &str, cores: i64) -> Result<Kernel> {
+    let p = Product::of(f, op)?;
+    let division = Division::of(f, p.elem, &p.space.axes, &p.depth, cores);
+    p.kernel(Title { cores, ..Title::plain(name) }, &division, None, None)
+}
 
-    let mut w = Writer::new(Title::plain(name));
-    w.at(&o.heavy.loc);
-    let pa = w.pointer(sa.arg.clone(), f.ty(sa.value))?;
-    let pb = w.pointer(sb.arg.clone(), f.ty(sb.value))?;
-    let others = o.others(&mut w)?;
-    let py = w.pointer(Arg::Result(0), f.ty(result))?;
-    let axes = &space.axes;
-    for d in axes {
-        w.axis(f, d);
+/// All of it, or its parts and their sum ([`Split`]).
+pub(crate) fn kernels(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
+    let p = Product::of(f, op)?;
+    let axes = &p.space.axes;
+    let division = Division::of(f, p.elem, axes, &p.depth, title.cores);
+    let part = Division::of_parts(p.elem, axes, &p.depth);
+    let of = |d: &Division| d.programs(axes);
+    let split = match of(&division).as_const() {
+        Some(n) if n >= title.cores => Split::Never,
+        _ => Split::of(f, &of(&part), &p.depth, PART, title.cores),
+    };
+    let mut made = vec![];
+    if let Some(guard) = split.whole() {
+        made.push(p.kernel(title, &division, guard.as_ref(), None)?);
     }
-    let n = axes.len();
-    let depth = &a.dims[a.rank() - 1];
-    let Division { rows, cols, deep, warps } = Division::of(f, made, axes, depth);
-    if let Some(warps) = warps {
-        w.warps(warps);
+    if let Some(parts) = split.parts() {
+        let name = Title { name: &format!("{}_parts", title.name), ..title };
+        made.push(p.kernel(name, &part, None, Some(&parts))?);
+        made.push(split::sum(&p, &parts, title)?);
     }
-    let mut tiles = vec![1; n];
-    (tiles[n - 2], tiles[n - 1]) = (rows, cols);
-    w.place(tiles, false)?;
-    let k = w.axis(f, depth);
+    Ok(made)
+}
 
-    // Both lie as batch, then the axis of the result and k, either one last.
-    let (left, right) = (&space.operands[0], &space.operands[1]);
-    let (Some((m, lead)), Some((last, batch))) = (left.split_last(), right.split_last()) else {
-        bail!(Internal, "a matrix has rows and columns")
-    };
-    let order = |batch: &[usize], other: usize, k_last: bool| match k_last {
-        true => [batch, &[other, k]].concat(),
-        false => [batch, &[k, other]].concat(),
-    };
-    let va = w.view(pa, &order(lead, *m, !sa.turned))?;
-    let vb = w.view(pb, &order(batch, *last, sb.turned))?;
-    let depth = w.size(k)?;
-    let first = w.filled(acc, Num::I(0))?;
-    let sum = w.fold(depth, deep as i64, &[first], |w, at, sum| {
-        let part = |w: &mut Writer, view, batch: &[usize], other: (usize, usize), k_last: bool| {
-            let mut operands = vec![view];
-            operands.extend(batch.iter().map(|a| w.offset(*a)));
-            let (own, size) = (w.offset(other.0), other.1 as i64);
-            let (offsets, shape) = match k_last {
-                true => ([own, at], vec![size, deep as i64]),
-                false => ([at, own], vec![deep as i64, size]),
-            };
-            operands.extend(offsets);
-            w.one(&tile::LOAD, &operands, attrs! { tile: shape })
+/// A product and what follows it.
+pub(crate) struct Product<'a> {
+    pub f: &'a Func,
+    pub o: Anchor<'a>,
+    pub result: ValueId,
+    /// The operands.
+    a: Source,
+    b: Source,
+    /// What is multiplied, and what sums are in.
+    elem: Elem,
+    pub acc: Elem,
+    /// The result's axes, and how the operands, those of the epilogue and the result follow them.
+    pub space: Space,
+    depth: Dim,
+}
+
+impl<'a> Product<'a> {
+    fn of(f: &'a Func, op: OpId) -> Result<Product<'a>> {
+        let o = Anchor::of(f, op)?;
+        if o.heavy.def.name != graph::MATMUL.name {
+            bail!(Unsupported, "`{}` is no product of matrices", o.heavy.def.name);
+        }
+        let [Some(ai), Some(bi)] = o.given()?[..] else {
+            bail!(Internal, "a product has two operands")
         };
-        let turn =
-            |w: &mut Writer, x| w.one(&tile::TRANSPOSE, &[x], attrs! { perm: vec![1i64, 0] });
-        let mut ta = part(w, va, lead, (*m, rows), !sa.turned)?;
-        ta = cast(w, ta, sa.elem, made)?;
-        if sa.turned {
-            ta = turn(w, ta)?;
+        let result = f.op(op).result();
+        let (Some(a), Some(b), Some(y)) = (
+            f.ty(o.operands[ai]).as_tensor(),
+            f.ty(o.operands[bi]).as_tensor(),
+            f.ty(result).as_tensor(),
+        ) else {
+            bail!(Internal, "a product of tensors")
+        };
+        let (sa, sb) = (Source::of(f, &o, ai)?, Source::of(f, &o, bi)?);
+        // What is stored in two types is multiplied in that of the operands.
+        let elem = if sa.elem == sb.elem { sa.elem } else { a.elem };
+        let (Some(acc), true) = (dot_accumulator(elem, elem), a.rank() >= 2 && b.rank() >= 2)
+        else {
+            bail!(Unsupported, "a product of {a} and {b} in a tile kernel")
+        };
+        let rank = y.rank();
+        // Axes of the result that the operands' follow; the one that is summed has none.
+        let without = |d: usize| (0..rank).filter(|i| *i != d).map(|i| i as i64).collect();
+        let mut maps: Vec<Vec<i64>> = vec![without(rank - 1), without(rank - 2)];
+        maps.extend(o.maps().iter().cloned());
+        maps.push((0..rank as i64).collect());
+        let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
+        let depth = a.dims[a.rank() - 1].clone();
+        Ok(Product { f, result, a: sa, b: sb, elem, acc, space, depth, o })
+    }
+
+    /// The element type of the product itself.
+    pub fn made(&self) -> Elem {
+        self.f.ty(self.o.heavy.result()).elem().unwrap_or(self.acc)
+    }
+
+    /// How operands lie in the space behind so many axes.
+    pub fn operands(&self, lead: usize) -> Vec<Vec<usize>> {
+        let moved = |axes: &Vec<usize>| axes.iter().map(|a| a + lead).collect();
+        self.space.operands.iter().map(moved).collect()
+    }
+
+    /// The kernel: with a guard in front of its grid, or of parts.
+    fn kernel(
+        &self,
+        title: Title,
+        division: &Division,
+        guard: Option<&Dim>,
+        parts: Option<&Parts>,
+    ) -> Result<Kernel> {
+        let (f, o, sa, sb, made, acc) = (self.f, &self.o, &self.a, &self.b, self.elem, self.acc);
+        let mut w = Writer::new(Title { reports: false, ..title });
+        w.at(&o.heavy.loc);
+        let pa = w.pointer(sa.arg.clone(), f.ty(sa.value))?;
+        let pb = w.pointer(sb.arg.clone(), f.ty(sb.value))?;
+        let axes = &self.space.axes;
+        let (mut others, to) = (vec![], parts.map(|p| p.workspace(acc, axes)));
+        let py = match to {
+            Some(t) => w.pointer(Arg::Workspace(t.clone()), &Type::Tensor(t))?,
+            None => {
+                others = o.others(&mut w)?;
+                w.pointer(Arg::Result(0), f.ty(self.result))?
+            }
+        };
+        let front = parts.map(Parts::programs).or(guard.cloned());
+        let lead = w.lead(f, front.as_ref());
+        for d in axes {
+            w.axis(f, d);
         }
-        let mut tb = part(w, vb, batch, (*last, cols), sb.turned)?;
-        tb = cast(w, tb, sb.elem, made)?;
-        if sb.turned {
-            tb = turn(w, tb)?;
+        let n = lead + axes.len();
+        let Division { rows, cols, deep, warps } = *division;
+        if let Some(warps) = warps {
+            w.warps(warps);
         }
-        Ok(vec![w.one(&tile::DOT, &[ta, tb, sum[0]], attrs! {})?])
-    })?[0];
-    let made = f.ty(o.heavy.result()).elem().unwrap_or(acc);
-    let value = cast(&mut w, sum, acc, made)?;
-    let value = o.epilogue(&mut w, value, &others, &space.operands[2..])?;
-    let all = &space.operands[space.operands.len() - 1];
-    w.store(py, value, all)?;
-    w.done()
+        let mut tiles = vec![1; n];
+        (tiles[n - 2], tiles[n - 1]) = (rows, cols);
+        w.place(tiles, false)?;
+        let k = w.axis(f, &self.depth);
+
+        // Both lie as batch, then the axis of the result and k, either one last.
+        let operands = self.operands(lead);
+        let (Some((m, first)), Some((last, batch))) =
+            (operands[0].split_last(), operands[1].split_last())
+        else {
+            bail!(Internal, "a matrix has rows and columns")
+        };
+        let order = |batch: &[usize], other: usize, k_last: bool| match k_last {
+            true => [batch, &[other, k]].concat(),
+            false => [batch, &[k, other]].concat(),
+        };
+        let va = w.view(pa, &order(first, *m, !sa.turned))?;
+        let vb = w.view(pb, &order(batch, *last, sb.turned))?;
+        let mut range = [w.index(0)?, w.size(k)?];
+        if let Some(p) = parts {
+            let step = Dim::from(deep);
+            let length = self.depth.ceildiv(&p.count).ceildiv(&step) * step;
+            let length = w.dim(f, &length)?;
+            let part = w.offset(0);
+            range = split::range_of(&mut w, range, part, length)?;
+        }
+        let none = w.filled(acc, Num::I(0))?;
+        let sum = w.range(range, deep as i64, &[none], |w, at, sum| {
+            let part =
+                |w: &mut Writer, view, batch: &[usize], other: (usize, usize), k_last: bool| {
+                    let mut operands = vec![view];
+                    operands.extend(batch.iter().map(|a| w.offset(*a)));
+                    let (own, size) = (w.offset(other.0), other.1 as i64);
+                    let (offsets, shape) = match k_last {
+                        true => ([own, at], vec![size, deep as i64]),
+                        false => ([at, own], vec![deep as i64, size]),
+                    };
+                    operands.extend(offsets);
+                    w.one(&tile::LOAD, &operands, attrs! { tile: shape })
+                };
+            let turn =
+                |w: &mut Writer, x| w.one(&tile::TRANSPOSE, &[x], attrs! { perm: vec![1i64, 0] });
+            let mut ta = part(w, va, first, (*m, rows), !sa.turned)?;
+            ta = cast(w, ta, sa.elem, made)?;
+            if sa.turned {
+                ta = turn(w, ta)?;
+            }
+            let mut tb = part(w, vb, batch, (*last, cols), sb.turned)?;
+            tb = cast(w, tb, sb.elem, made)?;
+            if sb.turned {
+                tb = turn(w, tb)?;
+            }
+            Ok(vec![w.one(&tile::DOT, &[ta, tb, sum[0]], attrs! {})?])
+        })?[0];
+        if parts.is_some() {
+            let all: Vec<usize> = (0..n).collect();
+            w.store(py, sum, &all)?;
+            return w.done();
+        }
+        let value = cast(&mut w, sum, acc, self.made())?;
+        let value = o.epilogue(&mut w, value, &others, &operands[2..])?;
+        w.store(py, value, &operands[operands.len() - 1])?;
+        w.done()
+    }
 }
 
 pub(crate) fn cast(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<ValueId> {

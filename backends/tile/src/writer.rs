@@ -26,12 +26,14 @@ struct Size {
 pub(crate) struct Title<'a> {
     pub name: &'a str,
     pub reports: bool,
+    /// Of the target: how many programs run side by side at least.
+    pub cores: i64,
 }
 
 impl<'a> Title<'a> {
     /// Of a kernel that has nothing to report.
     pub fn plain(name: &'a str) -> Title<'a> {
-        Title { name, reports: false }
+        Title { name, reports: false, cores: 1 }
     }
 }
 
@@ -173,6 +175,7 @@ impl Writer {
                 let before = self.args.iter().filter(|a| matches!(a, Arg::Value(_)));
                 format!("w{}", before.count())
             }
+            Arg::Workspace(_) => "parts".into(),
             Arg::Size(_) | Arg::Status => bail!(Internal, "{arg:?} is no tensor"),
         };
         self.args.push(arg);
@@ -200,6 +203,11 @@ impl Writer {
         };
         self.sizes.push(size);
         i
+    }
+
+    /// An axis in front of the others, if there is one: 1 or 0 axes.
+    pub fn lead(&mut self, from: &Func, d: Option<&Dim>) -> usize {
+        d.map(|d| self.axis(from, d)).is_some() as usize
     }
 
     /// An index.

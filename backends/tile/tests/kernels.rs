@@ -71,6 +71,18 @@ fn attention() {
 }
 
 #[test]
+fn split() {
+    graph(graph::SPLIT);
+    // Parts and their sum, and where the sizes decide all of it too.
+    let count = |name: &str| {
+        let case = graph::SPLIT.iter().find(|c| c.name == name).unwrap();
+        graph::made(case).kernels.len()
+    };
+    assert_eq!((count("split_row"), count("split_keys")), (2, 3));
+    assert!(graph::SPLIT.iter().all(|c| count(c.name) > 1));
+}
+
+#[test]
 fn windows() {
     graph(graph::WINDOWS);
 }

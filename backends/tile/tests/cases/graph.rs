@@ -22,10 +22,20 @@ pub struct Case {
     /// Sizes that it is run with.
     pub least: i64,
     pub most: i64,
+    /// Cores of the device.
+    pub cores: i64,
 }
 
-pub const EXACT: Case =
-    Case { name: "", op: "", body: "", ints: &[], sum: "", least: 0, most: 1 << 20 };
+pub const EXACT: Case = Case {
+    name: "",
+    op: "",
+    body: "",
+    ints: &[],
+    sum: "",
+    least: 0,
+    most: 1 << 20,
+    cores: super::CORES,
+};
 
 /// Elements moved.
 pub const MOVES: &[Case] = cases! {
@@ -213,24 +223,76 @@ pub const UNITS: &[Case] = cases! {
 
 /// Attention over pages by matrix units.
 pub const UNIT_PAGES: &[Case] = cases! {
-    "units_pages" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: bf16[n, 4, 64], %k: bf16[144, 2, 64], %v: bf16[144, 2, 24], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: bf16[n, 4, 24]) {
+    "units_pages" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: bf16[n, 4, 64], %k: bf16[144, 2, 64], %v: bf16[144, 2, 24], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: bf16[n, 4, 24]) {
       %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 16, scale = 0.001} : bf16[n, 4, 24]
       return %y";
-    "units_pages_window" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f16[n, 3, 16], %k: f16[144, 1, 16], %v: f16[144, 1, 16], %lengths: i32[3], %pages: i32[3, 80], %ends: i32[3]) -> (y: f16[n, 3, 16]) {
+    "units_pages_window" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: f16[n, 3, 16], %k: f16[144, 1, 16], %v: f16[144, 1, 16], %lengths: i32[3], %pages: i32[3, 80], %ends: i32[3]) -> (y: f16[n, 3, 16]) {
       %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 16, softcap = 2.0, window = 21} : f16[n, 3, 16]
       return %y";
 };
 
 /// Attention over pages. Lengths and ends are made for n tokens of three sequences.
 pub const PAGED: &[Case] = cases! {
-    "paged" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f32[n, 4, 12], %k: f32[72, 2, 12], %v: f32[72, 2, 6], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: f32[n, 4, 6]) {
+    "paged" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: f32[n, 4, 12], %k: f32[72, 2, 12], %v: f32[72, 2, 6], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: f32[n, 4, 6]) {
       %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 8, scale = 0.001} : f32[n, 4, 6]
       return %y";
-    "paged_window" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f16[n, 3, 16], %k: f16[72, 1, 16], %v: f16[72, 1, 16], %lengths: i32[3], %pages: i32[3, 80], %ends: i32[3]) -> (y: f16[n, 3, 16]) {
+    "paged_window" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: f16[n, 3, 16], %k: f16[72, 1, 16], %v: f16[72, 1, 16], %lengths: i32[3], %pages: i32[3, 80], %ends: i32[3]) -> (y: f16[n, 3, 16]) {
       %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 8, softcap = 2.0, window = 11} : f16[n, 3, 16]
       return %y";
-    "paged_latent" "graph.paged_attention" [ints: &[("lengths", "90", 1), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: f32[n, 4, 20], %k: f32[72, 1, 20], %lengths: i64[n], %pages: i64[n, 12]) -> (y: f32[n, 4, 16]) {
+    "paged_latent" "graph.paged_attention" [ints: &[("lengths", "90", 1), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: f32[n, 4, 20], %k: f32[72, 1, 20], %lengths: i64[n], %pages: i64[n, 12]) -> (y: f32[n, 4, 16]) {
       %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 8, scale = 0.001, values = 16} : f32[n, 4, 16]
+      return %y";
+};
+
+/// What is divided among programs along its depth: always, by the sizes.
+pub const SPLIT: &[Case] = cases! {
+    "split" "graph.matmul" [sum: "1100"] "(%a: f32[n, 1100], %b: f32[1100, m]) -> (y: f32[n, m]) {
+      %y = graph.matmul %a, %b : f32[n, m]
+      return %y";
+    "split_epilogue" "kernel.anchor" [sum: "1100"] "(%a: f16[n, 1100], %b: f16[1100, 72], %c: f16[72], %r: f32[n, 72]) -> (y: f32[n, 72]) {
+      %y = kernel.anchor %a, %b, %c, %r {inputs = 2, maps = [[1], [0, 1]]} do(%p: f16[n, 1100], %q: f16[1100, 72]) {
+        %x = graph.matmul %p, %q : f16[n, 72]
+        yield %x
+      } do(%s: f16, %t: f16, %u: f32) {
+        %g = arith.add %s, %t : f16
+        %h = arith.cast %g {to = f32} : f32
+        %i = arith.add %h, %u : f32
+        yield %i
+      } : f32[n, 72]
+      return %y";
+    "split_row" "graph.matmul" [sum: "2100"] "(%a: bf16[1, 2100], %w: bf16[72, 2100]) -> (y: bf16[1, 72]) {
+      %b = graph.transpose %w {perm = [1, 0]} : bf16[2100, 72]
+      %y = graph.matmul %a, %b : bf16[1, 72]
+      return %y";
+    "split_batched" "graph.matmul" [sum: "1040", most: 130] "(%a: f16[2, 3, 1040], %b: f16[2, 1040, m]) -> (y: f16[2, 3, m]) {
+      %y = graph.matmul %a, %b : f16[2, 3, m]
+      return %y";
+    "split_or_not" "graph.matmul" [sum: "1030"] "(%a: f16[n, 1030], %b: f16[1030, 700]) -> (y: f16[n, 700]) {
+      %y = graph.matmul %a, %b : f16[n, 700]
+      return %y";
+    "split_depth" "graph.matmul" [sum: "3*m"] "(%a: f32[3, 3*m], %b: f32[3*m, 5]) -> (y: f32[3, 5]) {
+      %y = graph.matmul %a, %b : f32[3, 5]
+      return %y";
+    "split_keys" "graph.attention" [sum: "20*700", most: 130] "(%q: f32[1, 2, n, 12], %k: f32[1, 1, 700, 12], %v: f32[1, 1, 700, 5]) -> (y: f32[1, 2, n, 5]) {
+      %y = graph.attention %q, %k, %v {causal = true, offset = dims[700 - n], scale = 0.001} : f32[1, 2, n, 5]
+      return %y";
+    "split_keys_masked" "graph.attention" [ints: &[("mask", "2", 0)], sum: "20*700", most: 130] "(%q: f16[1, n, 3, 16], %k: f16[1, 700, 3, 16], %v: f16[1, 700, 3, 16], %mask: bool[1, 1, 1, 700]) -> (y: f16[1, n, 3, 16]) {
+      %y = graph.attention %q, %k, %v, %mask {tokens_first = true, zero_nan = true, softcap = 3.0, scale = 0.002} : f16[1, n, 3, 16]
+      return %y";
+    "split_keys_or_not" "graph.attention" [sum: "20*m"] "(%q: f32[1, 2, 1, 12], %k: f32[1, 2, 3*m, 12], %v: f32[1, 2, 3*m, 12]) -> (y: f32[1, 2, 1, 12]) {
+      %y = graph.attention %q, %k, %v {scale = 0.001} : f32[1, 2, 1, 12]
+      return %y";
+    "split_pages" "graph.paged_attention" [ints: &[("lengths", "600", 1), ("pages", "80", 0)], sum: "20000", most: 130] "(%q: f32[n, 4, 12], %k: f32[640, 2, 12], %v: f32[640, 2, 6], %lengths: i64[n], %pages: i64[n, 80]) -> (y: f32[n, 4, 6]) {
+      %y = graph.paged_attention %q, %k, %v, %lengths, %pages {page = 8, scale = 0.001} : f32[n, 4, 6]
+      return %y";
+    "split_pages_window" "graph.paged_attention" [ints: &[("lengths", "1200", 1), ("pages", "80", 0)], sum: "20000", most: 130] "(%q: f16[n, 3, 16], %k: f16[1280, 1, 16], %v: f16[1280, 1, 16], %lengths: i32[n], %pages: i32[n, 80]) -> (y: f16[n, 3, 16]) {
+      %y = graph.paged_attention %q, %k, %v, %lengths, %pages {page = 16, softcap = 2.0, window = 211} : f16[n, 3, 16]
+      return %y";
+    "split_pages_latent" "graph.paged_attention" [ints: &[("lengths", "600", 1), ("pages", "80", 0)], sum: "20000", most: 130] "(%q: bf16[n, 4, 20], %k: bf16[640, 1, 20], %lengths: i64[n], %pages: i64[n, 80]) -> (y: bf16[n, 4, 16]) {
+      %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 8, scale = 0.001, values = 16} : bf16[n, 4, 16]
+      return %y";
+    "split_pages_units" "graph.paged_attention" [ints: &[("ends", "ends", 0), ("lengths", "lengths", 0), ("pages", "9", 0)], sum: "2000", most: 130] "(%q: bf16[n, 4, 64], %k: bf16[144, 2, 64], %v: bf16[144, 2, 24], %lengths: i64[3], %pages: i64[3, 80], %ends: i64[3]) -> (y: bf16[n, 4, 24]) {
+      %y = graph.paged_attention %q, %k, %v, %lengths, %pages, %ends {page = 16, scale = 0.001} : bf16[n, 4, 24]
       return %y";
 };
 
@@ -371,9 +433,10 @@ pub fn made(case: &'static Case) -> Made {
     });
     let f = &module.funcs[0];
     let op = f.walk().into_iter().find(|op| f.op(*op).def.name == case.op).unwrap();
-    let plain = kernels(f, op, "k").unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let plain = kernels(f, op, "k", case.cores).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     assert!(plain.iter().all(|k| !k.args.contains(&Arg::Status)));
-    let kernels = reporting(f, op, "k").unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let kernels =
+        reporting(f, op, "k", case.cores).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     assert_eq!(plain.len(), kernels.len());
     for k in &kernels {
         let mut own = Module::new("t");
@@ -391,6 +454,8 @@ pub struct Memory {
     /// What each buffer holds; results are not there before they are written.
     bytes: HashMap<ValueId, Vec<u8>>,
     want: Vec<(ValueId, Tensor)>,
+    /// What lies between the kernels, once it is written.
+    between: Option<Vec<u8>>,
     /// What the kernels reported.
     pub status: u32,
     sizes: (i64, i64),
@@ -407,7 +472,7 @@ impl Made {
             Arg::Operand(i) => o.operand(*i).unwrap(),
             Arg::Result(i) => o.results[*i],
             Arg::Value(v) => *v,
-            Arg::Size(_) | Arg::Status => panic!("{a:?} is no value"),
+            Arg::Size(_) | Arg::Status | Arg::Workspace(_) => panic!("{a:?} is no value"),
         }
     }
 
@@ -475,7 +540,7 @@ impl Made {
         for (v, t) in &tensors {
             bytes.insert(*v, t.bytes().to_vec());
         }
-        Memory { bytes, want, status: 0, sizes: (n, m) }
+        Memory { bytes, want, between: None, status: 0, sizes: (n, m) }
     }
 }
 
@@ -504,6 +569,13 @@ impl Memory {
                 .map(|a| match a {
                     Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
                     Arg::Status => KernelArg::Buffer(self.status.to_le_bytes().to_vec()),
+                    Arg::Workspace(t) => match &self.between {
+                        Some(b) => KernelArg::Buffer(b.clone()),
+                        None => {
+                            let n: i64 = t.dims.iter().map(|d| d.eval(&size).unwrap()).product();
+                            KernelArg::Output(vec![0; n as usize * t.elem.bits() / 8])
+                        }
+                    },
                     a => {
                         let v = made.value(a);
                         let len =
@@ -535,6 +607,12 @@ impl Memory {
             for (a, b) in k.args.iter().zip(args) {
                 if *a == Arg::Status {
                     self.status = u32::from_le_bytes(b.bytes().try_into().unwrap());
+                    continue;
+                }
+                if matches!(a, Arg::Workspace(_)) {
+                    if programs > 0 {
+                        self.between = Some(b.bytes().to_vec());
+                    }
                     continue;
                 }
                 let written = matches!(a, Arg::Result(_))
@@ -625,6 +703,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .chain(UNITS)
         .chain(UNIT_PAGES)
         .chain(PAGED)
+        .chain(SPLIT)
         .chain(WINDOWS)
         .chain(BLOCKS)
         .chain(super::rare::all())

@@ -20,6 +20,9 @@ use silure_ir::weight::NoFiles;
 use silure_ir::{Context, Datum, Module, Tensor, text};
 use silure_tile::{Arg, Kernel, map, matmul, rows};
 
+/// Cores of the device that kernels are made for.
+pub const CORES: i64 = 108;
+
 /// Sizes n and m: single, none, tails, whole tiles, many.
 pub const SIZES: [(i64, i64); 7] = [(1, 1), (0, 3), (4, 0), (5, 7), (300, 2), (3, 700), (67, 129)];
 
@@ -225,7 +228,9 @@ pub fn made(m: &Module) -> Kernel {
     let op = f.walk()[0];
     let k = match f.op(op).def.name {
         "kernel.map" => map(f, op, "k"),
-        n if n == "graph.matmul" || text::print(m).contains("graph.matmul") => matmul(f, op, "k"),
+        n if n == "graph.matmul" || text::print(m).contains("graph.matmul") => {
+            matmul(f, op, "k", CORES)
+        }
         _ => rows(f, op, "k"),
     };
     let k = k.unwrap_or_else(|e| panic!("{e}"));
@@ -270,7 +275,7 @@ pub fn problem(
         Arg::Operand(i) => KernelArg::Buffer(tensors[*i].bytes().to_vec()),
         Arg::Result(i) => KernelArg::Output(vec![0; want[*i].bytes().len()]),
         Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
-        Arg::Value(_) | Arg::Status => panic!("not of these ops"),
+        Arg::Value(_) | Arg::Status | Arg::Workspace(_) => panic!("not of these ops"),
     });
     (args.collect(), want)
 }
