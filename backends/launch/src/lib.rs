@@ -424,23 +424,38 @@ impl Lower<'_, '_> {
             return Ok(());
         }
         let found = self.read(v, index, "found")?;
-        let attrs = Attrs::new()
-            .with("dims", vec![dim.clone(), found])
-            .with("message", "the data make another size than the model needs");
-        self.b.op(&plan::CHECK, [], attrs)?;
+        self.needs(dim, found)
+    }
+
+    /// Binds the run-time symbol that a result type introduces to a size. A size that is no such symbol is
+    /// what the model needs there: the run ends unless the value is that.
+    pub fn size(&mut self, dim: &Dim, value: Dim) -> Result<()> {
+        if *dim == value {
+            return Ok(());
+        }
+        let Some(s) = self.runtime(dim) else { return self.needs(dim, value) };
+        let attrs = Attrs::new().with("symbol", s.as_str()).with("value", vec![value]);
+        self.b.op(&plan::SIZE, [], attrs)?;
         Ok(())
     }
 
-    /// Binds the run-time symbol that a result type introduces to a size.
-    pub fn size(&mut self, dim: &Dim, value: Dim) -> Result<()> {
-        match self.runtime(dim) {
-            Some(s) if *dim != value => {
-                let attrs = Attrs::new().with("symbol", s.as_str()).with("value", vec![value]);
-                self.b.op(&plan::SIZE, [], attrs)?;
-            }
-            _ => {}
+    fn needs(&mut self, dim: &Dim, found: Dim) -> Result<()> {
+        self.equal(dim, found, "the data make another size than the model needs")
+    }
+
+    /// The run ends with that message unless both are equal.
+    pub fn equal(&mut self, needed: &Dim, found: Dim, message: &str) -> Result<()> {
+        if *needed == found {
+            return Ok(());
         }
+        let dims = vec![needed.clone(), found];
+        self.b.op(&plan::CHECK, [], Attrs::new().with("dims", dims).with("message", message))?;
         Ok(())
+    }
+
+    /// The run ends with that message if a size is larger than another.
+    pub fn at_most(&mut self, size: &Dim, most: &Dim, message: &str) -> Result<()> {
+        self.equal(most, size.maximum(most), message)
     }
 
     fn runtime(&self, dim: &Dim) -> Option<String> {

@@ -50,6 +50,14 @@ static GATHER: Lowering = Lowering {
     },
 };
 
+/// Indices by element are no longer than the data along the other axes, or the run ends.
+fn within(l: &mut Lower, x: &TensorType, indices: &TensorType, axis: usize) -> Result<()> {
+    for d in (0..x.rank()).filter(|d| *d != axis) {
+        l.at_most(&indices.dims[d], &x.dims[d], "more indices along an axis than data")?;
+    }
+    Ok(())
+}
+
 static GATHER_ELEMENTS: Lowering = Lowering {
     op: "graph.gather_elements",
     can: positions,
@@ -57,6 +65,7 @@ static GATHER_ELEMENTS: Lowering = Lowering {
         let (x, i, y) = (l.operand(op, 0)?, l.operand(op, 1)?, l.out(op, 0)?);
         let (t, ti) = (l.t(x)?, l.t(i)?);
         let axis = norm_axis(l.attrs(op).int("axis"), t.rank())?;
+        within(l, &t, &ti, axis)?;
         let sizes = Sizes::of(GatherElements::FIELDS)
             .right("dims", &ti.dims, 1)
             .right("strides", &strides(&t.dims), 0)
@@ -124,6 +133,7 @@ static SCATTER_ELEMENTS: Lowering = Lowering {
         let (x, i, u) = (l.operand(op, 0)?, l.operand(op, 1)?, l.operand(op, 2)?);
         let (t, ti) = (l.t(x)?, l.t(i)?);
         let axis = norm_axis(l.attrs(op).int("axis"), t.rank())?;
+        within(l, &t, &ti, axis)?;
         let (code, kind) = scatter_codes(l, op, t.elem)?;
         let sizes = Sizes::of(ScatterElements::FIELDS)
             .right("dims", &ti.dims, 1)
@@ -175,6 +185,7 @@ static TOP_K: Lowering = Lowering {
         let axis = norm_axis(a.int("axis"), t.rank())?;
         let k = l.dims_param(op, "k", 1)?;
         l.size(&values.dims[axis], k[0].clone())?;
+        l.at_most(&k[0], &t.dims[axis], "more of the largest are asked for than there are")?;
         let (outer, n, inner) = around(&t, axis);
         let sizes = Sizes::of(TopK::FIELDS)
             .set("outer", outer)

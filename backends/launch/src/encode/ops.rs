@@ -100,6 +100,10 @@ impl Encoder<'_, '_, '_> {
                 let name = o.attrs.str("symbol").to_string();
                 let Some(d) = o.attrs.dims("value").first() else { bail!(Internal, "no value") };
                 let value = self.dim(&d.clone())?;
+                if !matches!(value, Val::Imm(0..)) {
+                    let ok = self.e.bin(BinOp::Le, 0, value);
+                    self.e.check(ok, "a size is negative", 0, value);
+                }
                 self.bind_symbol(&name, value);
             }
             n if n == plan::CHECK.name => {

@@ -112,7 +112,11 @@ pub fn ops_page() -> String {
          inlined. A refusal names the operator, its version and its operand types, before any code is made.\n\n\
          Which element types run depends on the target and on what the operator becomes; `silure check MODEL\n\
          --target TARGET` says it for a model. CPUs run all that is converted, but for what that command lists;\n\
-         models are not lowered to CUDA and Ascend yet.\n",
+         docs/cuda.md says which models run on CUDA, and models are not lowered to Ascend.\n\n\
+         Dims that an operator needs equal become one dim where the model names them differently, or the run\n\
+         compares them; a note says so. Only a dim that is 1 in the model is repeated in a broadcast, never one\n\
+         that happens to be 1 in a run: `--dim NAME=1` makes it one. A size that a model computes and gives to\n\
+         `Reshape` is that size; only a 0 written in the model keeps the operand's.\n",
     );
     let mut domain = None;
     let (mut read, mut all) = (0, 0);

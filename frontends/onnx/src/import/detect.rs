@@ -25,6 +25,7 @@ fn non_max_suppression(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>
     }
     cx.same_size(&mut boxes, 0, &mut scores, 0, "batch sizes")?;
     cx.same_size(&mut boxes, 1, &mut scores, 2, "the numbers of boxes and of scores")?;
+    cx.expect_size(&mut boxes, 2, &Dim::Const(4), "the numbers of a box")?;
     let (most, overlap, least) = (cx.maybe(n, 2)?, cx.maybe(n, 3)?, cx.maybe(n, 4)?);
     // Without a greatest number it is 0: no box is kept.
     let Some(most) = most else {
@@ -53,6 +54,7 @@ fn roi_align(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (x, mut rois, mut images) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
     if cx.rank(rois)? == 2 && cx.rank(images)? == 1 {
         cx.same_size(&mut rois, 0, &mut images, 0, "the numbers of regions and of their images")?;
+        cx.expect_size(&mut rois, 1, &Dim::Const(4), "the numbers of a region")?;
     }
     let attrs = attrs! {
         height: height, width: width, sampling: sampling, scale: scale, half_pixel: half_pixel,

@@ -133,7 +133,10 @@ fn top_k(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
             None => return Err(cx.wrong("attribute `k` is missing")),
         }
     } else {
-        let k = cx.input(n, 1)?;
+        let mut k = cx.input(n, 1)?;
+        if cx.rank(k)? == 1 {
+            cx.expect_size(&mut k, 0, &Dim::Const(1), "the number of `k`")?;
+        }
         match cx.known_int(k) {
             Some(k) => attrs.set("k", Attr::Dims(vec![k])),
             None => operands[1] = Some(k),

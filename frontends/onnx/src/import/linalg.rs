@@ -132,7 +132,7 @@ pub(super) fn gemm(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 fn einsum(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let equation = cx.word(n, "equation", "")?;
     let mut v = cx.inputs(n)?;
-    // One label is one size: labels of the operands' terms, where they are written out.
+    // One label is one size.
     let terms: Vec<String> = equation
         .split("->")
         .next()
@@ -140,15 +140,15 @@ fn einsum(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         .split(',')
         .map(|t| t.chars().filter(|c| !c.is_whitespace()).collect())
         .collect();
-    if terms.len() == v.len() && !equation.contains("...") {
+    if terms.len() == v.len() {
         let mut seen: Vec<(char, usize, usize)> = Vec::new();
         for (i, t) in terms.iter().enumerate() {
-            if t.chars().count() != cx.rank(v[i])? {
+            let Some(labels) = labels(t, cx.rank(v[i])?) else {
                 return Err(cx
                     .wrong("the equation does not fit the operands' ranks")
                     .present(equation));
-            }
-            for (d, c) in t.chars().enumerate() {
+            };
+            for (d, c) in labels {
                 match seen.iter().find(|s| s.0 == c).copied() {
                     None => seen.push((c, i, d)),
                     Some((_, j, e)) if j != i => {
@@ -156,12 +156,29 @@ fn einsum(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
                         cx.same_size(&mut a, e, &mut b, d, "sizes of one label")?;
                         (v[j], v[i]) = (a, b);
                     }
-                    Some(_) => {}
+                    Some((_, _, e)) => {
+                        let to = cx.dims(v[i])?[e].clone();
+                        cx.expect_size(&mut v[i], d, &to, "sizes of one label")?;
+                    }
                 }
             }
         }
     }
     Ok(vec![cx.op("graph.einsum", &v, attrs! { equation: equation.as_str() })?])
+}
+
+/// The axis of each label of a term; those behind an ellipsis count from the end. Nothing if they do not fit the
+/// rank.
+fn labels(term: &str, rank: usize) -> Option<Vec<(usize, char)>> {
+    let (before, after) = match term.split_once("...") {
+        Some((a, b)) => (a, b),
+        None if term.chars().count() == rank => (term, ""),
+        None => return None,
+    };
+    let back = rank.checked_sub(after.chars().count())?;
+    let all: Vec<_> = before.chars().enumerate().collect();
+    let behind = after.chars().enumerate().map(|(i, c)| (back + i, c));
+    (all.len() <= back).then(|| all.into_iter().chain(behind).collect())
 }
 
 fn det(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {

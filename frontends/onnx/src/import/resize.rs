@@ -1,7 +1,7 @@
 //! Resampling.
 
 use silure_ir::dialects::arith;
-use silure_ir::{Attr, Attrs, Dim, Elem, Num, ValueId, attrs};
+use silure_ir::{Attr, Attrs, Dim, Elem, Num, Tensor, ValueId, attrs};
 
 use super::cx::Cx;
 use super::{Record, record};
@@ -51,6 +51,19 @@ fn scales_at_run(
     let sizes = cx.two(&arith::MUL, own, by)?;
     let sizes = cx.one(&arith::FLOOR, &[sizes], attrs! {})?;
     Ok([Some(scales), Some(cx.cast(sizes, Elem::I64)?)])
+}
+
+/// The sizes that known scales of all axes give, where the dims alone do not say them: the product in f32 of a
+/// size that the run decides is a dim only for scales that are small multiples of 1/64.
+fn sizes_of_scales(cx: &mut Cx<'_, '_>, x: ValueId, scales: &[f64]) -> Result<Option<ValueId>> {
+    let said = |(n, s): (&Dim, &f64)| n.as_const().is_some() || (s * 64.0).fract() == 0.0;
+    if cx.dims(x)?.iter().zip(scales).all(said) {
+        return Ok(None);
+    }
+    let scales = Tensor::from_f64s(Elem::F64, &[scales.len()], scales);
+    let scales = cx.constant(scales.map_err(|e| cx.wrong(e.to_string()))?)?;
+    let axes: Vec<usize> = (0..cx.rank(x)?).collect();
+    Ok(scales_at_run(cx, x, scales, &axes)?[1])
 }
 
 /// Sizes of `axes` that only the run decides, or of dims that it decides: by the policy one scale of
@@ -167,7 +180,10 @@ fn upsample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         known
     };
     match scales {
-        Some(s) => attrs.set("scales", s),
+        Some(s) => {
+            operands[2] = sizes_of_scales(cx, x, &s)?;
+            attrs.set("scales", s);
+        }
         None if operands[1].is_none() => return Err(cx.wrong("the scales are missing")),
         None => {}
     }
@@ -233,7 +249,11 @@ fn resize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         && !empty(cx, s)?
     {
         match cx.known_floats(s) {
-            Some(s) => attrs.set("scales", spread(cx, &s, &axes, rank, &vec![1.0; rank])?),
+            Some(s) => {
+                let s = spread(cx, &s, &axes, rank, &vec![1.0; rank])?;
+                operands[2] = sizes_of_scales(cx, x, &s)?;
+                attrs.set("scales", s);
+            }
             None => [operands[1], operands[2]] = scales_at_run(cx, x, s, &axes)?,
         }
         return resampled(cx, operands, attrs);

@@ -76,6 +76,8 @@ fn grid_sample(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let corners = cx.flag_or(n, "align_corners", false)?;
     let (mut x, mut grid) = (cx.input(n, 0)?, cx.input(n, 1)?);
     cx.same_size(&mut x, 0, &mut grid, 0, "batch sizes")?;
+    let spatial = cx.rank(x)?.saturating_sub(2);
+    cx.expect_size(&mut grid, spatial + 1, &Dim::from(spatial), "a position and the spatial axes")?;
     let mode = match mode.as_str() {
         "bilinear" => "linear",
         "bicubic" => "cubic",

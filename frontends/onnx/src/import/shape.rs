@@ -289,7 +289,7 @@ fn expand(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.broadcast(x, &to)?])
 }
 
-/// The larger of both sizes is right in every valid run; others end with an error.
+/// One keeps a size, and any other number is the size: the op ends the run where the operand does not have it.
 fn expand_at_run(cx: &mut Cx<'_, '_>, x: ValueId, shape: ValueId) -> Result<ValueId> {
     let len = cx.dims(shape)?;
     let Some(len) = len.first().and_then(Dim::as_size) else {
@@ -308,7 +308,8 @@ fn expand_at_run(cx: &mut Cx<'_, '_>, x: ValueId, shape: ValueId) -> Result<Valu
             cx.op("graph.concat", &[ones, v], attrs! { axis: 0 })?
         });
     }
-    let shape = cx.one(&arith::MAX, &both, attrs! {})?;
+    let keeps = cx.with(&arith::EQ, both[1], 1.0)?;
+    let shape = cx.elementwise(&arith::SELECT, &[keeps, both[0], both[1]], attrs! {})?;
     cx.op("graph.broadcast", &[x, shape], attrs! {})
 }
 
@@ -316,7 +317,9 @@ fn tile(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     if n.op.version < 6 {
         return tile_one_axis(cx, n);
     }
-    let (x, repeats) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let (x, mut repeats) = (cx.input(n, 0)?, cx.input(n, 1)?);
+    let rank = Dim::from(cx.rank(x)?);
+    cx.expect_size(&mut repeats, 0, &rank, "the number of repeats and the rank")?;
     Ok(vec![match cx.known(repeats) {
         Some(r) => cx.op("graph.tile", &[x], Attrs::new().with("repeats", Attr::Dims(r)))?,
         None => cx.op("graph.tile", &[x, repeats], attrs! {})?,

@@ -86,7 +86,7 @@ fn slice(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
             .with("ends", Attr::Dims(ends));
         return Ok(vec![cx.op("graph.slice", &[x], attrs)?]);
     }
-    let (starts, ends) = (cx.input(n, 1)?, cx.input(n, 2)?);
+    let (mut starts, mut ends) = (cx.input(n, 1)?, cx.input(n, 2)?);
     let given = cx.maybe(n, 3)?;
     let known = match given {
         Some(v) => cx.known_ints(v),
@@ -98,6 +98,9 @@ fn slice(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     };
     let axes: Vec<i64> =
         axes.iter().map(|a| Ok(cx.axis(*a, rank)? as i64)).collect::<Result<_>>()?;
+    for v in [&mut starts, &mut ends] {
+        cx.expect_size(v, 0, &Dim::from(axes.len()), "the numbers of bounds and of axes")?;
+    }
     let forward = match cx.maybe(n, 4)? {
         Some(s) => cx.known_ints(s).is_some_and(|s| s.iter().all(|s| *s > 0)),
         None => true,
@@ -246,7 +249,16 @@ fn padded(cx: &mut Cx<'_, '_>, n: &Node<'_>, mode: String) -> Result<Vec<ValueId
     let (Some(known), Some(axes)) = (cx.known(pads), axes) else {
         let pads = match given {
             Some(axes) => cx.pads_at_run(pads, axes, rank)?,
-            None => pads,
+            None => {
+                let mut pads = pads;
+                cx.expect_size(
+                    &mut pads,
+                    0,
+                    &Dim::from(2 * rank),
+                    "pads before and after each axis",
+                )?;
+                pads
+            }
         };
         return cx.ops("graph.pad", &[Some(x), value, Some(pads)], attrs);
     };

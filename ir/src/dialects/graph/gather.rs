@@ -60,10 +60,7 @@ pub static GATHER_ELEMENTS: OpDef = OpDef {
     attrs: &[int("axis", 0)],
     infer: Some(|cx| {
         let (x, i) = (cx.tensor(0)?, cx.tensor(1)?);
-        cx.axis("axis", x.rank())?;
-        if i.rank() != x.rank() {
-            return Err(cx.wrong(1, &format!("rank {}", x.rank()), cx.ty(1)?));
-        }
+        within(cx, x, i)?;
         Ok(vec![Type::tensor(x.elem, i.dims.clone())])
     }),
     values: Some(|cx| util::moved(cx, |i| i == 0)),
@@ -76,6 +73,22 @@ pub static GATHER_ELEMENTS: OpDef = OpDef {
     }),
     ..OpDef::NEW
 };
+
+/// Indices of `x` by element have its rank, and are no longer than it along the other axes.
+fn within(cx: &InferCx, x: &TensorType, i: &TensorType) -> Result<()> {
+    let axis = cx.axis("axis", x.rank())?;
+    if i.rank() != x.rank() {
+        return Err(cx.wrong(1, &format!("rank {}", x.rank()), cx.ty(1)?));
+    }
+    for d in (0..x.rank()).filter(|d| *d != axis) {
+        if let (Some(a), Some(b)) = (i.dims[d].as_const(), x.dims[d].as_const())
+            && a > b
+        {
+            return Err(cx.wrong(1, &format!("at most {b} along axis {d}"), cx.ty(1)?));
+        }
+    }
+    Ok(())
+}
 
 /// Position in a tensor of that shape that index `at` of `ix` means along `axis`.
 fn element(shape: &[usize], st: &[usize], ix: &Tensor, axis: usize, at: &[usize]) -> Result<usize> {
@@ -204,10 +217,7 @@ pub static SCATTER_ELEMENTS: OpDef = OpDef {
     infer: Some(|cx| {
         let (x, i, u) = (cx.tensor(0)?, cx.tensor(1)?, cx.tensor(2)?);
         util::choice(cx, "reduction", REDUCTIONS)?;
-        cx.axis("axis", x.rank())?;
-        if i.rank() != x.rank() {
-            return Err(cx.wrong(1, &format!("rank {}", x.rank()), cx.ty(1)?));
-        }
+        within(cx, x, i)?;
         if u.elem != x.elem || u.dims != i.dims {
             let want = TensorType::new(x.elem, i.dims.clone());
             return Err(cx.wrong(2, &want.to_string(), cx.ty(2)?));

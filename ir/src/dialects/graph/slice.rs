@@ -41,7 +41,7 @@ pub static SLICE: OpDef = OpDef {
     fold: Some(|cx| {
         // A slice that keeps every size and steps forward by one is the whole tensor.
         let forward = slice_steps(cx).ok()??.iter().all(|&s| s == 1);
-        (forward && cx.ty(0).ok() == cx.results().first().copied()).then_some(0)
+        forward.then(|| util::unchanged(cx, &[("starts", 1), ("ends", 2)])).flatten()
     }),
     eval: Some(eval_slice),
     ..OpDef::NEW
@@ -399,7 +399,7 @@ pub static TILE: OpDef = OpDef {
         Ok(vec![Type::tensor(x.elem, dims)])
     }),
     values: Some(|cx| util::moved(cx, |i| i == 0)),
-    fold: Some(|cx| (cx.ty(0).ok() == cx.results().first().copied()).then_some(0)),
+    fold: Some(|cx| util::unchanged(cx, &[("repeats", 1)])),
     eval: Some(|cx| {
         let x = cx.tensor(0)?;
         let Some(t) = cx.dims_param("repeats", 1)? else { bail!(Eval, "no repeats") };

@@ -32,6 +32,13 @@ pub(super) fn cost(cx: &InferCx, flops: Dim) -> Cost {
     Cost { flops, bytes }
 }
 
+/// Operand 0 where the result has its type and the run decides nothing: parameters given as operands, by
+/// attribute name and position, are known. Those that are not may ask for sizes that the type does not have.
+pub(super) fn unchanged(cx: &InferCx, params: &[(&str, usize)]) -> Option<usize> {
+    let known = params.iter().all(|(name, i)| cx.dims_param(name, *i).is_some());
+    (known && cx.ty(0).ok() == cx.results().first().copied()).then_some(0)
+}
+
 /// Number of elements of operand `i`, 0 if it is no tensor.
 pub(super) fn count_of(cx: &InferCx, i: usize) -> Dim {
     cx.tensor(i).map_or(Dim::Const(0), TensorType::count)
