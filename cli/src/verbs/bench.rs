@@ -3,7 +3,7 @@
 //! Every run is timed alone; states are set to zero before each. The profile comes from one more run,
 //! so that collecting it is in no reported time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -184,8 +184,8 @@ pub struct Measured {
     spans: Vec<Span>,
     limits: Limits,
     peak_memory: u64,
-    /// Node and kernel of launches that take a tuned choice.
-    tuned: BTreeSet<(String, String)>,
+    /// Node and kernel of each launch that takes a tuned choice.
+    tuned: Vec<(String, String)>,
     /// The level that the engine's choices were measured with, if it has any.
     level: Option<String>,
 }
@@ -204,7 +204,7 @@ fn write_trace(path: &std::path::Path, spans: &[Span]) -> Result<()> {
 }
 
 /// The launches of an entry whose schedule is not the kernel's own.
-fn tuned(plan: &Plan, entry: &Entry) -> BTreeSet<(String, String)> {
+fn tuned(plan: &Plan, entry: &Entry) -> Vec<(String, String)> {
     let of = |op: &Op| {
         let Inst::Launch(l) = &op.inst else { return None };
         let KernelRef::Builtin(k) = l.kernel else { return None };
@@ -311,7 +311,7 @@ impl Measured {
     }
 
     fn is_tuned(&self, r: &ProfileRow) -> bool {
-        self.tuned.contains(&(r.node.clone(), r.kernel.clone()))
+        self.tuned.iter().any(|(node, kernel)| *node == r.node && *kernel == r.kernel)
     }
 
     /// As JSON.
