@@ -390,6 +390,9 @@ impl Compiled {
         let mut w = EngineWriter::new(self.encoded.plan.clone(), VERSION)
             .source(&self.hash)
             .weights_beside(self.options.weights_beside);
+        let plan = &self.encoded.plan;
+        let kernels = plan.kernels.iter().map(|k| plan.str(*k));
+        w = w.layouts(&silure_kernels_cpu::layouts(kernels));
         for t in &self.options.targets {
             w = w.target(t);
         }

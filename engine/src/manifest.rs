@@ -44,6 +44,9 @@ pub struct Manifest {
     pub source: String,
     /// Options of the compilation and the type recipe, as names and values.
     pub options: BTreeMap<String, String>,
+    /// What the buffers and sizes of its kernels are, as the compiler's table of kernels hashes it; empty if not stated.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub layouts: String,
     /// The entries' signatures.
     pub entries: Vec<Signature>,
     /// Where the parts of the file are.

@@ -145,6 +145,7 @@ impl EngineWriter {
             targets: vec![],
             source: String::new(),
             options: Default::default(),
+            layouts: String::new(),
             entries: signatures(&plan),
             sections: vec![],
         };
@@ -154,6 +155,12 @@ impl EngineWriter {
     /// Adds a target's name to the manifest.
     pub fn target(mut self, name: &str) -> Self {
         self.manifest.targets.push(name.into());
+        self
+    }
+
+    /// States what its kernels' buffers and sizes are, see [`Manifest::layouts`].
+    pub fn layouts(mut self, hash: &str) -> Self {
+        self.manifest.layouts = hash.into();
         self
     }
 

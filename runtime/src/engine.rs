@@ -145,6 +145,7 @@ impl Engine {
             let kernel = options.kernels.find(name).ok_or_else(missing)?;
             kernels.push(Resolved { kernel, entry: kernel.entry(host.isa) });
         }
+        check_layouts(&parsed)?;
         check_arity(&parsed.plan, &kernels)?;
         let (code, functions, code_target) = load_code(&parsed, host)?;
         let (beside, offset) = match parsed.weights() {
@@ -263,6 +264,17 @@ impl Engine {
     pub fn weight_bytes(&self) -> u64 {
         self.plan.weight_bytes()
     }
+}
+
+/// Kernels of another version may take other sizes in the same places.
+fn check_layouts(file: &EngineFile<'_>) -> Result<()> {
+    let (plan, stated) = (&file.plan, &file.manifest.layouts);
+    let own = silure_kernels_cpu::layouts(plan.kernels.iter().map(|k| plan.str(*k)));
+    if stated.is_empty() || *stated == own {
+        return Ok(());
+    }
+    let field = format!("manifest: layouts (written by {}; compile the model again)", file.manifest.tool);
+    Err(FormatError::field(field, own, stated).into())
 }
 
 /// A launch must fill every slot and size its kernel reads (more belong to a callback).

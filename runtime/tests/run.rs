@@ -365,6 +365,27 @@ fn kernels_that_are_not_there_and_devices_are_refused() {
 }
 
 #[test]
+fn engines_for_kernels_of_another_version_are_refused() {
+    let plan = || {
+        let mut p = PlanBuilder::new();
+        let mut e = p.entry("main");
+        e.launch("softmax.f32", &[Arg::None, Arg::None], &[], &[0.into(), 1.into()]);
+        e.finish();
+        p.finish().unwrap()
+    };
+    let written = |hash: &str| {
+        let none = |_, _: &mut dyn std::io::Write| Ok(());
+        load_bytes(&EngineWriter::new(plan(), "0.0.7").layouts(hash).to_bytes(none).unwrap())
+    };
+    let own = silure_kernels_cpu::layouts(["softmax.f32"].into_iter());
+    assert!(written(&own).is_ok());
+    assert_ne!(own, silure_kernels_cpu::layouts(["rms_norm.f32"].into_iter()));
+    let e = written("0123456789abcdef").unwrap_err().to_string();
+    assert!(e.contains("0.0.7") && e.contains("compile the model again"), "{e}");
+    assert!(e.contains(&own) && e.contains("0123456789abcdef"), "{e}");
+}
+
+#[test]
 fn profiles_name_the_users_nodes() {
     let engine = load(add_plan());
     let mut s = Session::new(&engine).unwrap();

@@ -70,6 +70,8 @@ pub struct Kernel {
     pub doc: &'static str,
     /// Number of `bufs`, and of `sizes`.
     pub arity: (usize, usize),
+    /// Names of the sizes with the slots of each, in order.
+    pub fields: &'static [(&'static str, usize)],
     /// How many tasks a problem of these sizes has.
     pub tasks: fn(sizes: &[i64]) -> u64,
     /// Scratch bytes one call needs.

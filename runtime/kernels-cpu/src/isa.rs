@@ -405,6 +405,7 @@ macro_rules! kernel {
                 name: $name,
                 doc: $doc,
                 arity: ($nb, <$S>::LEN),
+                fields: <$S>::FIELDS,
                 tasks: __tasks,
                 scratch: __scratch,
                 flops: __flops,

@@ -43,4 +43,4 @@ pub mod table;
 
 pub use helpers::HELPERS;
 pub use isa::{detect_isa, levels};
-pub use table::{KERNELS, find};
+pub use table::{KERNELS, find, layouts};

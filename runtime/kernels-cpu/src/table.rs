@@ -137,6 +137,24 @@ pub static KERNELS: &[&Kernel] = &[
     &image::IMAGE_PIXELS,
 ];
 
+/// What the buffers and sizes of these kernels are, as a hash: sixteen hexadecimal digits. Names that are not of this table
+/// add nothing. An engine states it, for what it gives to a kernel has meaning by position alone.
+pub fn layouts<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    // FNV-1a; what it tells apart is versions of one table, not forgeries.
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |bytes: &[u8]| {
+        for b in bytes {
+            hash = (hash ^ *b as u64).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for k in names.filter_map(find) {
+        add(format!("{} {}", k.name, k.arity.0).as_bytes());
+        k.fields.iter().for_each(|(name, slots)| add(format!(" {name} {slots}").as_bytes()));
+        add(b"\n");
+    }
+    format!("{hash:016x}")
+}
+
 /// The kernel of that name, if there is one.
 pub fn find(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().copied().find(|k| k.name == name)

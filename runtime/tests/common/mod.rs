@@ -72,6 +72,7 @@ const fn kernel(
         name,
         doc: "",
         arity,
+        fields: &[],
         tasks,
         scratch,
         flops,
