@@ -273,7 +273,8 @@ fn check_layouts(file: &EngineFile<'_>) -> Result<()> {
     if stated.is_empty() || *stated == own {
         return Ok(());
     }
-    let field = format!("manifest: layouts (written by {}; compile the model again)", file.manifest.tool);
+    let field =
+        format!("manifest: layouts (written by {}; compile the model again)", file.manifest.tool);
     Err(FormatError::field(field, own, stated).into())
 }
 

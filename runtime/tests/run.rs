@@ -369,7 +369,7 @@ fn engines_for_kernels_of_another_version_are_refused() {
     let plan = || {
         let mut p = PlanBuilder::new();
         let mut e = p.entry("main");
-        e.launch("softmax.f32", &[Arg::None, Arg::None], &[], &[0.into(), 1.into()]);
+        e.launch_args("softmax.f32", &[Arg::None, Arg::None], &[0.into(), 1.into()]);
         e.finish();
         p.finish().unwrap()
     };
