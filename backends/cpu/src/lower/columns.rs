@@ -83,7 +83,9 @@ fn ranges(f: &Func, op: OpId, fields: Fields) -> Option<Vec<(OpId, i64, i64)>> {
     }
     let y = o.result();
     let rows = &sizes[slot(fields, "m")];
-    let all: Vec<_> = f.uses(y).iter().map(|c| range(f, op, *c, n, rows)).collect::<Option<_>>()?;
+    let mut all: Vec<_> =
+        f.uses(y).iter().map(|c| range(f, op, *c, n, rows)).collect::<Option<_>>()?;
+    all.sort_by_key(|r| r.1);
     // Ranges that overlap would be computed again.
     let (columns, count) = (all.iter().map(|r| r.2).sum::<i64>(), f.uses(y).len());
     (count > 0 && columns <= n).then_some(all)
@@ -176,7 +178,7 @@ mod tests {
     fn launches(results: &str, rest: &str) -> Vec<(String, i64, i64)> {
         let weights = vec!["0.5"; 4 * 48].join(", ");
         let text = format!(
-            "module @m {{\n  entry @main(%x: f32[n, 4]) -> ({results}) {{\n    \
+            "module @m {{\n  entry @main<n: 1..9>(%x: f32[n, 4]) -> ({results}) {{\n    \
              %w = constant {{value = dense<f32[4, 48]: {weights}>}} : f32[4, 48]\n    \
              %p = graph.matmul %x, %w : f32[n, 48]\n    {rest}\n  }}\n}}\n"
         );
