@@ -20,7 +20,7 @@ use crate::{calibrate, evaluate};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: silure compile model.onnx -o model.silure --dim batch=1..64")]
 pub struct Args {
-    /// The model: .onnx, or text IR (.sir)
+    /// The model: .onnx, a directory of Hugging Face, .gguf, or text IR (.sir)
     pub model: PathBuf,
     /// The engine to write; needed unless there are no weights (--weights meta)
     #[arg(short, long, visible_alias = "save-engine", value_name = "ENGINE")]

@@ -40,7 +40,7 @@ use crate::{row, sizes};
     after_help = "Example: silure tune model.onnx -o model.tuning && silure compile model.onnx --tuning model.tuning -o model.silure"
 )]
 pub struct Args {
-    /// The model: .onnx, or text IR (.sir)
+    /// The model: .onnx, a directory of Hugging Face, .gguf, or text IR (.sir)
     pub model: PathBuf,
     /// The file to write (default: the model's name with .tuning)
     #[arg(short, long, value_name = "FILE")]
