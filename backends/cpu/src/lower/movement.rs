@@ -289,7 +289,8 @@ static PAD: Lowering = Lowering {
         };
         let r = t.rank();
         for (i, d) in y.dims.iter().enumerate() {
-            l.size(d, pads[i].clone() + t.dims[i].clone() + pads[r + i].clone())?;
+            let size = pads[i].clone() + t.dims[i].clone() + pads[r + i].clone();
+            l.size(d, size.maximum(&Dim::Const(0)))?;
         }
         let sizes = Sizes::of(Pad::FIELDS)
             .right("x", &t.dims, 1)
