@@ -104,13 +104,13 @@ pub trait Isa: Copy + 'static {
     /// The output stage of whole groups of columns of bytes, as a function of its own: its constants stay in registers.
     ///
     /// # Safety
-    /// As [`Sink::bytes`]; the machine has the level.
+    /// As `Sink::bytes`; the machine has the level.
     unsafe fn finish_bytes<const INNER: bool, const RESIDUAL: bool>(s: &Sink, t: &stage::Tile);
 
     /// The output stage of whole groups of columns of scaled sums, as a function of its own.
     ///
     /// # Safety
-    /// As [`Sink::floats`]; the machine has the level.
+    /// As `Sink::floats`; the machine has the level.
     unsafe fn finish_floats(s: &Sink, t: &stage::Tile);
 
     /// [`activate`] as a function of its own.

@@ -23,7 +23,7 @@ pub struct Grid {
 
 impl Grid {
     /// A grid whose row blocks have at most `max_rows` rows, where the schedule leaves that open. No block has fewer
-    /// rows than two [`UNIT`]s but of a product that has no more: pieces of a sum depend on whether there are few
+    /// rows than two units of 24 but of a product that has no more: pieces of a sum depend on whether there are few
     /// rows.
     #[inline(always)]
     pub fn new(m: usize, n: usize, k: usize, max_rows: usize, s: &Schedule) -> Grid {

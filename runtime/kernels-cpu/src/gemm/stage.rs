@@ -323,7 +323,7 @@ impl Sink {
         }
     }
 
-    /// Finishes a tile: whole groups of columns of a stage that is [`Stage::plain`] apart from all else.
+    /// Finishes a tile: whole groups of columns of a stage that is `Stage::plain` apart from all else.
     ///
     /// # Safety
     /// The buffers cover the tile.
