@@ -146,6 +146,8 @@ def main():
     for r in range(a.rounds + 1):
         order = list(sides)
         for name in (order[r % len(order) :] + order[: r % len(order)])[:: 1 if r % 2 else -1]:
+            # Threads of the side before, which wait for work by turning, have gone to sleep.
+            time.sleep(0.1)
             begin = time.perf_counter()
             logits = sides[name].step(prompt, 0, a.page, a.vocab)
             first = time.perf_counter()

@@ -27,6 +27,24 @@ impl Grid {
     /// rows.
     #[inline(always)]
     pub fn new(m: usize, n: usize, k: usize, max_rows: usize, s: &Schedule) -> Grid {
+        Grid::cut((m, n, k), max_rows, s, (MANY, 2))
+    }
+
+    /// As [`Grid::new`] where reading rows of A once more costs next to nothing: twice as many tasks, which threads share
+    /// more evenly.
+    #[inline(always)]
+    pub fn finer(m: usize, n: usize, k: usize, max_rows: usize, s: &Schedule) -> Grid {
+        Grid::cut((m, n, k), max_rows, s, (2 * MANY, 1))
+    }
+
+    /// `many` tasks are enough, of columns at least `least` times the widest register tile.
+    #[inline(always)]
+    fn cut(
+        (m, n, k): (usize, usize, usize),
+        max_rows: usize,
+        s: &Schedule,
+        (many, least): (usize, usize),
+    ) -> Grid {
         let rows = match s.rows {
             0 => m.div_ceil(max_rows),
             most => m.div_ceil(most).min((m.div_ceil(UNIT) / 2).max(1)),
@@ -39,7 +57,7 @@ impl Grid {
         } else {
             // As wide as leaves many tasks: every task reads its rows of A once more.
             let cols =
-                MANY.div_ceil(rows.max(1)).min(n.div_ceil(2 * COLS)).max(n.div_ceil(16 * COLS));
+                many.div_ceil(rows.max(1)).min(n.div_ceil(least * COLS)).max(n.div_ceil(16 * COLS));
             n.div_ceil(COLS).div_ceil(cols.max(1)) * COLS
         };
         Grid { rows, cols: n.div_ceil(width.max(COLS)), m, n }

@@ -101,7 +101,13 @@ impl MatmulI8 {
 
     #[inline(always)]
     fn grid(&self) -> Grid {
-        Grid::new(self.m, self.n, self.k.div_ceil(4), MAX_ROWS, &self.schedule)
+        let (m, n, groups) = (self.m, self.n, self.k.div_ceil(4));
+        // Whether rows are read where they lie.
+        let lie = self.a_col == 1 && self.k.is_multiple_of(4) && (self.a_moved || !self.a_signed);
+        match lie {
+            true => Grid::finer(m, n, groups, MAX_ROWS, &self.schedule),
+            false => Grid::new(m, n, groups, MAX_ROWS, &self.schedule),
+        }
     }
 
     fn batches(&self) -> usize {
