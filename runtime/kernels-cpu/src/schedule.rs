@@ -23,13 +23,6 @@
 //! assert!(knobs("softmax.f32").is_none());
 //! ```
 
-use crate::attention::Attention;
-use crate::conv::float::Conv;
-use crate::conv::int8::ConvI8;
-use crate::gemm::blocks::Blocks;
-use crate::gemm::int8::MatmulI8;
-use crate::gemm::matmul::Matmul;
-
 sizes! {
     /// How a kernel cuts its problem; 0 leaves a number to the kernel.
     pub struct Schedule {
@@ -187,25 +180,25 @@ impl Knobs {
 /// A field of a kernel's sizes, and the slots it takes.
 type Fields = &'static [(&'static str, usize)];
 
-/// Kernels with a schedule: name, knobs, fields of the sizes.
-static TABLE: &[(&str, Knobs, Fields)] = &[
-    ("matmul.f32", Knobs::BUILT, Matmul::FIELDS),
-    ("matmul.f32.packed", Knobs::PACKED, Matmul::FIELDS),
-    ("matmul.f32.scaled", Knobs::BUILT, Matmul::FIELDS),
-    ("matmul.f32.u4", Knobs::BUILT, Blocks::FIELDS),
-    ("matmul.f32.u4.f16", Knobs::BUILT, Blocks::FIELDS),
-    ("matmul.f32.i8", Knobs::BUILT, Blocks::FIELDS),
-    ("matmul.f32.i8.f16", Knobs::BUILT, Blocks::FIELDS),
-    ("matmul.f32.bf16", Knobs::BUILT, Blocks::FIELDS),
-    ("matmul.f32.e4m3", Knobs::BUILT, Blocks::FIELDS),
-    ("matmul.i8", Knobs::BYTES, MatmulI8::FIELDS),
-    ("matmul.i8.packed", Knobs::BYTES, MatmulI8::FIELDS),
-    ("conv.f32", Knobs::BUILT, Conv::FIELDS),
-    ("conv.f32.last", Knobs::PACKED, Conv::FIELDS),
-    ("conv.f32.last.depthwise", Knobs::DEPTHWISE, Conv::FIELDS),
-    ("conv.i8", Knobs::BYTES, ConvI8::FIELDS),
-    ("conv.i8.last", Knobs::BYTES, ConvI8::FIELDS),
-    ("attention.f32", Knobs::ATTENTION, Attention::FIELDS),
+/// Kernels with a schedule.
+static TABLE: &[(&str, Knobs)] = &[
+    ("matmul.f32", Knobs::BUILT),
+    ("matmul.f32.packed", Knobs::PACKED),
+    ("matmul.f32.scaled", Knobs::BUILT),
+    ("matmul.f32.u4", Knobs::BUILT),
+    ("matmul.f32.u4.f16", Knobs::BUILT),
+    ("matmul.f32.i8", Knobs::BUILT),
+    ("matmul.f32.i8.f16", Knobs::BUILT),
+    ("matmul.f32.bf16", Knobs::BUILT),
+    ("matmul.f32.e4m3", Knobs::BUILT),
+    ("matmul.i8", Knobs::BYTES),
+    ("matmul.i8.packed", Knobs::BYTES),
+    ("conv.f32", Knobs::BUILT),
+    ("conv.f32.last", Knobs::PACKED),
+    ("conv.f32.last.depthwise", Knobs::DEPTHWISE),
+    ("conv.i8", Knobs::BYTES),
+    ("conv.i8.last", Knobs::BYTES),
+    ("attention.f32", Knobs::ATTENTION),
 ];
 
 /// The knobs of a kernel, if it has any.
@@ -215,7 +208,8 @@ pub fn knobs(kernel: &str) -> Option<&'static Knobs> {
 
 /// The fields of a kernel's sizes, if it has a schedule.
 pub fn fields(kernel: &str) -> Option<Fields> {
-    TABLE.iter().find(|t| t.0 == kernel).map(|t| t.2)
+    knobs(kernel)?;
+    crate::find(kernel).map(|k| k.fields)
 }
 
 /// The first slot of a kernel's schedule in its sizes, if it has one.

@@ -103,6 +103,21 @@ fn products_under_every_schedule() {
     }
 }
 
+/// Panels that are built are as deep as the schedule says, and so is their scratch.
+#[test]
+fn deep_panels_fit_their_scratch() {
+    let mut rng = Rng(74);
+    let (m, n, k) = (20, 100, 1600);
+    let (a, b) = (rng.floats(m * k), rng.floats(k * n));
+    let want = product(&a, &b, (m, n, k));
+    for depth in [400, 800, 1600, 2048] {
+        let schedule = Schedule { depth, ..Schedule::DEFAULT };
+        let s = Matmul { schedule, ..Matmul::dense(m, n, k) }.to_vec();
+        let bufs = [buf(&a), buf(&b), None, None, None, out::<f32>(m * n)];
+        run("matmul.f32", &s, &bufs, |r| close(&read(&r[5]), &want, 20.0, &format!("{depth}")));
+    }
+}
+
 #[test]
 fn products_of_bytes_under_every_schedule() {
     let mut rng = Rng(72);

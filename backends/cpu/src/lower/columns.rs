@@ -12,9 +12,7 @@ use silure_ir::dialects::plan;
 use silure_ir::func::Op;
 use silure_ir::{Attrs, Builder, Dim, Func, OpId, Result, ValueId};
 use silure_kernels_cpu::gemm::NR;
-use silure_kernels_cpu::gemm::blocks::Blocks;
 use silure_kernels_cpu::gemm::int8::MatmulI8;
-use silure_kernels_cpu::gemm::matmul::Matmul;
 use silure_kernels_cpu::movement::copy::Copy;
 use silure_kernels_cpu::quant::QuantizeRows;
 
@@ -22,17 +20,24 @@ use super::slices::slot;
 
 type Fields = &'static [(&'static str, usize)];
 
-/// Products with packed weights, with their fields.
+/// Products that can begin at any panel of their weights.
+const PRODUCTS: [&str; 9] = [
+    "matmul.f32.packed",
+    "matmul.f32.scaled",
+    "matmul.f32.u4",
+    "matmul.f32.u4.f16",
+    "matmul.f32.i8",
+    "matmul.f32.i8.f16",
+    "matmul.f32.bf16",
+    "matmul.f32.e4m3",
+    "matmul.i8.packed",
+];
+
+/// The fields of a launch's sizes, if it is one of [`PRODUCTS`].
 fn product(o: &Op) -> Option<Fields> {
-    if o.def.name != plan::LAUNCH.name || !o.regions.is_empty() {
-        return None;
-    }
-    match o.attrs.str("kernel") {
-        "matmul.f32.packed" | "matmul.f32.scaled" => Some(Matmul::FIELDS),
-        "matmul.i8.packed" => Some(MatmulI8::FIELDS),
-        k if k.strip_prefix("matmul.f32.").is_some() => Some(Blocks::FIELDS),
-        _ => None,
-    }
+    let kernel = o.attrs.str("kernel");
+    let one = o.def.name == plan::LAUNCH.name && o.regions.is_empty() && PRODUCTS.contains(&kernel);
+    one.then(|| silure_kernels_cpu::find(kernel)).flatten().map(|k| k.fields)
 }
 
 /// Lets products write the ranges of columns that are read, and quantised rows be moved for them.
@@ -224,5 +229,14 @@ mod tests {
         copied((8, 16), "", "");
         copied((0, 32), "", "");
         copied((0, 16), ", %p", ", p: f32[n, 48]");
+    }
+
+    #[test]
+    fn products_have_the_fields_that_are_set() {
+        for name in PRODUCTS {
+            let fields = silure_kernels_cpu::find(name).unwrap().fields;
+            let has = |n: &str| fields.iter().any(|f| f.0 == n && f.1 == 1);
+            assert!(["m", "n", "c_row", "b_first"].into_iter().all(has), "{name}");
+        }
     }
 }

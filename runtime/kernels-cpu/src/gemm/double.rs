@@ -118,7 +118,7 @@ fn tasks(s: &Matmul) -> usize {
 }
 
 fn valid(s: &Matmul) -> bool {
-    s.c_row >= s.n && s.epilogue == Epilogue::NONE && s.schedule.is_default()
+    s.c_row >= s.n && s.b_first == 0 && s.epilogue == Epilogue::NONE && s.schedule.is_default()
 }
 
 fn flops(s: &Matmul) -> u64 {
