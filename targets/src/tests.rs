@@ -14,6 +14,8 @@ fn every_described_target_parses_by_its_name() {
             assert!(t.families().iter().any(|f| f.arch(r).is_some()), "{}: {r}", l.name);
         }
         assert!(target.cap(Unit::Vector, Elem::F32).is_some(), "{}", l.name);
+        // Without its cores nothing would be divided among them, and nobody would be told.
+        assert!(&*target.family != "cuda" || target.arch.cores.is_some(), "{}", l.name);
         let units = |e: Elem| {
             target
                 .arch
