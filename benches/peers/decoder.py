@@ -73,10 +73,10 @@ class LlamaCpp:
         self.quiet = l.llama_log_callback(lambda *a: None)
         l.llama_log_set(self.quiet, ctypes.c_void_p(0))
         l.llama_backend_init()
-        # Weights as the file has them: left to itself it takes its AMX kernels, which end the process where the
-        # system does not grant the registers. Its rows of repacked q4_0 are those of compare.py.
         p = l.llama_model_default_params()
-        p.use_extra_bufts = False
+        # Repacked weights, its fastest. Beside them stand its AMX kernels, which end the process where the system
+        # does not grant the registers; such a processor reads weights as the file has them.
+        p.use_extra_bufts = "amx_tile" not in open("/proc/cpuinfo").read()
         self.model = l.llama_model_load_from_file(path.encode(), p)
         p = l.llama_context_default_params()
         p.n_ctx, p.n_batch, p.n_ubatch, p.n_threads, p.n_threads_batch = 1024, 512, 512, threads, threads

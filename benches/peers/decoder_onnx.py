@@ -78,6 +78,7 @@ def build(folder):
     x, _ = norm(rest, "model.norm.weight", 2 * layers)
     at = constant("end", np.array([-1], np.int64))
     x = op("Gather", [x, at], ["final"], axis=1)
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
     linear(x, "lm_head.weight")
     nodes[-1].output[0] = "logits"
     outputs.insert(0, h.make_tensor_value_info("logits", T.FLOAT, [1, 1, config["vocab_size"]]))

@@ -91,10 +91,12 @@ pub fn precision(
         Ok((Engine::open(&path.0)?, path))
     };
     let load = || c.load_directory(source, &args.directory());
-    let plain = Options { precision: None, ..options.clone() };
+    // What was calibrated is narrow already.
+    let done = Options { precision: None, ..options.clone() };
+    let plain = Options { rounded_rows: false, ..done.clone() };
     let (reference, _first) = open("reference", load()?, &plain)?;
     let (other, _second) = match calibration {
-        Some(found) => open("narrow", found.apply(c, load()?, &options)?, &plain)?,
+        Some(found) => open("narrow", found.apply(c, load()?, &options)?, &done)?,
         None => open("narrow", load()?, &options)?,
     };
     let assets = Assets::of(&reference);
@@ -111,8 +113,10 @@ pub fn check(source: &Path, args: &CompileArgs, text: &Path) -> Result<()> {
         let m = "--evaluate applies to language models: directories and .gguf files";
         return Err(Failure::usage(format!("{}: {m}", source.display())));
     }
-    if args.options()?.precision.is_none() {
-        return Err(Failure::usage("--evaluate needs --precision bf16, int8, int4 or w8a8"));
+    let options = args.options()?;
+    if options.precision.is_none() && !options.rounded_rows {
+        let m = "--evaluate needs --precision bf16, int8, int4 or w8a8, or --activations int8";
+        return Err(Failure::usage(m));
     }
     std::fs::metadata(text).map_err(|e| Failure::io(text, e))?;
     Ok(())

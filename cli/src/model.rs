@@ -39,6 +39,10 @@ pub struct CompileArgs {
     /// Weights that share a scale (of int4 an offset too), for int8 (128 if absent) and int4 (32)
     #[arg(long, value_name = "N", requires = "precision", value_parser = group)]
     pub group: Option<usize>,
+    /// Round what is multiplied with weights by groups (int8, int4, a file's own blocks) to this type, by groups of 32: less
+    /// time, and the results differ by the rounding
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub activations: Option<Activations>,
     /// Longest sequence of a language model, in tokens (directories and .gguf files)
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
@@ -120,6 +124,15 @@ pub enum Width {
     W8a8,
 }
 
+/// A type of what is multiplied with weights by groups.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activations {
+    /// As they are
+    F32,
+    /// Integers of 8 bits with a scale for every 32
+    Int8,
+}
+
 /// A number of weights that share a scale.
 fn group(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
@@ -136,6 +149,7 @@ impl CompileArgs {
             && self.shapes.is_empty()
             && self.seed.is_none()
             && self.precision.is_none()
+            && self.activations.is_none()
             && self.directory() == Default::default()
             && self.passes.is_none()
             && self.tuning.is_none()
@@ -179,6 +193,26 @@ impl CompileArgs {
         })
     }
 
+    /// Whether rows are rounded before products with weights by groups.
+    fn rounded_rows(&self) -> Result<bool> {
+        if self.activations != Some(Activations::Int8) {
+            return Ok(false);
+        }
+        if self.passes.is_some() {
+            let m = "--activations and --passes exclude each other: name the pass `activation_blocks` in the pipeline";
+            return Err(Failure::usage(m));
+        }
+        match self.precision {
+            Some(Width::W8a8) => Err(Failure::usage(
+                "--precision w8a8 rounds activations by rows: --activations does not apply",
+            )),
+            Some(Width::Bf16) => Err(Failure::usage(
+                "--activations int8 applies to weights by groups: --precision int8 or int4",
+            )),
+            _ => Ok(true),
+        }
+    }
+
     /// The options of the importer of directories.
     pub fn directory(&self) -> silure::hf::ImportOptions {
         silure::hf::ImportOptions {
@@ -204,7 +238,9 @@ impl CompileArgs {
         };
         let (passes, precision) = (self.passes.clone(), self.precision()?);
         let tuning = self.tuning.as_deref().map(Tuning::read).transpose()?;
-        let mut o = Options { passes, precision, driver, tuning, ..Options::default() };
+        let rounded_rows = self.rounded_rows()?;
+        let mut o =
+            Options { passes, precision, rounded_rows, driver, tuning, ..Options::default() };
         if !self.targets.is_empty() {
             o.targets = self.targets.clone();
         }

@@ -66,6 +66,8 @@ pub struct Options {
     pub targets: Vec<String>,
     /// How narrow weights are kept; `None`: as the model has them.
     pub precision: Option<Precision>,
+    /// Round the rows of products with weights by blocks to 8 bits, by blocks of 32.
+    pub rounded_rows: bool,
     /// Passes instead of those of [`Phase::pipeline`] up to the kernel phase.
     pub passes: Option<String>,
     /// How the driver works: verification, printing, stopping.
@@ -83,6 +85,7 @@ impl Default for Options {
         Options {
             targets: vec!["cpu:x86-64-v3".into()],
             precision: None,
+            rounded_rows: false,
             passes: None,
             driver: Config::default(),
             weights_beside: false,
@@ -303,6 +306,24 @@ impl Compiler {
                 report.passes.extend(driver.run(pipeline, module)?.passes);
             }
             if phase == Phase::Graph {
+                if options.rounded_rows {
+                    if family != "cpu" {
+                        let m = "activations int8 is for the CPU's kernels";
+                        return Err(Error::Target(format!(
+                            "{m}, not for {}",
+                            options.targets.join(", ")
+                        )));
+                    }
+                    let run = driver.run("activation_blocks", module)?;
+                    report.notes.push(match run.changes {
+                        0 => "activations int8: no product has weights by blocks, none is rounded"
+                            .into(),
+                        n => format!(
+                            "activations int8: the rows of {n} products with weights by blocks"
+                        ),
+                    });
+                    report.passes.extend(run.passes);
+                }
                 for c in &options.custom {
                     report.notes.extend(took(c, module, family)?);
                 }
@@ -401,6 +422,9 @@ impl Compiled {
         }
         if let Some(p) = &self.options.precision {
             w = w.option("precision", &p.to_string());
+        }
+        if self.options.rounded_rows {
+            w = w.option("activations", "int8");
         }
         let custom: Vec<&str> = self.options.custom.iter().map(Custom::name).collect();
         if !custom.is_empty() {

@@ -4,6 +4,7 @@
 //! rewrite are; [`rewrites`] holds the tables; [`bisect`](mod@bisect) finds the change that broke an
 //! answer; [`testing`] compares two modules through the oracle.
 
+mod activation_blocks;
 mod activations;
 mod algebra;
 pub mod apply;
@@ -93,6 +94,7 @@ pub static PASSES: &[&PassDef] = &[
     &weights::PASS,
     &precision::PASS,
     &activations::PASS,
+    &activation_blocks::PASS,
     &RECOGNIZE,
     &QUANTISED,
     &EXPAND,

@@ -319,7 +319,12 @@ pub(crate) fn blocks(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     }
     let others = o.places(&mut w)?;
     let y = Place::of(&mut w, Arg::Result(0), f.ty(f.op(op).result()))?;
-    let [Some(a), Some(q), scale, zero, offset] = &x[..] else { bail!(Internal, "five operands") };
+    let [Some(a), Some(q), scale, zero, offset, rows] = &x[..] else {
+        bail!(Internal, "six operands")
+    };
+    if rows.is_some() {
+        bail!(Unsupported, "rows of integers with scales of their own");
+    }
     let parts = [scale.clone(), zero.clone(), offset.clone()];
     let weights = Blocks { q: q.clone(), parts, block: o.heavy.attrs.int("block") };
     let (lead, depth) = (&a.dims[..a.dims.len() - 1], &a.dims[a.dims.len() - 1]);

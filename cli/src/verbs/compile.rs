@@ -35,9 +35,9 @@ pub struct Args {
     #[arg(long, value_name = "FORM", value_parser = ["ptx"],
         conflicts_with_all = ["evaluate", "calibration", "weights_beside", "json"])]
     pub emit: Option<String>,
-    /// Say how far --precision takes a language model from what it was, on this text (or tokens, F.npy): mean
+    /// Say how far --precision and --activations take a language model from what it was, on this text (or tokens, F.npy): mean
     /// KL divergence, top-1 agreement, perplexities. The engine's options keep it
-    #[arg(long, value_name = "FILE", requires = "precision")]
+    #[arg(long, value_name = "FILE")]
     pub evaluate: Option<PathBuf>,
     /// Round the weights of --precision int4 by what the products of a language model read over this text (or
     /// tokens, F.npy); --evaluate takes another one

@@ -11,7 +11,7 @@
 use crate::abi::Ctx;
 use crate::gemm::epilogue::{Bound, activate};
 use crate::gemm::stage::{self, Sink};
-use crate::gemm::{amx, cross, dot, tile, tile8, tile16};
+use crate::gemm::{amx, cross, dot, dot8, tile, tile8, tile16};
 
 /// An instruction-set level. See the module's invariant.
 pub trait Isa: Copy + 'static {
@@ -67,6 +67,19 @@ pub trait Isa: Copy + 'static {
     unsafe fn dot<const R: usize, const STORE: usize, const HALF: bool>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { dot::portable::<Self, R, STORE, HALF>(d) }
+    }
+
+    /// Rows of bytes that share one reading of a panel, at most eight.
+    const ROWS_DOT8: usize = 4;
+
+    /// Dot products of `R` rows of bytes with a panel stored as `STORE`, scales in f16 if `HALF`, see [`crate::gemm::dot8`].
+    ///
+    /// # Safety
+    /// As [`dot8::portable`]; the machine has the level.
+    #[inline(always)]
+    unsafe fn dot8<const R: usize, const STORE: usize, const HALF: bool>(d: &dot8::Dot8) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot8::portable::<Self, R, STORE, HALF>(d) }
     }
 
     /// A panel of elements stored as `STORE` as floats, see [`crate::gemm::dot`].
@@ -234,6 +247,11 @@ level!(
     /// x86-64 with AVX2, FMA and F16C (x86-64-v3).
     Avx2 = 1, features "avx2,fma", tiles avx2 avx2 avx2, {
     const ROWS8: usize = 3;
+    #[inline(always)]
+    unsafe fn dot8<const R: usize, const STORE: usize, const HALF: bool>(d: &dot8::Dot8) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot8::avx2::<R, STORE, HALF>(d) }
+    }
 });
 
 #[cfg(target_arch = "aarch64")]
@@ -260,6 +278,12 @@ level!(
     unsafe fn dot<const R: usize, const STORE: usize, const HALF: bool>(d: &dot::Dot) {
         // SAFETY: the caller's contract is the callee's.
         unsafe { dot::avx512::<R, STORE, HALF>(d) }
+    }
+    const ROWS_DOT8: usize = 8;
+    #[inline(always)]
+    unsafe fn dot8<const R: usize, const STORE: usize, const HALF: bool>(d: &dot8::Dot8) {
+        // SAFETY: the caller's contract is the callee's.
+        unsafe { dot8::avx512::<R, STORE, HALF>(d) }
     }
     #[inline(always)]
     unsafe fn widen<const STORE: usize, const HALF: bool>(w: &dot::Widen) {

@@ -3,6 +3,7 @@
 mod common;
 use common::*;
 use silure_kernels_cpu::gemm::blocks::Blocks;
+use silure_kernels_cpu::gemm::blocks8::Blocks8;
 use silure_kernels_cpu::gemm::dot;
 use silure_kernels_cpu::gemm::epilogue::{Epilogue, activation, bias};
 use silure_kernels_cpu::gemm::lookup::Lookup;
@@ -249,6 +250,112 @@ fn products_by_blocks_match() {
                 let bufs =
                     [buf(&a), buf(&packed), buf(&b), buf(&r), None, scales, o, out::<f32>(m * n)];
                 run(name, &s.to_vec(), &bufs, |got| close(&read(&got[7]), &want, 8.0, name));
+            }
+        }
+    }
+}
+
+/// Rows of bytes: sums of a block are exact, what is left is one rounding a block.
+#[test]
+fn products_of_bytes_by_blocks_match() {
+    let mut rng = Rng(73);
+    let cases: [(usize, usize, usize, usize); 10] = [
+        (1, 16, 32, 32),
+        (1, 5, 96, 128),
+        (2, 33, 128, 64),
+        (3, 48, 96, 32),
+        (7, 20, 64, 200),
+        (9, 70, 256, 128),
+        (140, 100, 160, 32),
+        (1, 4100, 64, 32),
+        (3, 8, 0, 32),
+        (0, 8, 32, 32),
+    ];
+    for (m, n, k, block) in cases {
+        for (store, half, offsets) in [
+            (dot::U4, false, false),
+            (dot::U4, true, true),
+            (dot::I8, false, true),
+            (dot::I8, true, false),
+        ] {
+            let (blocks, groups) = (k.div_ceil(block), k / 32);
+            // The extremes are among them: −127 and 127, but no −128.
+            let x: Vec<i8> = rng.bytes(m * k).iter().map(|v| (*v as i8).max(-127)).collect();
+            let t = rng.floats(m * groups);
+            let q: Vec<u8> = match store {
+                dot::U4 => rng.bytes(k * n).iter().map(|v| v & 15).collect(),
+                _ => rng.bytes(k * n),
+            };
+            let mut factors =
+                || rng.floats(blocks * n).into_iter().map(if half { rounded } else { |v| v });
+            let (scale, offset) = (factors().collect::<Vec<_>>(), factors().collect::<Vec<_>>());
+            let (b, r) = (rng.floats(n), rng.floats(m * n));
+            let center = if store == dot::U4 { 8.0f32 } else { -128.0 };
+            let mut want = vec![(0f64, 0f64); m * n];
+            for (at, w) in want.iter_mut().enumerate() {
+                let (row, col) = (at / n, at % n);
+                for i in 0..k {
+                    let (g, code) = (i / block * n + col, q[i * n + col]);
+                    let v = if store == dot::U4 { code as f64 } else { code as i8 as f64 };
+                    let v = (v - center as f64) * scale[g] as f64;
+                    let o = if offsets { offset[g] as f64 } else { 0.0 };
+                    let x = x[row * k + i] as f64 * t[row * groups + i / 32] as f64;
+                    w.0 += x * (v - o);
+                    w.1 += x.abs() * (v.abs() + o.abs());
+                }
+                w.0 = (w.0 + b[col] as f64 + r[at] as f64).max(0.0);
+                w.1 += 2.0;
+            }
+            let epilogue = Epilogue {
+                bias: bias::COLUMN,
+                residual: true,
+                activation: activation::RELU,
+                ..Epilogue::NONE
+            };
+            let mut packed = vec![0u8; packed_b_f32_len(k, n)];
+            let name = match store {
+                dot::U4 => {
+                    packed.resize(packed_b_u4_len(k, n), 0);
+                    pack_b_u4(&q, k, n, &mut packed);
+                    if half { "matmul.i8.u4.f16" } else { "matmul.i8.u4" }
+                }
+                _ => {
+                    pack_b_bytes(&q, k, n, &mut packed);
+                    if half { "matmul.i8.i8.f16" } else { "matmul.i8.i8" }
+                }
+            };
+            let lines = |v: &[f32]| match half {
+                true => buf(&panels(v, blocks, n).into_iter().map(half_of).collect::<Vec<u16>>()),
+                false => buf(&panels(v, blocks, n)),
+            };
+            let o = if offsets { lines(&offset) } else { None };
+            let whole = Blocks8 { m, n, k, b_first: 0, c_row: n, block, center, offsets, epilogue };
+            let mut bufs = vec![buf(&x), buf(&packed), buf(&b), buf(&r), None, lines(&scale), o];
+            bufs.extend([buf(&t), out::<f32>(m * n)]);
+            run(name, &whole.to_vec(), &bufs, |got| close(&read(&got[8]), &want, 8.0, name));
+            if n > 32 {
+                // Columns from the third panel on, without the residual, whose rows are the whole's.
+                let epilogue = Epilogue { residual: false, ..epilogue };
+                let width = n - 32;
+                let s = Blocks8 { n: width, b_first: 32, c_row: width, epilogue, ..whole };
+                let want: Vec<_> = (0..m * width)
+                    .map(|i| (i / width, i % width + 32))
+                    .map(|(row, col)| {
+                        let terms = (0..k).map(|i| {
+                            let (g, code) = (i / block * n + col, q[i * n + col]);
+                            let v = if store == dot::U4 { code as f64 } else { code as i8 as f64 };
+                            let o = if offsets { offset[g] as f64 } else { 0.0 };
+                            let x = x[row * k + i] as f64 * t[row * groups + i / 32] as f64;
+                            x * ((v - center as f64) * scale[g] as f64 - o)
+                        });
+                        (terms.sum::<f64>() + b[col] as f64).max(0.0)
+                    })
+                    .zip((0..m * width).map(|i| want[i / width * n + i % width + 32].1))
+                    .collect();
+                let last = bufs.len() - 1;
+                bufs[3] = None;
+                bufs[last] = out::<f32>(m * width);
+                run(name, &s.to_vec(), &bufs, |got| close(&read(&got[8]), &want, 8.0, name));
             }
         }
     }

@@ -6,6 +6,8 @@ use silure_ir::infer::InferCx;
 use silure_ir::weight::is_weight;
 use silure_ir::{Code, Diagnostic, Dim, Elem, Func, Result, ValueId, WeightExpr, bail};
 use silure_kernels_cpu::gemm::blocks::Blocks;
+use silure_kernels_cpu::gemm::blocks8::Blocks8;
+use silure_kernels_cpu::gemm::dot8::BLOCK;
 use silure_kernels_cpu::gemm::lookup::Lookup;
 use silure_passes::rewrite::splat_of;
 
@@ -74,6 +76,8 @@ struct Parts {
     scale: ValueId,
     zero: Option<ValueId>,
     offset: Option<ValueId>,
+    /// Scales of what is multiplied.
+    rows: Option<ValueId>,
 }
 
 impl Parts {
@@ -82,14 +86,14 @@ impl Parts {
     fn of(o: &Op, present: &[ValueId]) -> Result<Parts, String> {
         let mut next = present.iter().copied();
         let mut at = o.slots().map(|slot| slot.and_then(|_| next.next()));
-        let slots: [Option<ValueId>; 5] = std::array::from_fn(|_| at.next().flatten());
-        let [first, second, third, zero, offset] = slots;
+        let slots: [Option<ValueId>; 6] = std::array::from_fn(|_| at.next().flatten());
+        let [first, second, third, zero, offset, rows] = slots;
         let (q, scale) = match o.def.name == graph::GATHER_BLOCKS.name {
             true => (first, second),
             false => (second, third),
         };
         match (q, scale) {
-            (Some(q), Some(scale)) => Ok(Parts { q, scale, zero, offset }),
+            (Some(q), Some(scale)) => Ok(Parts { q, scale, zero, offset, rows }),
             _ => Err("operands are missing".into()),
         }
     }
@@ -197,10 +201,39 @@ fn parts_fit(f: &Func, o: &Op, p: &Parts) -> Result<(), String> {
 /// Whether there is a kernel for an instance with these operands.
 pub(super) fn can(f: &Func, o: &Op, operands: &[ValueId]) -> Result<(), String> {
     let Some(a) = operands.first() else { return Err("operands are missing".into()) };
-    if f.ty(*a).elem() != Some(Elem::F32) {
-        return Err(format!("rows of {}; f32 is supported", f.ty(*a)));
+    let p = Parts::of(o, operands)?;
+    match p.rows {
+        None if f.ty(*a).elem() != Some(Elem::F32) => {
+            return Err(format!("rows of {}; f32 is supported", f.ty(*a)));
+        }
+        None => {}
+        Some(rows) => scaled_rows_fit(f, o, *a, rows, &p)?,
     }
-    parts_fit(f, o, &Parts::of(o, operands)?)
+    parts_fit(f, o, &p)
+}
+
+/// Whether kernels read rows of bytes that have scales.
+fn scaled_rows_fit(f: &Func, o: &Op, a: ValueId, rows: ValueId, p: &Parts) -> Result<(), String> {
+    let last = |v: ValueId| f.ty(v).as_tensor().and_then(|t| t.dims.last()?.as_const());
+    let (k, block) = (last(a), o.attrs.int("block"));
+    let blocks = k.map(|k| (k % BLOCK as i64 == 0, k / BLOCK as i64));
+    if f.ty(rows).elem() != Some(Elem::F32) || blocks != last(rows).map(|b| (true, b)) {
+        return Err(format!(
+            "scales of rows {}; f32, one for 32 elements, is supported",
+            f.ty(rows)
+        ));
+    }
+    if block % BLOCK as i64 != 0 && k.is_none_or(|k| block < k) {
+        return Err(format!(
+            "rows with scales and blocks of {block}; multiples of 32 are supported"
+        ));
+    }
+    let integers = f.ty(p.q).elem().is_some_and(Elem::is_int);
+    let whole = p.zero.and_then(|z| splat_of(f, z)).is_none_or(|z| z.f().fract() == 0.0);
+    match integers && whole {
+        true => Ok(()),
+        false => Err(format!("rows with scales and {}; integers are supported", f.ty(p.q))),
+    }
 }
 
 /// How a matrix that is scaled by blocks is stored: the kernels' suffix, the layout, and what is to be taken
@@ -223,8 +256,12 @@ pub(super) fn matmul_blocks(
     tail: &Tail,
 ) -> Result<ValueId> {
     let Some(&a) = operands.first() else { bail!(Internal, "operands are missing") };
-    let w = Parts::of(o, operands).map_err(internal)?.packed(l, o)?;
+    let parts = Parts::of(o, operands).map_err(internal)?;
+    let w = parts.packed(l, o)?;
     let ta = l.t(a)?;
+    if let Some(rows) = parts.rows {
+        return of_bytes(l, (a, rows), &w, tail);
+    }
     let source = strided(l, a)?;
     let r = ta.rank();
     // Rows of one stride are read where they lie.
@@ -247,6 +284,30 @@ pub(super) fn matmul_blocks(
         .done()?;
     let ins = [Some(a), Some(w.q), tail.bias, tail.residual, None, Some(w.scales), w.offsets];
     l.launch1(&format!("matmul.f32{}", w.suffix), &ins, tail.out.clone(), sizes)
+}
+
+/// The product of bytes and their scales.
+fn of_bytes(
+    l: &mut Lower,
+    (a, rows): (ValueId, ValueId),
+    w: &PackedParts,
+    tail: &Tail,
+) -> Result<ValueId> {
+    let ta = l.t(a)?;
+    let sizes = Sizes::of(Blocks8::FIELDS)
+        .set("m", product(&ta.dims[..ta.rank() - 1]))
+        .set("n", w.n)
+        .set("k", w.k)
+        .set("b_first", 0i64)
+        .set("c_row", w.n)
+        .set("block", w.block)
+        .set("center", f32_bits(w.center))
+        .flag("offsets", w.offsets.is_some())
+        .all("epilogue", tail.epilogue.to_vec().into_iter().map(Dim::Const).collect())
+        .done()?;
+    let first = [Some(a), Some(w.q), tail.bias, tail.residual, None];
+    let ins = [&first[..], &[Some(w.scales), w.offsets, Some(rows)]].concat();
+    l.launch1(&format!("matmul.i8{}", w.suffix), &ins, tail.out.clone(), sizes)
 }
 
 /// The expression of the bf16 numbers that a weight in f32 is, if it was widened from them.

@@ -21,7 +21,7 @@ use super::slices::slot;
 type Fields = &'static [(&'static str, usize)];
 
 /// Products that can begin at any panel of their weights.
-const PRODUCTS: [&str; 9] = [
+const PRODUCTS: [&str; 13] = [
     "matmul.f32.packed",
     "matmul.f32.scaled",
     "matmul.f32.u4",
@@ -31,6 +31,10 @@ const PRODUCTS: [&str; 9] = [
     "matmul.f32.bf16",
     "matmul.f32.e4m3",
     "matmul.i8.packed",
+    "matmul.i8.u4",
+    "matmul.i8.u4.f16",
+    "matmul.i8.i8",
+    "matmul.i8.i8.f16",
 ];
 
 /// The fields of a launch's sizes, if it is one of [`PRODUCTS`].

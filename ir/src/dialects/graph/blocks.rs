@@ -1,6 +1,6 @@
 //! Weights that are quantised by blocks: w = (q − zero) · scale − offset.
 //!
-//! * `matmul_blocks(a, q, scale, zero?, offset?) {block}`: a · wᵀ
+//! * `matmul_blocks(a, q, scale, zero?, offset?, rows?) {block}`: a · wᵀ, a perhaps integers with scales of their own
 //! * `gather_blocks(q, scale, indices, zero?, offset?) {block}`: rows of w
 
 use silure_types::Elem;
@@ -26,25 +26,35 @@ pub static MATMUL_BLOCKS: OpDef = OpDef {
     name: "graph.matmul_blocks",
     doc: "a · wᵀ with w = (q − zero) · scale − offset: a [..., k], q [n, k] integers or (without zero) floats, scale, zero and offset \
           [n, ⌈k / block⌉], one for each `block` elements of a row of q; zero has q's type, offset the scale's. The result is [..., n] in \
-          a's element type.",
+          a's element type. With `rows` [..., b] a is i8 and times those scales, one for each k / b elements of a row; the result has \
+          their type.",
     operands: &[
-        one("a", Of::Float),
+        one("a", Of::Num),
         one("q", Of::Num),
         one("scale", Of::Float),
         optional("zero", Of::Num),
         optional("offset", Of::Float),
+        optional("rows", Of::Float),
     ],
     results: &["y"],
     attrs: &[int("block", 1)],
     infer: Some(|cx| {
         let (a, q) = (cx.tensor(0)?, cx.tensor(1)?);
         check(cx, [1, 2, 3, 4])?;
+        let elem = match cx.maybe_tensor(ROWS)? {
+            None if a.elem.is_float() => a.elem,
+            None => return Err(cx.wrong(0, "floats, as there are no scales of rows", cx.ty(0)?)),
+            Some(rows) => {
+                check_rows(cx, a, rows)?;
+                rows.elem
+            }
+        };
         let Some((last, lead)) = a.dims.split_last() else {
             return Err(cx.wrong(0, "rank 1 or more", cx.ty(0)?));
         };
         cx.same("the contracted sizes", last, &q.dims[1])?;
         let dims: Vec<Dim> = lead.iter().chain([&q.dims[0]]).cloned().collect();
-        Ok(vec![Type::tensor(a.elem, dims)])
+        Ok(vec![Type::tensor(elem, dims)])
     }),
     eval: Some(|cx| {
         let (a, q) = (cx.tensor(0)?, cx.tensor(1)?);
@@ -57,9 +67,18 @@ pub static MATMUL_BLOCKS: OpDef = OpDef {
         }
         let turned: Vec<f64> = (0..k * n).map(|i| w.at(i % n, i / n)).collect();
         let rows = lead.iter().product();
-        let (_, y) = multiply(&[rows, k], &a.to_f64s(), &[k, n], &turned)?;
+        let (mut x, mut elem) = (a.to_f64s(), a.elem());
+        if let Some(scales) = cx.maybe(ROWS)? {
+            let Some(each) = x.len().checked_div(scales.len()).or((x.len() == 0).then_some(1))
+            else {
+                bail!(Eval, "{:?} scales of {:?}", scales.shape(), a.shape())
+            };
+            x.iter_mut().enumerate().for_each(|(i, v)| *v *= scales.get(i / each).f());
+            elem = scales.elem();
+        }
+        let (_, y) = multiply(&[rows, k], &x, &[k, n], &turned)?;
         let shape: Vec<usize> = lead.iter().copied().chain([n]).collect();
-        Ok(vec![util::floats(a.elem(), &shape, &y)?])
+        Ok(vec![util::floats(elem, &shape, &y)?])
     }),
     decompose: Some(product),
     cost: Some(|cx| {
@@ -69,6 +88,29 @@ pub static MATMUL_BLOCKS: OpDef = OpDef {
     tolerance: Tolerance::Reduction,
     ..OpDef::NEW
 };
+
+/// Slot of the scales of rows.
+const ROWS: usize = 5;
+
+/// Checks the scales of a product's rows: as many for each row as divide it evenly.
+fn check_rows(cx: &InferCx, a: &TensorType, rows: &TensorType) -> Result<()> {
+    if a.elem != Elem::I8 {
+        return Err(cx.wrong(0, "i8, as there are scales of rows", cx.ty(0)?));
+    }
+    let (Some((k, lead)), Some((b, outer))) = (a.dims.split_last(), rows.dims.split_last()) else {
+        return Err(cx.wrong(ROWS, "rank 1 or more", cx.ty(ROWS)?));
+    };
+    let even = match (k.as_const(), b.as_const()) {
+        (Some(0), Some(_)) => true,
+        (Some(k), Some(b)) => b > 0 && k % b == 0,
+        _ => false,
+    };
+    if lead != outer || !even {
+        let want = "a's dims, the last one a divisor of a's known last one";
+        return Err(cx.wrong(ROWS, want, cx.ty(ROWS)?));
+    }
+    Ok(())
+}
 
 /// Rows of a matrix that has a scale for each block of a row.
 pub static GATHER_BLOCKS: OpDef = OpDef {
@@ -182,18 +224,39 @@ pub(super) fn widened(
     b.one(&arith::SUB, [w, offsets], attrs! {})
 }
 
-/// dequantize, transpose, matmul.
+/// dequantize, transpose, matmul; rows of integers are scaled first.
 fn product(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let o = b.func.op(op);
     let (y, block) = (o.result(), o.attrs.int("block"));
     let (Some(a), parts) = (o.operand(0), [1, 2, 3, 4].map(|i| o.operand(i))) else {
         bail!(Internal, "three operands are needed")
     };
-    let (ta, to) = (b.tensor(a)?, b.tensor(y)?.dims);
-    let w = widened(b, parts, block, ta.elem)?;
+    let scales = o.operand(ROWS);
+    let (ta, to) = (b.tensor(a)?, b.tensor(y)?);
+    let (elem, to) = (to.elem, to.dims);
+    let w = widened(b, parts, block, elem)?;
     let w = b.one(&TRANSPOSE, [w], attrs! { perm: vec![1, 0] })?;
     let (lead, k) = (&ta.dims[..ta.rank() - 1], ta.dims[ta.rank() - 1].clone());
     let rows = lead.iter().cloned().fold(Dim::Const(1), |a, d| a * d);
+    let a = match scales {
+        None => a,
+        Some(scales) => {
+            let blocks = b.tensor(scales)?.dims[ta.rank() - 1].clone();
+            let Some(each) = k.as_const().zip(blocks.as_const()).map(|(k, b)| k / b.max(1)) else {
+                bail!(Internal, "rows of an unknown length have scales")
+            };
+            let cut = vec![rows.clone(), blocks.clone(), Dim::Const(each)];
+            let x = b.one(&arith::CAST, [a], attrs! { to: elem })?;
+            let x = b.one(&RESHAPE, [x], attrs! { shape: cut.clone() })?;
+            let s = b.one(
+                &RESHAPE,
+                [scales],
+                attrs! { shape: vec![rows.clone(), blocks, Dim::Const(1)] },
+            )?;
+            let s = b.one(&BROADCAST, [s], attrs! { shape: cut })?;
+            b.one(&arith::MUL, [x, s], attrs! {})?
+        }
+    };
     let a = b.one(&RESHAPE, [a], attrs! { shape: vec![rows, k] })?;
     let y = b.one(&MATMUL, [a, w], attrs! {})?;
     Ok(vec![b.one(&RESHAPE, [y], attrs! { shape: to })?])

@@ -150,7 +150,7 @@ pub const ROWS: usize = 4;
 /// Bytes of the panel, and of those behind it, that are asked for before they are read: more than the
 /// machine foresees by itself, since a line of small integers is soon used up.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 2048;
 
 /// One panel and the rows that meet it.
 #[derive(Clone, Copy)]
@@ -332,7 +332,10 @@ pub unsafe fn widen_avx512<const STORE: usize, const HALF: bool>(w: &Widen) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-unsafe fn sixteen<const HALF: bool>(p: *const u8, g: usize) -> std::arch::x86_64::__m512 {
+pub(super) unsafe fn sixteen<const HALF: bool>(
+    p: *const u8,
+    g: usize,
+) -> std::arch::x86_64::__m512 {
     use std::arch::x86_64::*;
     // SAFETY: by the caller's contract.
     unsafe {

@@ -12,11 +12,13 @@
 
 pub mod amx;
 pub mod blocks;
+pub mod blocks8;
 pub mod core;
 pub(crate) mod counts;
 pub mod cross;
 pub mod det;
 pub mod dot;
+pub mod dot8;
 pub mod double;
 pub mod epilogue;
 pub mod experts;
