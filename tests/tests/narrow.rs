@@ -70,7 +70,8 @@ struct Run {
     wanted: Vec<Tensor>,
 }
 
-/// Compiles with a precision; the interpreter runs the module behind the pass `precision` alone.
+/// Compiles with a precision, and with rounded rows if the passes have them; the interpreter runs the module behind these passes
+/// alone.
 fn run(precision: Option<Precision>, pass: &str) -> Run {
     let compiler = Compiler::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -78,7 +79,8 @@ fn run(precision: Option<Precision>, pass: &str) -> Run {
     let path = folder.path().join("narrow.sir");
     std::fs::write(&path, source()).unwrap();
     let load = || compiler.load(&path, &Default::default()).unwrap_or_else(|e| panic!("{e}"));
-    let options = Options { precision, ..Default::default() };
+    let rounded_rows = pass.contains("activation_blocks");
+    let options = Options { precision, rounded_rows, ..Default::default() };
     let compiled = compiler.compile(load(), &options).unwrap_or_else(|e| panic!("{e}"));
     let engine: Arc<Engine> = Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap();
     let ids: Vec<u8> = [3i64, 0, 143, 7, 7].iter().flat_map(|i| i.to_le_bytes()).collect();
@@ -152,6 +154,28 @@ fn narrower_weights_are_what_the_pass_says() {
         let e = apart(&r, &full);
         assert!(e <= error && (error < 1e-6 || e > error / 20.0), "{p}: an error of {e}");
     }
+}
+
+/// Rows in 8 bits by blocks, times integers by blocks: both products read the rows that are rounded once. What has no
+/// integers stays as it is.
+#[test]
+fn rows_are_rounded_by_blocks() {
+    let full = run(None, "");
+    for (p, pass, kernel, error) in [
+        (Precision::Int8(64), "precision{weights=int8,block=64}", "matmul.i8.i8.f16", 0.009),
+        (Precision::Int4(32), "precision{weights=int4,block=32}", "matmul.i8.u4.f16", 0.12),
+    ] {
+        let plain = run(Some(p), pass);
+        let r = run(Some(p), &format!("{pass},activation_blocks"));
+        close(&r);
+        assert!(r.text.contains(kernel), "{p}: {kernel} is not in\n{}", r.text);
+        assert_eq!(r.text.matches("quantize_rows.i8").count(), 1, "{}", r.text);
+        // Not the same as without, and the rounding of 8 bits apart.
+        let (e, rounding) = (apart(&r, &full), apart(&r, &plain));
+        assert!(e <= error && (1e-4..0.006).contains(&rounding), "{p}: {e}, {rounding}");
+    }
+    let none = run(None, "activation_blocks");
+    assert!(none.text.contains("matmul.f32.e4m3") && !none.text.contains("quantize_rows"));
 }
 
 /// Both products read the rows that are quantised once, and scale their sums themselves.
