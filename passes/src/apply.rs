@@ -68,6 +68,12 @@ impl Applier<'_, '_> {
             if f.op(op).parent().is_none() {
                 continue;
             }
+            // What nothing uses stays for the size it gives; replaced it would be found again, without end.
+            let o = f.op(op);
+            let unused = o.results.iter().all(|v| f.uses(*v).is_empty());
+            if unused && !o.results.is_empty() && !o.def.is(Traits::EFFECT) {
+                continue;
+            }
             let named = self.table.get(f.op(op).def.name).map_or(&[][..], |v| v);
             let mut hit = None;
             for r in self.any.iter().chain(named) {

@@ -154,6 +154,7 @@ fn constants(cx: &mut PassCx, limit: usize) -> Result<Changed> {
     let mut changed = false;
     for i in 0..cx.module.funcs.len() {
         let mut f = crate::apply::take(cx, i);
+        let mut folded = false;
         for op in f.walk() {
             if f.op(op).parent().is_none() {
                 continue;
@@ -176,8 +177,13 @@ fn constants(cx: &mut PassCx, limit: usize) -> Result<Changed> {
                 cx.module.funcs[i] = f;
                 return Err(e);
             }
-            changed = true;
+            folded = true;
         }
+        // Contents that are known now may be sizes.
+        if folded {
+            crate::shapes::settle(cx, &mut f);
+        }
+        changed |= folded;
         cx.module.funcs[i] = f;
     }
     Ok(changed.into())

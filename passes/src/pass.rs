@@ -106,7 +106,16 @@ impl PassCx<'_> {
     /// Applies every rewrite registered under `set` until none matches.
     pub fn rewrite(&mut self, set: &str) -> Result<Changed> {
         let rules = self.registry.rewrites(set);
-        crate::apply::apply(self, &rules)
+        let changed = crate::apply::apply(self, &rules)?;
+        if changed == Changed::Yes {
+            // Contents that are known now may be sizes: types say what their ops infer.
+            for i in 0..self.module.funcs.len() {
+                let mut f = crate::apply::take(self, i);
+                crate::shapes::settle(self, &mut f);
+                self.module.funcs[i] = f;
+            }
+        }
+        Ok(changed)
     }
 
     /// Whether one more change may be made; counts it under `name`. A pass that changes the module

@@ -115,7 +115,8 @@ fn attribute(m: &Match) -> Option<Patch> {
 }
 
 /// Replaces symbols with one possible value, and run-time symbols that inference can name by now.
-fn settle(cx: &mut PassCx, f: &mut Func) -> bool {
+/// Gives symbols that can have one value only that value; says whether there was one.
+pub(crate) fn settle(cx: &mut PassCx, f: &mut Func) -> bool {
     let mut changed = false;
     while let Some((name, dim)) = settled(f) {
         if !cx.step("settle_symbol") {

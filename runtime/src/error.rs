@@ -200,6 +200,14 @@ pub enum Error {
         /// The kernel.
         kernel: String,
     },
+    /// What only the run knows makes no sense for a kernel.
+    #[error("kernel '{kernel}': {what}")]
+    Contents {
+        /// The kernel.
+        kernel: String,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A kernel refused its sizes: a defect of the compiler.
     #[error("kernel '{kernel}' refused its sizes {sizes:?} (a defect of the compiler)")]
     BadSizes {

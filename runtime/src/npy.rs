@@ -174,6 +174,14 @@ impl Header {
         while !rest.is_empty() {
             let (key, after) = quoted(rest).ok_or_else(malformed)?;
             let after = after.trim_start().strip_prefix(':').ok_or_else(malformed)?.trim_start();
+            let again = match key {
+                "descr" => descr.is_some(),
+                "fortran_order" => fortran.is_some(),
+                _ => shape.is_some(),
+            };
+            if again {
+                return Err(malformed());
+            }
             let after = match key {
                 "descr" => {
                     let Some((d, after)) = quoted(after) else {
@@ -196,10 +204,20 @@ impl Header {
                         .and_then(|t| t.split_once(')'))
                         .ok_or_else(malformed)?;
                     let mut dims = Vec::new();
-                    for d in inner.split(',').map(str::trim).filter(|d| !d.is_empty()) {
-                        let d = d.trim_end_matches('L');
+                    // A tuple as Python writes it: one extent has a comma behind it, others may.
+                    let inner = inner.trim();
+                    let listed = match inner.strip_suffix(',') {
+                        None if !inner.is_empty() && !inner.contains(',') => {
+                            return Err(malformed());
+                        }
+                        Some(rest) => rest,
+                        None => inner,
+                    };
+                    for d in listed.split(',').map(str::trim).filter(|_| !inner.is_empty()) {
+                        let d = d.strip_suffix('L').unwrap_or(d);
                         let extent = || bad(path, "shape", "extents that fit 63 bits", d);
-                        dims.push(d.parse::<usize>().map_err(|_| extent())?);
+                        let digits = d.bytes().all(|b| b.is_ascii_digit());
+                        dims.push(d.parse().ok().filter(|_| digits).ok_or_else(extent)?);
                     }
                     if dims.len() > MAX_RANK {
                         return Err(bad(path, "shape", "at most 32 axes", dims.len()));

@@ -110,7 +110,8 @@ fn member(b: &[u8], at: u64) -> Option<(Member<'_>, u64)> {
 pub fn decode(path: &str, file: &[u8]) -> Result<Vec<(String, Array)>> {
     let broken = |what: &'static str| bad(path, what, "a whole zip archive", "a damaged one");
     let (mut at, count) = directory(file).ok_or_else(|| broken("end of archive"))?;
-    let mut out = Vec::new();
+    let mut out: Vec<(String, Array)> = Vec::new();
+    let mut packed = 0u64;
     for _ in 0..count {
         let (m, next) = member(file, at).ok_or_else(|| broken("central directory"))?;
         at = next;
@@ -122,6 +123,12 @@ pub fn decode(path: &str, file: &[u8]) -> Result<Vec<(String, Array)>> {
         });
         let data = lens.and_then(|l| slice(file, m.at + 30 + l, m.packed));
         let data = data.ok_or_else(|| broken("member"))?;
+        // Members that share bytes could be any number of times the file.
+        packed = packed.saturating_add(m.packed);
+        if packed > file.len() as u64 {
+            let most = format!("members of at most {} bytes together", file.len());
+            return Err(bad(path, "size", most, packed));
+        }
         if m.plain > m.packed.saturating_mul(MAX_RATIO) {
             let most = format!("at most {} bytes", m.packed.saturating_mul(MAX_RATIO));
             return Err(bad(&inner, "size", most, m.plain));
@@ -138,6 +145,9 @@ pub fn decode(path: &str, file: &[u8]) -> Result<Vec<(String, Array)>> {
             return Err(bad(&inner, "data", needed, present));
         }
         let key = name.strip_suffix(".npy").unwrap_or(name);
+        if out.iter().any(|(k, _)| k == key) {
+            return Err(bad(&inner, "member", "a name of its own", key));
+        }
         out.push((key.to_string(), npy::decode(&inner, &plain)?));
     }
     Ok(out)

@@ -219,6 +219,51 @@ def torch_models(torch):
         def forward(self, x):
             return self.w(self.b(F.gelu(self.a(x), approximate="tanh")))
 
+    class Spectra(nn.Module):
+        """Speech: frames, powers, a mel filter bank."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("window", torch.hann_window(16))
+            self.register_buffer("mel", torch.rand(9, 5))
+
+        def forward(self, x):
+            z = torch.stft(x, 16, 4, window=self.window, return_complex=False)
+            return ((z**2).sum(-1).transpose(1, 2) @ self.mel).clamp(min=1e-5).log()
+
+    class Border(nn.Module):
+        def forward(self, x, g):
+            return F.grid_sample(x, g, mode="bicubic", padding_mode="border", align_corners=False)
+
+    class Routed(nn.Module):
+        """A mixture of experts: the best two of four for each token."""
+
+        def __init__(self):
+            super().__init__()
+            self.gate, self.experts = nn.Linear(8, 4), nn.Parameter(r(4, 8, 8) * 0.3)
+
+        def forward(self, x):
+            p, i = self.gate(x).softmax(-1).topk(2, -1)
+            y = torch.einsum("td,tkde->tke", x, self.experts[i])
+            return (y * (p / p.sum(-1, keepdim=True))[..., None]).sum(1), F.one_hot(i, 4).sum((0, 1))
+
+    class Boxes(nn.Module):
+        """The head of a detector: anchors, decoded boxes, the ten best."""
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.score, self.box = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 3, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            f = F.relu(self.body(x))
+            rows = lambda v: v.permute(0, 2, 3, 1).reshape(v.shape[0], -1, v.shape[1])
+            y, x = torch.meshgrid(torch.arange(f.shape[2]), torch.arange(f.shape[3]), indexing="ij")
+            centre, size = rows(self.box(f)).split(2, -1)
+            centre = centre * 0.4 + torch.stack([x, y], -1).reshape(-1, 2)
+            score, i = rows(self.score(f)).softmax(-1).max(-1)[0].topk(10, 1)
+            boxes = torch.cat([centre - size.exp() / 2, centre + size.exp() / 2], -1)
+            return boxes.gather(1, i[..., None].expand(-1, -1, 4)), score
+
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), 2, enable_nested_tensor=False)
     x4 = r(2, 4, 6, 6)
     ids = torch.randint(0, 12, (2, 5))
@@ -237,6 +282,10 @@ def torch_models(torch):
         "math": (Math(), (r(2, 3, 5), r(2, 3, 5)), [{0: "batch"}] * 2),
         "norms": (Norms(), (x4,), [{0: "batch"}]),
         "grid": (Grid(), (x4, r(2, 5, 5, 2).tanh()), [{0: "batch"}] * 2),
+        "spectra": (Spectra(), (r(2, 64),), [{0: "batch"}]),
+        "border": (Border(), (x4, r(2, 5, 5, 2)), [{0: "batch"}] * 2),
+        "routed": (Routed(), (r(6, 8),), [{0: "tokens"}]),
+        "boxes": (Boxes(), (r(1, 3, 16, 16),), [{}]),
         "conv1d": (Conv1d(), (r(2, 3, 20),), [{0: "batch", 2: "time"}]),
     }
 
@@ -353,8 +402,24 @@ def scripted_models(torch):
                 parts.append(x[t] * t)
             return torch.stack(parts)
 
+    class Greedy(nn.Module):
+        """A decoder that takes the likeliest token until all are unlikely."""
+
+        def __init__(self):
+            super().__init__()
+            self.e, self.c, self.o = nn.Embedding(12, 8), nn.Linear(16, 8), nn.Linear(8, 12)
+
+        def forward(self, h: torch.Tensor, n: torch.Tensor):
+            ids, score, i = torch.zeros(h.shape[0], 1, dtype=torch.long), torch.zeros(h.shape[0]), 0
+            while i < int(n) and bool(score.min() > -20.0):
+                h = torch.tanh(self.c(torch.cat([self.e(ids[:, -1]), h], 1)))
+                v, k = torch.log_softmax(self.o(h), -1).max(-1)
+                ids, score, i = torch.cat([ids, k[:, None]], 1), score + v, i + 1
+            return ids, score
+
     r = torch.randn
     return {
+        "greedy": (Greedy(), (r(3, 8), torch.tensor(4)), [{0: "batch"}, {}]),
         "loop": (Loop(), (r(2, 4), torch.tensor(3)), [{0: "batch"}, {}]),
         "while": (While(), (r(3, 4),), [{0: "batch"}]),
         "branch": (Branch(), (r(3, 4),), [{0: "batch"}]),

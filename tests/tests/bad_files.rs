@@ -5,6 +5,10 @@
 mod bombs;
 #[path = "bad_files/external.rs"]
 mod external;
+#[path = "bad_files/headers.rs"]
+mod headers;
+#[path = "bad_files/kinds.rs"]
+mod kinds;
 #[path = "bad_files/names.rs"]
 mod names;
 #[path = "bad_files/nesting.rs"]
@@ -15,6 +19,8 @@ mod operators;
 mod programs;
 #[path = "bad_files/quantised.rs"]
 mod quantised;
+#[path = "bad_files/scopes.rs"]
+mod scopes;
 #[path = "bad_files/seeds.rs"]
 mod seeds;
 #[path = "bad_files/structure.rs"]

@@ -154,3 +154,45 @@ fn scales_that_are_no_short_fraction() {
     // Rows at 0, 0.59, 1.18; columns at 0, 1.43, 2.86, the first at or below 1.5 from the left.
     assert_eq!(y.to_f64s(), [0.0, 1.0, 3.0, 5.0, 6.0, 8.0, 5.0, 6.0, 8.0]);
 }
+
+#[test]
+fn nothing_to_take_an_element_of() {
+    let hard = with(node("Hardmax", &["x"], &["y"]), int("axis", 1));
+    let e = compiled(&[info("x", F32, &["a", "b"])], vec![hard], 2);
+    assert_eq!(run(&e, &[f32s(&[2, 3])]).unwrap().to_f64s(), [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+    assert_eq!(run(&e, &[f32s(&[2, 0])]).unwrap().shape(), [2, 0]);
+    let edge = with(node("Pad", &["x", "p"], &["y"]), string("mode", "edge"));
+    let e = compiled(&[info("x", F32, &["a"]), info("p", I64, &["2"])], vec![edge], 1);
+    let y = |n: usize| run(&e, &[f32s(&[n]), list(&[1, 0])]);
+    assert_eq!(y(2).unwrap().to_f64s(), [0.0, 0.0, 1.0]);
+    refused(y(0), &["empty axis"]);
+}
+
+#[test]
+fn a_scale_that_is_no_number() {
+    let inputs = [info("x", F32, &["1", "1", "a", "b"]), info("s", F32, &["4"])];
+    let e = compiled(&inputs, vec![node("Resize", &["x", "", "s"], &["y"])], 4);
+    let y = |s: f64| {
+        let scales = Tensor::from_f64s(Elem::F32, &[4], &[1.0, 1.0, s, 1.0]).unwrap();
+        run(&e, &[f32s(&[1, 1, 2, 2]), scales])
+    };
+    assert_eq!(y(2.0).unwrap().shape(), [1, 1, 4, 2]);
+    refused(y(f64::NAN), &["finite"]);
+}
+
+#[test]
+fn transforms_of_no_length_and_frames_without_a_step() {
+    let inputs = [info("x", F32, &["1", "n", "1"]), info("k", I64, &[])];
+    let e = compiled(&inputs, vec![node("DFT", &["x", "k"], &["y"])], 3);
+    let y = |k: i64| run(&e, &[f32s(&[1, 4, 1]), i64s(&[], &[k])]);
+    assert_eq!(y(4).unwrap().shape(), [1, 4, 2]);
+    refused(y(0), &["needed"]);
+    refused(y(-1), &["needed"]);
+    let inputs = [info("x", F32, &["1", "n", "1"]), info("s", I64, &[]), info("k", I64, &[])];
+    let e = compiled(&inputs, vec![node("STFT", &["x", "s", "", "k"], &["y"])], 4);
+    let y = |s: i64, k: i64| run(&e, &[f32s(&[1, 16, 1]), i64s(&[], &[s]), i64s(&[], &[k])]);
+    assert_eq!(y(2, 4).unwrap().shape(), [1, 7, 3, 2]);
+    for (s, k) in [(0, 4), (-1, 4), (2, 0), (2, -1)] {
+        refused(y(s, k), &["needed"]);
+    }
+}

@@ -338,7 +338,10 @@ impl Model {
                         return Err(value(at, field, v.into(), elem));
                     }
                     if elem == Elem::Bool {
-                        out.push(u8::from(v != 0));
+                        if !(0..=1).contains(&v) {
+                            return Err(value(at, field, v.into(), elem));
+                        }
+                        out.push(v as u8);
                     } else {
                         out.extend_from_slice(&v.to_le_bytes()[..unit]);
                     }

@@ -27,6 +27,11 @@ pub const IMAGE_FORM: i32 = 8;
 /// An encoded image of more pixels than are allowed.
 pub const IMAGE_LIMIT: i32 = 9;
 
+/// An element is wanted of an axis that has none.
+pub const EMPTY: i32 = 10;
+/// A number that only the run knows is a NaN or an infinity where it says how large something is.
+pub const NOT_FINITE: i32 = 11;
+
 /// The strings of a session, which kernels add to.
 pub type StringTable = std::sync::Mutex<silure_types::Strings>;
 

@@ -147,6 +147,8 @@ impl Exec<'_, '_> {
             abi::BAD_IMAGE => Error::Image { kernel, what: "are no image, or a damaged one" },
             abi::IMAGE_FORM => Error::ImageForm { kernel },
             abi::IMAGE_LIMIT => Error::Image { kernel, what: "state more than 134217728 pixels" },
+            abi::EMPTY => Error::Contents { kernel, what: "an element is wanted of an empty axis" },
+            abi::NOT_FINITE => Error::Contents { kernel, what: "a scale is no finite number" },
             abi::DIVISION_BY_ZERO => Error::DivisionByZero { what: format!("kernel '{kernel}'") },
             status => Error::Status { kernel, status },
         }

@@ -9,7 +9,7 @@ use silure_tests::child::{SECONDS, bounded, run, silure, silure_run};
 use silure_tests::{onnx, random};
 
 /// The classifier's engine and an input for it.
-fn engine(folder: &Path) -> (PathBuf, PathBuf) {
+pub fn engine(folder: &Path) -> (PathBuf, PathBuf) {
     let c = Compiler::new().unwrap();
     let mut m = c.load_bytes("digits.onnx", super::digits(), &Default::default()).unwrap();
     m.assets.push(("note.txt".into(), b"one of the host's files".repeat(100)));
@@ -23,7 +23,7 @@ fn engine(folder: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// Runs `silure-run` on an engine and an array; gives the exit code.
-fn answer(engine: &Path, x: &Path) -> i32 {
+pub fn answer(engine: &Path, x: &Path) -> i32 {
     let mut c = bounded(silure_run());
     c.arg(engine).args(["--threads", "1", "--timeout", "10", "--memory", "500000000", "--inputs"]);
     let ended = run(c.arg(x), Duration::from_secs(SECONDS));

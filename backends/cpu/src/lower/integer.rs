@@ -410,7 +410,10 @@ fn through(p: &Place, x: ValueId, types: &[silure_ir::TensorType]) -> Option<Thr
     o = p.only(at)?;
     if zero != 0 {
         let less = o.def.name == "arith.add" && p.number(p.other(o, at)?)?.f() == -(zero as f64);
-        (at, o) = (less.then_some(o.result())?, p.only(o.result())?);
+        if !less {
+            return None;
+        }
+        (at, o) = (o.result(), p.only(o.result())?);
     }
     let by = p.number(p.other(o, at)?)?.f();
     (o.def.name == "arith.mul" && by == scale.f() && f.ty(o.result()).elem() == Some(Elem::F32))

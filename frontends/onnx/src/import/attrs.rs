@@ -9,6 +9,25 @@ use crate::graph::Node;
 use crate::proto::attribute_proto::AttributeType;
 use crate::proto::{AttributeProto, TensorProto};
 
+/// The fields of an attribute that hold something.
+fn values(a: &AttributeProto) -> Vec<&'static str> {
+    let fields = [
+        ("f", a.f.is_some()),
+        ("i", a.i.is_some()),
+        ("s", a.s.is_some()),
+        ("t", a.t.is_some()),
+        ("g", a.g.is_some()),
+        ("sparse_tensor", a.sparse_tensor.is_some()),
+        ("tp", a.tp.is_some()),
+        ("floats", !a.floats.is_empty()),
+        ("ints", !a.ints.is_empty()),
+        ("strings", !a.strings.is_empty()),
+        ("tensors", !a.tensors.is_empty()),
+        ("graphs", !a.graphs.is_empty()),
+    ];
+    fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+}
+
 impl<'m> Cx<'_, 'm> {
     fn attr<'n>(
         &mut self,
@@ -17,13 +36,25 @@ impl<'m> Cx<'_, 'm> {
         kind: AttributeType,
     ) -> Result<Option<&'n AttributeProto>> {
         self.used.push(name);
+        let wrong = |cx: &Self, present: String| {
+            let e = cx.wrong(format!("attribute `{name}` has the wrong type"));
+            Err(e.needed(kind.as_str_name()).present(present))
+        };
+        if n.graph(name).is_some() {
+            return wrong(self, "GRAPH".into());
+        }
         let Some(a) = n.attr(name) else { return Ok(None) };
         // Files of the first IR version do not say the type.
-        if a.r#type() != kind && a.r#type() != AttributeType::Undefined {
-            return Err(self
-                .wrong(format!("attribute `{name}` has the wrong type"))
-                .needed(kind.as_str_name())
-                .present(a.r#type().as_str_name()));
+        let unsaid = a.r#type.unwrap_or(0) == 0 && self.model.proto().ir_version() < 2;
+        if a.r#type() != kind && !unsaid {
+            let raw = a.r#type.unwrap_or(0);
+            let known = AttributeType::try_from(raw).map(|t| t.as_str_name().to_string());
+            return wrong(self, known.unwrap_or_else(|_| format!("type {raw}")));
+        }
+        let values = values(a);
+        if values.len() > 1 {
+            let e = self.wrong(format!("attribute `{name}` has more than one value"));
+            return Err(e.needed(kind.as_str_name()).present(values.join(", ")));
         }
         Ok(Some(a))
     }

@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use silure_ir::{Attr, OpId, Traits, Type, ValueId};
+use silure_ir::{Attr, Dim, OpId, Traits, Type, ValueId};
 
 use super::cx::Cx;
 use super::signature::ImportOptions;
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::Graph;
+use crate::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::proto::type_proto;
 
 /// Symbols in a type.
 fn symbols_of_type(t: &Type) -> Vec<Arc<str>> {
@@ -82,6 +84,7 @@ impl Cx<'_, '_> {
             let name = program.value(*v).name;
             self.at = format!("initializer {}", quote(name));
             let value = self.initializer(*tensor, name)?;
+            self.declared(*v, value, true)?;
             self.values.insert(*v, value);
         }
         for node in &g.nodes {
@@ -100,10 +103,50 @@ impl Cx<'_, '_> {
                         .needed(format!("at most {}", results.len()))
                         .present(node.outputs.len().to_string()));
                 };
+                self.declared(*out, *v, false)?;
                 self.values.insert(*out, *v);
             }
         }
         g.outputs.iter().map(|v| self.value(*v)).collect()
+    }
+
+    /// Holds a value against what the model declares: another element type is an error, and so are other sizes of what
+    /// is in the file (`fixed`). Other sizes of results are a note: exporters write them, and nothing depends on them.
+    fn declared(&mut self, v: crate::graph::ValueId, have: ValueId, fixed: bool) -> Result<()> {
+        let program = self.program;
+        let (name, Some(ty)) = (program.value(v).name, program.value(v).ty) else { return Ok(()) };
+        let (Some(type_proto::Value::TensorType(t)), Type::Tensor(h)) =
+            (&ty.value, self.f.ty(have))
+        else {
+            return Ok(());
+        };
+        let h = h.clone();
+        let e = self.wrong(format!("value {} is not what the model declares", quote(name)));
+        let e = e.needed(super::signature::describe(Some(ty))).present(h.to_string());
+        // Complex numbers are pairs here.
+        let complex = matches!(t.elem_type(), 14 | 15);
+        if t.elem_type() != 0 && !complex && crate::tensor::elem(t.elem_type()) != Ok(h.elem) {
+            return Err(e);
+        }
+        let Some(shape) = &t.shape else { return Ok(()) };
+        let other = |(d, have): (&Dimension, &Dim)| match d.value {
+            Some(dimension::Value::DimValue(want)) => {
+                want < -1 || want >= 0 && have.as_const().is_some_and(|have| have != want)
+            }
+            _ => false,
+        };
+        if shape.dim.len() == h.rank() && !shape.dim.iter().zip(&h.dims).any(other) {
+            return Ok(());
+        }
+        if fixed {
+            return Err(e);
+        }
+        self.note(format!(
+            "value {} is declared as {} and is {h}",
+            quote(name),
+            super::signature::describe(Some(ty))
+        ));
+        Ok(())
     }
 
     /// Symbols in an op: of its results' types, its attributes and its regions' arguments.

@@ -96,6 +96,12 @@ const NOTES: &str = "\n## Notes\n\n\
       onnxruntime drops it) or is negative; a place without a key is 0, as a string \"0.f\", which is what\n\
       onnxruntime writes. Numbers become strings as Cast writes them. DictVectorizer leaves out keys that its\n\
       vocabulary lacks.\n\
+    * GridSample, cubic with `border`: the standard asks for \"border values for out-of-bound grid locations\" and none of\n\
+      its cases look. Here every tap is held inside the image by itself, as in PyTorch, whose exporters write such\n\
+      models, and in onnxruntime; onnx's reference moves the whole place to the border first.\n\
+    * `auto_pad` SAME with a stride above the kernel: windows begin at the edge and no input is cut off, as in\n\
+      TensorFlow; ConvTranspose gives input times stride, as the standard says. onnxruntime cuts in both.\n\
+    * LSTM, GRU and RNN of no steps end in their initial state; onnxruntime gives zeros.\n\
     * Gradient differentiates a part of the graph; nothing here does.\n\
     * ImageDecoder reads BMP, PNG, PNM, TIFF and WebP of 8 bits per channel, still and uncompressed or compressed\n\
       without loss (WebP in both ways): their decoders give the reference's bits. JPEG and JPEG 2000 end the run\n\

@@ -35,6 +35,9 @@ fn non_max_suppression(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>
         Some(v) => v,
         None => cx.number(Elem::F32, 0.0)?,
     };
+    // Each is one number; some exporters leave the length of its list open.
+    let least = least.map(|v| cx.reshape(v, vec![])).transpose()?;
+    let (most, overlap) = (cx.reshape(most, vec![])?, cx.reshape(overlap, vec![])?);
     let operands = [Some(boxes), Some(scores), Some(most), Some(overlap), least];
     cx.ops("graph.non_max_suppression", &operands, attrs! { center: center })
 }

@@ -75,6 +75,9 @@ pub(super) fn gather_nd(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId
     for d in 0..usize::try_from(batch).unwrap_or(0).min(cx.rank(x)?).min(cx.rank(i)?) {
         cx.same_size(&mut x, d, &mut i, d, "batch sizes")?;
     }
+    if cx.dims(i)?.last().is_some_and(|d| d.as_const().is_none()) {
+        return Err(cx.unsupported("index tuples of a length that only the run knows"));
+    }
     Ok(vec![cx.op("graph.gather_nd", &[x, i], attrs! { batch: batch })?])
 }
 
@@ -103,6 +106,10 @@ fn scatter_nd(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let r = reduction(cx, n)?;
     let (mut x, mut i, mut u) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.input(n, 2)?);
     let (rx, ri, ru) = (cx.rank(x)?, cx.rank(i)?, cx.rank(u)?);
+    // The ranks say how long the tuples are.
+    if let Some(k) = (ri + rx).checked_sub(ru + 1).filter(|k| ri > 0 && (1..=rx).contains(k)) {
+        cx.expect_size(&mut i, ri - 1, &Dim::from(k), "the length of the index tuples")?;
+    }
     let depth = cx.dims(i)?.last().and_then(Dim::as_size);
     if let Some(k) = depth
         && ri > 0

@@ -68,6 +68,8 @@ fn loss(cx: &mut Cx<'_, '_>, n: &Node<'_>, x: ValueId) -> Result<ValueId> {
     if let Some(g) = ignored {
         let one = cx.number(elem, 1.0)?;
         let nothing = cx.number(elem, 0.0)?;
+        // Whatever stands there, a NaN too.
+        y = cx.elementwise(&arith::SELECT, &[g, nothing, y], attrs! {})?;
         let c = counts.unwrap_or(one);
         counts = Some(cx.elementwise(&arith::SELECT, &[g, nothing, c], attrs! {})?);
     }

@@ -137,10 +137,13 @@ pub(super) fn conv_of(
     bias: Option<ValueId>,
 ) -> Result<ValueId> {
     let g = cx.groups(n, "group")?;
-    let mut x = x;
+    let (mut x, mut w, mut bias) = (x, w, bias);
     let kernel = cx.kernel(n, x, w)?;
     let channels = cx.dims(w)?[1].clone() * Dim::Const(g);
     cx.expect_size(&mut x, 1, &channels, "channels of the input and of the filter")?;
+    if let Some(b) = &mut bias {
+        cx.same_size(&mut w, 0, b, 0, "output channels of the filter and of the bias")?;
+    }
     let window = cx.window(n, x, &kernel)?;
     let (x, attrs) = cx.windowed(x, window)?;
     Ok(cx.ops("graph.conv", &[Some(x), Some(w), bias], attrs.with("groups", g))?[0])
@@ -173,9 +176,13 @@ pub(super) fn integer(
 
 fn conv_transpose(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let g = cx.groups(n, "group")?;
-    let (mut x, w, bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
+    let (mut x, w, mut bias) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
     let kernel = cx.kernel(n, x, w)?;
     let r = kernel.len();
+    if let Some(b) = &mut bias {
+        let features = cx.dims(w)?[1].clone() * Dim::Const(g);
+        cx.expect_size(b, 0, &features, "output channels of the filter and of the bias")?;
+    }
     let channels = cx.dims(w)?[0].clone();
     cx.expect_size(&mut x, 1, &channels, "channels of the input and of the filter")?;
     let strides = cx.ints_or(n, "strides", r, 1)?;

@@ -85,6 +85,9 @@ pub(super) fn quantize(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>
         _ => cx.elem_attr(n, "output_dtype")?,
     };
     let mut p = parameters(cx, n)?;
+    if cx.elem(p.x)? == Elem::Bool {
+        return Err(cx.wrong("the operand has the wrong type").needed("numbers").present("bool"));
+    }
     let elem = match p.zero {
         Some(z) => cx.elem(z)?,
         None => elem.unwrap_or(Elem::U8),
@@ -132,7 +135,16 @@ pub(super) fn product(
     (a, az): (ValueId, Option<ValueId>),
     (b, bz): (ValueId, Option<ValueId>),
 ) -> Result<ValueId> {
-    let (az, bz) = (maybe_scalar(cx, az)?, maybe_scalar(cx, bz)?);
+    let (mut az, mut bz) = (maybe_scalar(cx, az)?, maybe_scalar(cx, bz)?);
+    let (mut a, mut b) = (a, b);
+    for (m, z, back) in [(&mut a, &mut az, 2), (&mut b, &mut bz, 1)] {
+        let axis = cx.rank(*m)?.checked_sub(back);
+        if let (Some(z), Some(axis)) = (z, axis)
+            && cx.rank(*z)? == 1
+        {
+            cx.same_size(m, axis, z, 0, "the size of an operand and its zero points")?;
+        }
+    }
     // A zero point per row or column keeps its place only if the rows keep theirs.
     let whole = |cx: &Cx<'_, '_>, z: Option<ValueId>| match z {
         Some(z) => Ok(cx.ty(z)?.count() == Dim::Const(1)),

@@ -1,6 +1,6 @@
 //! Reductions, and what normalises along one axis.
 
-use silure_ir::{Attr, Tensor, ValueId, attrs};
+use silure_ir::{Attr, Dim, Tensor, ValueId, attrs};
 
 use super::cx::Cx;
 use super::shape::Axes;
@@ -102,6 +102,18 @@ fn softmax(cx: &mut Cx<'_, '_>, x: ValueId, axis: usize, op: &str) -> Result<Val
 /// 1 at the first greatest element along the axis, 0 elsewhere.
 fn hardmax(cx: &mut Cx<'_, '_>, x: ValueId, axis: usize) -> Result<ValueId> {
     let t = cx.ty(x)?;
+    let mut x = x;
+    match t.dims[axis].as_const() {
+        Some(0) => return Ok(x),
+        Some(_) => {}
+        None => {
+            // One more, so that an axis that is empty in a run has a greatest element.
+            let mut pads = vec![Dim::Const(0); 2 * t.rank()];
+            pads[t.rank() + axis] = Dim::Const(1);
+            let least = cx.number(t.elem, f64::NEG_INFINITY)?;
+            x = cx.op("graph.pad", &[x, least], attrs! {}.with("pads", Attr::Dims(pads)))?;
+        }
+    }
     let at = cx.op("graph.argmax", &[x], attrs! { axis: axis as i64 })?;
     let values = Tensor::from_f64s(t.elem, &[2], &[0.0, 1.0]).map_err(|d| cx.diag(d))?;
     let values = cx.constant(values)?;

@@ -31,6 +31,25 @@ fn scalar(cx: &mut Cx<'_, '_>, v: ValueId) -> Result<ValueId> {
     cx.cast(v, Elem::I64)
 }
 
+/// A rank-0 integer operand as i64, which is at least 1: said here where it is known, else the run fails.
+fn positive(cx: &mut Cx<'_, '_>, v: ValueId, what: &str) -> Result<ValueId> {
+    if let Some(&[v]) = cx.known_ints(v).as_deref()
+        && v < 1
+    {
+        return Err(cx.wrong(format!("{what} is not positive")).present(v.to_string()));
+    }
+    let v = scalar(cx, v)?;
+    if cx.known(v).is_some() {
+        return Ok(v);
+    }
+    // Its one element keeps its place in a list of one element, and has none in an empty one.
+    let fine = cx.with(&arith::GT, v, 0.0)?;
+    let count = cx.cast(fine, Elem::I64)?;
+    let count = cx.reshape(count, vec![Dim::Const(1)])?;
+    let v = cx.op("graph.reshape", &[v, count], attrs! {})?;
+    cx.reshape(v, vec![])
+}
+
 /// ⌊v / 2⌋ + 1: how many frequencies say all about a real signal of that length.
 fn half(cx: &mut Cx<'_, '_>, v: ValueId) -> Result<ValueId> {
     let v = cx.with(&arith::FLOORDIV, v, 2.0)?;
@@ -134,7 +153,7 @@ fn dft(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let x = cx.input(n, 0)?;
     let rank = cx.rank(x)?;
     let length = match cx.maybe(n, 1)? {
-        Some(v) => Some(scalar(cx, v)?),
+        Some(v) => Some(positive(cx, v, "the length of the transform")?),
         None => None,
     };
     let axis = match n.op.version {
@@ -210,13 +229,17 @@ fn dft_marked(
 /// Frames of a signal `[batch, length, parts]`, each multiplied by a window and transformed.
 fn stft(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let onesided = cx.flag_or(n, "onesided", true)?;
-    let (x, step, window) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
+    let (mut x, step, window) = (cx.input(n, 0)?, cx.input(n, 1)?, cx.maybe(n, 2)?);
+    // PyTorch's exporter leaves the one part of a real signal out.
+    if cx.rank(x)? == 2 {
+        x = cx.unsqueeze(x, &[2])?;
+    }
     if cx.rank(x)? != 3 {
         return Err(cx.wrong("the signal does not have axes [batch, length, parts]"));
     }
-    let step = scalar(cx, step)?;
+    let step = positive(cx, step, "the step between frames")?;
     let length = match (cx.maybe(n, 3)?, window) {
-        (Some(l), _) => scalar(cx, l)?,
+        (Some(l), _) => positive(cx, l, "the length of a frame")?,
         (None, Some(w)) => cx.size_of(w, 0)?,
         (None, None) => cx.size_of(x, 1)?,
     };

@@ -346,8 +346,8 @@ fn eval_grid_sample(cx: &EvalCx) -> Result<Vec<Datum>> {
                 _ => ((u + 1.0) * len - 1.0) / 2.0,
             };
             let p = match padding {
-                // Between the outermost centre and the edge, cubic taps are clamped one by one.
-                "border" if !(lo..=hi).contains(&p) => p.clamp(0.0, (len - 1.0).max(0.0)),
+                // Taps are clamped one by one; farther out all are the outermost element.
+                "border" => p.clamp(-2.0, len + 1.0),
                 "reflection" => reflect(p, lo, hi),
                 _ => p,
             };

@@ -3,7 +3,7 @@
 //! Buffers: `x`, `value` (one element; null for zero bytes), `y`.
 
 use super::{coordinates, copy_bytes};
-use crate::abi::{BAD_SIZES, OK};
+use crate::abi::{EMPTY, OK};
 use crate::isa::{Call, Isa, kernel};
 
 /// Codes of [`Pad::mode`].
@@ -93,7 +93,7 @@ unsafe fn body<I: Isa>(s: &Pad, call: &Call) -> i32 {
             }
             let Some(from) = from.filter(|_| s.x[7] > 0) else {
                 if s.mode != mode::CONSTANT {
-                    return BAD_SIZES;
+                    return EMPTY;
                 }
                 (0..width).for_each(|i| copy_bytes(dst.add(i * b), value, b));
                 continue;

@@ -4,7 +4,7 @@
 //! Up to five dims, unused ones (in front) 1 with scale 1. Buffers: `x`, `y`. Coordinates and weights
 //! are computed in f64. A dim that keeps its length and has scale 1 has one tap.
 
-use crate::abi::OK;
+use crate::abi::{EMPTY, NOT_FINITE, OK};
 use crate::isa::{Call, Isa, align64, kernel};
 
 /// Interpolations.
@@ -229,7 +229,18 @@ impl Resize {
         (0..5).fold((0, 0), add)
     }
 
+    /// Whether there is something to compute: else the run is told what is wrong.
+    fn refused(&self) -> Option<i32> {
+        if !self.scale.iter().all(|s| s.is_finite()) {
+            return Some(NOT_FINITE);
+        }
+        (self.x.contains(&0) && !self.y.contains(&0)).then_some(EMPTY)
+    }
+
     fn scratch(&self) -> usize {
+        if self.refused().is_some() {
+            return 0;
+        }
         let (n, taps) = self.tables();
         align64(n.saturating_mul(4)).saturating_add(align64(taps.saturating_mul(8)))
     }
@@ -243,13 +254,11 @@ impl Resize {
     }
 
     fn valid(&self) -> bool {
-        let empty = self.x.contains(&0) && !self.y.contains(&0);
-        let scales = self.scale.iter().all(|s| *s >= 0.0 && s.is_finite());
+        let scales = self.scale.iter().all(|s| *s >= 0.0 || !s.is_finite());
         let small = self.x.iter().all(|n| u32::try_from(*n).is_ok());
         self.mode <= 2
             && self.coordinate <= coordinate::TF_HALF_PIXEL_FOR_NN
             && self.nearest <= 3
-            && !empty
             && scales
             && small
     }
@@ -257,6 +266,9 @@ impl Resize {
 
 #[inline(always)]
 unsafe fn body<I: Isa>(s: &Resize, call: &Call) -> i32 {
+    if let Some(status) = s.refused() {
+        return status;
+    }
     let (rows, per) = (s.rows(), s.per_task());
     let (xw, yw) = (s.x[4], s.y[4]);
     if rows == 0 {
@@ -337,6 +349,7 @@ unsafe fn body<I: Isa>(s: &Resize, call: &Call) -> i32 {
 
 kernel!(RESIZE_F32 = "resize.f32", Resize, bufs 2,
     "Resamples up to five dims. Buffers x, y; sizes `Resize`.",
-    check |s| s.valid(), tasks |s| s.rows().div_ceil(s.per_task()),
+    check |s| s.valid(),
+    tasks |s| if s.refused().is_some() { 1 } else { s.rows().div_ceil(s.per_task()) },
     scratch |s| s.scratch(),
     flops |s| (s.rows() * s.y[4]) as u64, body body);

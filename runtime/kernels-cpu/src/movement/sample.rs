@@ -105,7 +105,8 @@ impl GridSample {
             _ => ((u + 1.0) * len - 1.0) / 2.0,
         };
         let p = match self.padding {
-            padding::BORDER if !(lo..=hi).contains(&p) => p.clamp(0.0, last),
+            // Farther out every tap is the outermost element.
+            padding::BORDER => p.clamp(-2.0, last + 2.0),
             padding::REFLECTION => reflect(p, lo, hi),
             _ => p,
         };

@@ -3,7 +3,7 @@
 //! Buffers: `x`, `y` (i64 `[outer, inner]`). Ties give the first, or the last if asked. The first NaN
 //! of a row counts as its extreme, as in NumPy.
 
-use crate::abi::OK;
+use crate::abi::{EMPTY, OK};
 use crate::isa::{Call, Isa, kernel};
 
 sizes! {
@@ -11,7 +11,7 @@ sizes! {
     pub struct Arg {
         /// Product of the dims before the reduced one.
         pub outer: usize,
-        /// The reduced dim, at least 1.
+        /// The reduced dim; of none there is no result.
         pub reduce: usize,
         /// Product of the dims after it.
         pub inner: usize,
@@ -24,6 +24,9 @@ sizes! {
 
 #[inline(always)]
 unsafe fn body<I: Isa, T: PartialOrd + Copy>(s: &Arg, call: &Call) -> i32 {
+    if s.reduce == 0 && s.inner > 0 {
+        return EMPTY;
+    }
     // SAFETY: x holds `outer × reduce × inner` elements, y `outer × inner`.
     unsafe {
         let (x, y) = (call.bufs.get::<T>(0), call.bufs.get::<i64>(1));
@@ -56,7 +59,7 @@ macro_rules! arg {
     ($($id:ident $name:literal $t:ident;)*) => { $(
         kernel!($id = $name, Arg, bufs 2,
             "Index of the greatest (or least) element of the middle dim. Buffers x, y (i64); sizes `Arg`.",
-            check |s| s.reduce > 0, tasks |s| s.outer, scratch |_| 0,
+            check |_| true, tasks |s| s.outer, scratch |_| 0,
             flops |s| (s.outer * s.reduce * s.inner) as u64, body body::<$t>);
     )* };
 }
