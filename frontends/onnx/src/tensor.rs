@@ -338,10 +338,7 @@ impl Model {
                         return Err(value(at, field, v.into(), elem));
                     }
                     if elem == Elem::Bool {
-                        if !(0..=1).contains(&v) {
-                            return Err(value(at, field, v.into(), elem));
-                        }
-                        out.push(v as u8);
+                        out.push(u8::from(v != 0));
                     } else {
                         out.extend_from_slice(&v.to_le_bytes()[..unit]);
                     }

@@ -199,7 +199,6 @@ fn contents_that_are_not_what_they_say() {
         ("byte_out_of_range", bytes(2, &[4], &[1, 2, 3, 256])),
         ("byte_far_below", bytes(2, &[4], &[1, 2, 3, -129])),
         ("signed_byte_out_of_range", bytes(3, &[4], &[1, 2, 3, 256])),
-        ("bool_that_is_neither", bytes(BOOL, &[4], &[0, 1, 2, 1])),
         ("nibbles_missing", bytes(21, &[5], &[0x21, 0x43])),
         ("nibbles_too_many", bytes(21, &[2], &[0x21, 0x43])),
         ("pair_of_nibbles_out_of_range", bytes(21, &[4], &[0x21, 0x1043])),

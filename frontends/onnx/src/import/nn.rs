@@ -216,9 +216,11 @@ fn conv_transpose(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
                 total = Dim::Const(0);
             }
             let half = total.floordiv(&Dim::Const(2));
-            let rest = total - half.clone();
-            let upper = auto == "SAME_UPPER";
-            (pads[i], pads[r + i]) = if upper { (half, rest) } else { (rest, half) };
+            let rest = total.clone() - half.clone();
+            // Where a run needs more than there is, the rest comes at the end.
+            let begin = if auto == "SAME_UPPER" { half } else { rest };
+            let begin = begin.maximum(&Dim::Const(0));
+            (pads[i], pads[r + i]) = (begin.clone(), total - begin);
         }
     } else if !matches!(auto.as_str(), "NOTSET" | "VALID" | "") {
         return Err(cx.wrong("attribute `auto_pad` has no such value").present(auto));
