@@ -47,27 +47,55 @@ pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
     let ty = types(&t.ty(), elem, block)?;
     let (n, k) = (t.shape()[0], t.shape()[1]);
     let x = finite(t)?;
+    let per = k.div_ceil(block);
     let mut q = vec![0i8; n * k];
-    let (mut scales, mut offsets) = (vec![], vec![]);
-    for (x, q) in x.chunks(k.max(1)).zip(q.chunks_mut(k.max(1))) {
-        for (x, q) in x.chunks(block).zip(q.chunks_mut(block)) {
-            let (scale, offset) = match elem {
-                Elem::I8 => (eight(x, q), 0.0),
-                Elem::I4 => (four(x, q), 0.0),
-                _ => {
-                    let line = fit(x);
-                    line.codes(x, q);
-                    (line.scale, line.offset)
-                }
-            };
-            if !scale.is_finite() || !offset.is_finite() {
-                return Err(too_large(x));
+    let (mut scales, mut offsets) = (vec![0f32; n * per], vec![0f32; n * per]);
+    let (k1, per1) = (k.max(1), per.max(1));
+    // Rows do not depend on each other: each thread has some that lie together.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let rows = if n * k < PARALLEL { n.max(1) } else { n.div_ceil(threads).max(1) };
+    let done = std::thread::scope(|all| {
+        let parts = x.chunks(rows * k1).zip(q.chunks_mut(rows * k1));
+        let lines = scales.chunks_mut(rows * per1).zip(offsets.chunks_mut(rows * per1));
+        let work: Vec<_> = parts
+            .zip(lines)
+            .map(|((x, q), (s, o))| all.spawn(move || rounded(x, (k1, block), elem, q, s, o)))
+            .collect();
+        work.into_iter().try_for_each(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+    });
+    done?;
+    pack(&ty, q, &scales, (elem == Elem::U4).then_some(&offsets))
+}
+
+/// Elements of a matrix from which on its rows are shared by threads.
+const PARALLEL: usize = 1 << 16;
+
+/// Rounds rows of `k` elements by blocks, into their integers, scales and offsets.
+fn rounded(
+    x: &[f32],
+    (k, block): (usize, usize),
+    elem: Elem,
+    q: &mut [i8],
+    scales: &mut [f32],
+    offsets: &mut [f32],
+) -> Result<()> {
+    let blocks = x.chunks(k).flat_map(|row| row.chunks(block));
+    let codes = q.chunks_mut(k).flat_map(|row| row.chunks_mut(block));
+    for (((x, q), s), o) in blocks.zip(codes).zip(scales).zip(offsets) {
+        (*s, *o) = match elem {
+            Elem::I8 => (eight(x, q), 0.0),
+            Elem::I4 => (four(x, q), 0.0),
+            _ => {
+                let line = fit(x);
+                line.codes(x, q);
+                (line.scale, line.offset)
             }
-            scales.push(scale);
-            offsets.push(offset);
+        };
+        if !s.is_finite() || !o.is_finite() {
+            return Err(too_large(x));
         }
     }
-    pack(&ty, q, &scales, (elem == Elem::U4).then_some(&offsets))
+    Ok(())
 }
 
 /// The elements of a matrix, all of which must be finite.
@@ -114,9 +142,28 @@ fn nearest(x: &[f32], scale: f32, (lo, hi): (f32, f32), q: &mut [i8]) {
     }
 }
 
+/// The nearest number of f16, of two the even one.
+#[inline]
+fn near(x: f32) -> f32 {
+    let bits = x.to_bits();
+    match bits & 0x7FFF_FFFF {
+        // Half a step beyond the greatest, and NaN.
+        0x477F_F000.. => {
+            if x.is_nan() {
+                x
+            } else {
+                f32::INFINITY.copysign(x)
+            }
+        }
+        // Subnormal: steps of 2⁻²⁴, as f32 has them from 0.5 on.
+        0..0x3880_0000 => ((x.abs() + 0.5) - 0.5).copysign(x),
+        _ => f32::from_bits((bits + 0xFFF + (bits >> 13 & 1)) & !0x1FFF),
+    }
+}
+
 /// The nearest number of f16; for what is too small, the smallest one that is not 0.
 fn half(x: f32) -> f32 {
-    let near = Elem::F16.decode(Elem::F16.encode(x as f64)) as f32;
+    let near = near(x);
     if near == 0.0 && x != 0.0 { (1.0 / (1 << 24) as f32).copysign(x) } else { near }
 }
 
@@ -158,6 +205,49 @@ fn four(x: &[f32], q: &mut [i8]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the element type itself rounds: halves of steps, both ends, subnormals, signs, what is beyond.
+    #[test]
+    fn numbers_of_f16_are_the_nearest() {
+        let slow = |x: f32| Elem::F16.decode(Elem::F16.encode(x as f64)) as f32;
+        let all = (0..=u32::MAX).step_by(4093).chain((0..=u16::MAX).flat_map(|h| {
+            let bits = (Elem::F16.decode(h as u64) as f32).to_bits();
+            [
+                bits.wrapping_sub(1),
+                bits,
+                bits ^ 0x1000,
+                (bits ^ 0x1000) + 1,
+                bits.wrapping_add(0xFFF),
+            ]
+        }));
+        for bits in all {
+            let x = f32::from_bits(bits);
+            let (got, want) = (near(x), slow(x));
+            let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+            assert!(same, "{x:e} ({bits:#x}) became {got:e}, should be {want:e}");
+        }
+    }
+
+    /// Shared by threads or not, the same to the bit.
+    #[test]
+    fn large_matrices_are_rounded_row_by_row() {
+        let (n, k) = (67, 1000);
+        let whole = matrix(n, k);
+        for elem in [Elem::I8, Elem::U4] {
+            let all = quantize(&whole, elem, 32).unwrap();
+            for row in [0, 33, 66] {
+                let bytes = whole.bytes()[row * k * 4..][..k * 4].to_vec();
+                let one = Tensor::new(Elem::F32, &[1, k], bytes).unwrap();
+                let one = quantize(&one, elem, 32).unwrap();
+                let same = |a: &Tensor, b: &Tensor, n: usize| {
+                    (0..n).all(|i| a.get(i).f() == b.get(row * n + i).f())
+                };
+                assert!(same(&one.codes, &all.codes, k) && same(&one.scales, &all.scales, 32));
+                let offsets = one.offsets.zip(all.offsets.as_ref());
+                assert!(offsets.is_none_or(|(a, b)| same(&a, b, 32)));
+            }
+        }
+    }
 
     fn matrix(n: usize, k: usize) -> Tensor {
         let x: Vec<f64> =

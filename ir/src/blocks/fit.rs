@@ -9,8 +9,7 @@
 //!   to a scale and an offset of f16 before comes back to the bit;
 //! * 13 to 18 steps over the range, fitted to their codes by least squares.
 
-use super::{four, half};
-use silure_types::Elem;
+use super::{four, half, near};
 
 /// Most rounds in which codes and line are fitted to each other.
 const ROUNDS: usize = 8;
@@ -180,11 +179,6 @@ fn lanes<const N: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; N]) -> [f32; N]
 fn integer(x: f32) -> f32 {
     const HIGH: f32 = 12_582_912.0;
     (x + HIGH) - HIGH
-}
-
-/// The nearest number of f16.
-fn near(x: f32) -> f32 {
-    Elem::F16.decode(Elem::F16.encode(x as f64)) as f32
 }
 
 #[cfg(test)]

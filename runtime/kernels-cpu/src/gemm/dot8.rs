@@ -166,7 +166,8 @@ pub unsafe fn avx512<const R: usize, const STORE: usize, const HALF: bool>(d: &D
         for b in 0..groups {
             let block = d.q.add(b * BLOCK * NR * dot::bits(STORE) / 8);
             prefetch_lines(block.wrapping_add(AHEAD), (0, BLOCK * dot::bits(STORE) / 32));
-            let rows: [*const i32; R] = std::array::from_fn(|r| d.bytes(r, b * BLOCK) as *const i32);
+            let rows: [*const i32; R] =
+                std::array::from_fn(|r| d.bytes(r, b * BLOCK) as *const i32);
             let sums = d.sums.add(b);
             let mut part: [__m512i; R] =
                 std::array::from_fn(|r| _mm512_set1_epi32(-center * *sums.add(r * groups)));
