@@ -115,7 +115,7 @@ pub fn check(source: &Path, args: &CompileArgs, text: &Path) -> Result<()> {
     }
     let options = args.options()?;
     if options.precision.is_none() && !options.rounded_rows {
-        let m = "--evaluate needs --precision bf16, int8, int4 or w8a8, or --activations int8";
+        let m = "--evaluate needs --precision bf16, int8, int4, w8a8 or fp8, or --activations int8";
         return Err(Failure::usage(m));
     }
     std::fs::metadata(text).map_err(|e| Failure::io(text, e))?;

@@ -122,6 +122,8 @@ pub enum Width {
     Int4,
     /// Integers of 8 bits, and the same of what they are multiplied with
     W8a8,
+    /// Floats of 8 bits for what is multiplied with weights that are stored so, by blocks
+    Fp8,
 }
 
 /// A type of what is multiplied with weights by groups.
@@ -182,7 +184,7 @@ impl CompileArgs {
         }
         Ok(match self.precision {
             None => None,
-            Some(Width::F32 | Width::Bf16 | Width::W8a8) if self.group.is_some() => {
+            Some(Width::F32 | Width::Bf16 | Width::W8a8 | Width::Fp8) if self.group.is_some() => {
                 return Err(Failure::usage("--group applies to --precision int8 and int4"));
             }
             Some(Width::F32) => None,
@@ -190,6 +192,7 @@ impl CompileArgs {
             Some(Width::Int8) => Some(Precision::Int8(grouped(128))),
             Some(Width::Int4) => Some(Precision::Int4(grouped(32))),
             Some(Width::W8a8) => Some(Precision::W8A8),
+            Some(Width::Fp8) => Some(Precision::Fp8),
         })
     }
 

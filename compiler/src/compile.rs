@@ -27,6 +27,8 @@ pub enum Precision {
     /// Integers of 8 bits with a scale for each column, and what they are multiplied with in integers of 8 bits
     /// with a scale for each row. The weights of experts as [`Precision::Int8`] by 128.
     W8A8,
+    /// Weights as they are; those that are stored in e4m3 by blocks are multiplied with e4m3 by blocks.
+    Fp8,
 }
 
 impl Precision {
@@ -37,6 +39,7 @@ impl Precision {
             Precision::Int8(n) => format!("precision{{weights=int8,block={n}}}"),
             Precision::Int4(n) => format!("precision{{weights=int4,block={n}}}"),
             Precision::W8A8 => "activations,precision{weights=int8,block=128}".into(),
+            Precision::Fp8 => "activations{to=e4m3}".into(),
         }
     }
 }
@@ -48,6 +51,7 @@ impl std::fmt::Display for Precision {
             Precision::Int8(n) => write!(f, "int8 by {n}"),
             Precision::Int4(n) => write!(f, "int4 by {n}"),
             Precision::W8A8 => write!(f, "w8a8"),
+            Precision::Fp8 => write!(f, "fp8"),
         }
     }
 }
@@ -135,7 +139,8 @@ pub(crate) fn narrowed(p: Precision, products: u64, passes: &[PassRun]) -> Strin
         Some((_, n)) => format!(", {n} of them, whose results are an entry's, in int8 by 128"),
         None => String::new(),
     };
-    format!("precision {p}: the weights of {products} products{rest}")
+    let what = if p == Precision::Fp8 { "what is multiplied in" } else { "the weights of" };
+    format!("precision {p}: {what} {products} products{rest}")
 }
 
 /// Lets a kernel of the user's take its places; what is said of it.
@@ -282,7 +287,7 @@ impl Compiler {
             && until >= Phase::Graph
         {
             let blocks = |w: &Weight| matches!(w.expr, WeightExpr::Unpack(..));
-            if p != Precision::Bf16 && module.weights.iter().any(blocks) {
+            if !matches!(p, Precision::Bf16 | Precision::Fp8) && module.weights.iter().any(blocks) {
                 let note = "the file's own blocks of integers are quantised again";
                 report.notes.push(format!("precision {p}: {note}"));
             }

@@ -3,6 +3,10 @@
 //! The rows of what is multiplied are quantised when they are known, each by its own greatest magnitude, and the
 //! weights by column when the engine is written: `x · w` becomes `f32(q(x) · q(w)) · (scale of the row · scale of
 //! the column)`. No row depends on another, so what else a step computes does not change a sequence's sums.
+//!
+//! With `to=e4m3` products whose weights are stored in e4m3 with scales by blocks take e4m3 on the other side too: each
+//! block of a row is rounded by its own greatest magnitude, as models trained in this form expect it. The product
+//! reads `dequantize(quantize_rows(x))`; a target with such products reads the codes.
 
 use std::collections::HashMap;
 
@@ -10,7 +14,9 @@ use silure_ir::attrs;
 use silure_ir::bail;
 use silure_ir::diag::Result;
 use silure_ir::dialects::{arith, graph};
-use silure_ir::{Builder, Elem, OpId, RegionId, ValueId, WeightExpr};
+use silure_ir::{Builder, Elem, Func, OpId, RegionId, ValueId, WeightExpr};
+
+use crate::options::{OptDef, OptDefault};
 
 use crate::pass::{Changed, PassCx, PassDef, Preserves};
 use crate::precision::{self, Made, chooses, scaled, turned, weight};
@@ -19,8 +25,12 @@ use crate::rewrite::Exactness;
 /// `activations`.
 pub(crate) static PASS: PassDef = PassDef {
     name: "activations",
-    doc: "Computes products with weights in integers of 8 bits: rows quantised at run time, weights by column.",
-    options: &[],
+    doc: "Computes products with weights in 8 bits on both sides: rows quantised at run time, weights by column.",
+    options: &[OptDef {
+        name: "to",
+        doc: "i8, or e4m3: by blocks, where the weights are stored so.",
+        default: OptDefault::Word("i8"),
+    }],
     preserves: Preserves { results: Exactness::Approximates, weights: false, functions: true },
     run,
 };
@@ -29,6 +39,61 @@ pub(crate) static PASS: PassDef = PassDef {
 type Rows = HashMap<(usize, Option<RegionId>, ValueId), [ValueId; 2]>;
 
 fn run(cx: &mut PassCx) -> Result<Changed> {
+    match cx.options.word("to") {
+        "i8" => integers(cx),
+        "e4m3" => floats(cx),
+        other => bail!(Invalid, "`to` is `{other}`: i8 or e4m3 is needed"),
+    }
+}
+
+/// What is multiplied with weights of e4m3 becomes e4m3.
+fn floats(cx: &mut PassCx) -> Result<Changed> {
+    let mut made: HashMap<(usize, Option<RegionId>, ValueId, i64), ValueId> = HashMap::new();
+    let mut changed = Changed::No;
+    for i in 0..cx.module.funcs.len() {
+        for op in cx.module.funcs[i].walk() {
+            let Some((x, block)) = narrow(&cx.module.funcs[i], op) else { continue };
+            if !cx.step("activation_precision") {
+                return Ok(changed);
+            }
+            let f = &mut cx.module.funcs[i];
+            let (region, loc) = (f.op(op).parent(), f.op(op).loc.clone());
+            let known = made.get(&(i, region, x, block)).copied();
+            let v = match known {
+                Some(v) => v,
+                None => {
+                    let mut b = Builder::before(f, op);
+                    b.loc = loc;
+                    let last = b.tensor(x)?.rank() as i64 - 1;
+                    let form = attrs! { elem: Elem::E4m3fn, block: block };
+                    let new = b.build(&graph::QUANTIZE_ROWS, &[Some(x)], form, &[], &[])?;
+                    let parts = b.func.op(new).results.clone();
+                    b.one(&graph::DEQUANTIZE, parts, attrs! { axis: last, block: block })?
+                }
+            };
+            made.insert((i, region, x, block), v);
+            f.set_operand(op, 0, Some(v));
+            changed = Changed::Yes;
+        }
+    }
+    Ok(changed)
+}
+
+/// Of a product with a weight of e4m3 by blocks: what is multiplied, and the length of a block.
+fn narrow(f: &Func, op: OpId) -> Option<(ValueId, i64)> {
+    let o = f.op(op);
+    let products = [graph::MATMUL_BLOCKS.name, graph::EXPERT_MATMUL.name];
+    let scale = if o.def.name == graph::EXPERT_MATMUL.name { 3 } else { 2 };
+    let (x, w) = (o.operand(0)?, o.operand(1)?);
+    let elem = |v: ValueId| f.ty(v).elem();
+    let fits = products.contains(&o.def.name)
+        && elem(w) == Some(Elem::E4m3fn)
+        && elem(x) == Some(Elem::F32)
+        && o.operand(scale).is_some();
+    (fits && !chooses(f, op)).then(|| (x, o.attrs.int("block")))
+}
+
+fn integers(cx: &mut PassCx) -> Result<Changed> {
     let (mut made, mut rows) = (Made::new(), Rows::new());
     let mut changed = Changed::No;
     for i in 0..cx.module.funcs.len() {

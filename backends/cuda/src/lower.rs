@@ -98,7 +98,8 @@ tiles! {
     "graph.reduce" "graph.argmax" "graph.argmin" "graph.top_k"
     "graph.max_pool" "graph.average_pool" "graph.resize"
     "graph.matmul_integer" "graph.conv_integer" "graph.conv_transpose"
-    "graph.quantize_rows" "graph.dynamic_quantize" "graph.cumsum"
+    "graph.lstm" "graph.gru" "graph.rnn"
+    "graph.quantize_rows" "graph.dequantize" "graph.dynamic_quantize" "graph.cumsum"
     "graph.gather_nd" "graph.scatter_elements" "graph.scatter_nd" "graph.reverse_sequence"
     "graph.full" "graph.tile" "graph.trilu" "graph.eye_like"
     "graph.gather" "graph.gather_blocks" "graph.gather_elements" "graph.one_hot" "graph.range"
@@ -150,12 +151,12 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
     let given: Vec<Option<ValueId>> = o.slots().collect();
     let types: Vec<Type> = o.results.iter().map(|r| l.b.func.ty(*r).clone()).collect();
     let mut done: Vec<Option<ValueId>> = vec![None; types.len()];
-    let mut between: Option<ValueId> = None;
+    let mut between: BTreeMap<usize, ValueId> = BTreeMap::new();
     for kernel in made {
         let (mut operands, mut args, mut sizes): (Vec<ValueId>, Vec<i64>, Vec<Dim>) =
             Default::default();
         let (mut outs, mut init): (Vec<usize>, Vec<i64>) = Default::default();
-        let (mut status, mut workspace) = (None, None);
+        let (mut status, mut workspaces) = (None, vec![]);
         for a in &kernel.args {
             match a {
                 Arg::Operand(0) if matches!(types.first(), Some(Type::State(_))) => {
@@ -189,14 +190,14 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
                     args.push(operands.len() as i64);
                     operands.push(*v);
                 }
-                Arg::Workspace(t) => match between {
+                Arg::Workspace(n, t) => match between.get(n) {
                     Some(v) => {
                         args.push(operands.len() as i64);
-                        operands.push(v);
+                        operands.push(*v);
                     }
                     None => {
                         // Behind the op's own results.
-                        workspace = Some((args.len(), t.clone()));
+                        workspaces.push((*n, args.len(), t.clone()));
                         args.push(0);
                     }
                 },
@@ -208,10 +209,10 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
             }
         }
         let mut written: Vec<Type> = outs.iter().map(|i| types[*i].clone()).collect();
-        if let Some((at, t)) = workspace {
-            args[at] = -2 - written.len() as i64;
+        for (_, at, t) in &workspaces {
+            args[*at] = -2 - written.len() as i64;
             init.push(-1);
-            written.push(Type::Tensor(t));
+            written.push(Type::Tensor(t.clone()));
         }
         let work = match &written[..] {
             [Type::Tensor(t), ..] => t.count(),
@@ -219,8 +220,8 @@ fn lower(l: &mut Lower, op: OpId) -> Result<Vec<ValueId>> {
         };
         let launch = DeviceLaunch { args, sizes, grid: kernel.grid, work, init, status };
         let new = l.on_device(kernel.func, &operands, &written, launch)?;
-        if new.len() > outs.len() {
-            between = new.last().copied();
+        for ((n, ..), v) in workspaces.iter().zip(&new[outs.len()..]) {
+            between.insert(*n, *v);
         }
         for (i, v) in outs.into_iter().zip(new) {
             done[i] = Some(v);

@@ -140,6 +140,11 @@ fn resampling() {
 }
 
 #[test]
+fn recurrent() {
+    check_graph("cuda:sm_80", rare::RECURRENT);
+}
+
+#[test]
 fn integers() {
     check_graph("cuda:sm_80", rare::INTEGERS);
 }
@@ -147,6 +152,20 @@ fn integers() {
 #[test]
 fn blocks() {
     check_graph("cuda:sm_80", graph::BLOCKS);
+}
+
+/// 8-bit floats as they are where the target multiplies them, else in f16.
+#[test]
+fn codes() {
+    for (target, unit) in [("cuda:sm_80", ".f32.f16.f16.f32"), ("cuda:sm_89", ".f32.e4m3.e4m3.f32")]
+    {
+        check_graph(target, graph::CODES);
+        for case in graph::CODES {
+            let made = graph::made(case);
+            let text = made.kernels.iter().map(|k| ptx(&k.func, target).unwrap().text);
+            assert!(text.collect::<String>().contains(unit), "{target}: {} by {unit}", case.name);
+        }
+    }
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn keys_of_tile(d: i64, e: i64) -> usize {
 }
 
 /// i · n + j, of indices.
-fn within(w: &mut Writer, i: ValueId, n: ValueId, j: ValueId) -> Result<ValueId> {
+pub(crate) fn within(w: &mut Writer, i: ValueId, n: ValueId, j: ValueId) -> Result<ValueId> {
     let i = w.one(&arith::MUL, &[i, n], attrs! {})?;
     w.one(&arith::ADD, &[i, j], attrs! {})
 }

@@ -7,8 +7,8 @@ use silure_ir::{Func, OpId, Result, bail};
 use crate::anchor::Anchor;
 use crate::writer::Title;
 use crate::{
-    Kernel, attention, attention_units, create, integer, lines, map, matmul, moves, patches,
-    points, pool, product, quantize, resize, rows, scatter,
+    Kernel, attention, attention_units, blocks, create, experts, integer, lines, map, matmul,
+    moves, patches, points, pool, product, quantize, recurrent, resize, rows, scatter,
 };
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
@@ -75,10 +75,13 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
         "graph.conv_integer" | "graph.conv_transpose" => one(patches::conv(f, op, title)),
         "graph.matmul_integer" => one(integer::matmul(f, op, title)),
         "graph.max_pool" | "graph.average_pool" => one(pool::pool(f, op, title)),
-        "graph.matmul_blocks" => one(product::blocks(f, op, title)),
-        "graph.gather_blocks" => one(product::gather_blocks(f, op, title)),
-        "graph.expert_matmul" => one(product::experts(f, op, title)),
+        "graph.matmul_blocks" => blocks::kernels(f, op, title),
+        "graph.gather_blocks" => one(blocks::gather_blocks(f, op, title)),
+        "graph.expert_matmul" => experts::kernels(f, op, title),
+        "graph.lstm" | "graph.gru" | "graph.rnn" => recurrent::kernels(f, op, title),
+        "graph.quantize_rows" if o.attrs.int("block") > 0 => one(quantize::blocks(f, op, title)),
         "graph.quantize_rows" => one(quantize::rows(f, op, title)),
+        "graph.dequantize" => one(quantize::widened(f, op, title)),
         "graph.dynamic_quantize" => quantize::dynamic(f, op, title),
         "graph.cumsum" => one(lines::cumsum(f, op, title)),
         "graph.reduce" => one(lines::reduce(f, op, title)),

@@ -11,12 +11,15 @@
 //! | `graph.softmax`, `rms_norm`, `layer_norm` along the last axis | [`rows`]: a program walks along some rows |
 //! | elements moved (parts, joins, margins, rows by an index, states), `rotary`, pools | a program has a line of elements of the result and computes where each comes from |
 //! | `reduce`, `argmax`, `top_k`, softmax along any axis | a program has some lines and walks along them |
-//! | `conv`, `matmul_blocks`, `expert_matmul` | products whose operands are made on the way: patches, codes with scales |
+//! | `conv`, `matmul_blocks` | products whose operands are made on the way: patches, codes with scales |
+//! | `expert_matmul` | rows one by one, or put in the order of their experts and multiplied together |
 //! | `conv_integer`, `conv_transpose`, `matmul_integer` | the same of bytes with zero points, and of positions that fit |
 //! | `scatter_elements`, `scatter_nd` | an element of the result looks for the updates that are its own |
 //! | `resize` | an element sums what lies around its position |
 //! | `attention`, `paged_attention` | a program has one query and walks along its keys |
+//! | `lstm`, `gru`, `rnn` | a product for the inputs of all steps, then a program takes the steps of a sequence in a direction |
 //! | products and attention of few programs | two kernels with a workspace between them: parts of the depth, their sum |
+//! | `quantize_rows` by blocks, `dequantize` of what it made | a program has blocks of some rows |
 //!
 //! [`kernels`] takes any op to these. The grid has one axis, whose position stands for the tiles of the last two axes of the iteration space and for
 //! single positions of the others. Everything else is refused by name.
@@ -41,7 +44,9 @@
 mod anchor;
 mod attention;
 mod attention_units;
+mod blocks;
 mod create;
+mod experts;
 mod integer;
 mod kernels;
 mod lanes;
@@ -54,6 +59,7 @@ mod points;
 mod pool;
 mod product;
 mod quantize;
+mod recurrent;
 mod resize;
 mod rows;
 mod scatter;
@@ -90,9 +96,9 @@ pub enum Arg {
     /// The first element of another value of the op's function, out of which an operand is moved or widened (a transposed
     /// weight, a weight of 16 bits): the kernel reads it as it is stored, and nothing has to make the operand.
     Value(ValueId),
-    /// The first element of a tensor that is there for the op's launches alone: the first kernel that has it writes it, one
-    /// behind it reads it. Its sizes are over the symbols of the function that the op is in.
-    Workspace(TensorType),
+    /// The first element of a tensor that is there for the op's launches alone, by its number: the first kernel that has it writes it,
+    /// one behind it reads it. Its sizes are over the symbols of the function that the op is in.
+    Workspace(usize, TensorType),
     /// A u32 that is 0 before the launch ([`reporting`] kernels have it). Afterwards it says by [`status`] what was wrong with contents that only the
     /// run knows; nothing outside of a tensor was read or written then, but results are not to be used.
     Status,

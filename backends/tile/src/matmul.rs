@@ -214,7 +214,7 @@ impl<'a> Product<'a> {
         let axes = &self.space.axes;
         let (mut others, to) = (vec![], parts.map(|p| p.workspace(acc, axes)));
         let py = match to {
-            Some(t) => w.pointer(Arg::Workspace(t.clone()), &Type::Tensor(t))?,
+            Some(t) => w.pointer(Arg::Workspace(0, t.clone()), &Type::Tensor(t))?,
             None => {
                 others = o.others(&mut w)?;
                 w.pointer(Arg::Result(0), f.ty(self.result))?

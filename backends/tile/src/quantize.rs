@@ -1,13 +1,18 @@
 //! Quantisation with scales that the run finds.
 
-use silure_ir::dialects::arith;
-use silure_ir::{Elem, Func, Num, OpId, Result, ValueId, attrs};
+use silure_ir::dialects::{arith, tile};
+use silure_ir::infer::norm_axis;
+use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::Kernel;
 use crate::lanes::tensor_of;
 use crate::lines::Lines;
-use crate::points::Points;
-use crate::writer::{Title, Writer};
+use crate::points::{Points, places};
+use crate::product::{matrix, product};
+use crate::writer::{Title, Writer, cover};
+
+/// Rows of a program that has blocks of them.
+const ROWS: usize = 8;
 
 /// x, or 0 where it is NaN.
 fn known(w: &mut Writer, x: ValueId) -> Result<ValueId> {
@@ -93,4 +98,107 @@ pub(crate) fn dynamic(f: &Func, op: OpId, name: Title) -> Result<Vec<Kernel>> {
     let q = clamped(w, q, [0.0, 255.0])?;
     let q = w.cast_to(q, Elem::U8)?;
     Ok(vec![first, p.done(0, q)?])
+}
+
+/// The place of a program that has a block of some rows: matrices, the rows' number, where they begin, the block's
+/// number, and its tile's shape.
+struct Block {
+    wide: [ValueId; 2],
+    scales: ValueId,
+    top: ValueId,
+    left: ValueId,
+    number: ValueId,
+    shape: Vec<i64>,
+}
+
+/// Of two tensors of one shape and the scales of one, by blocks of the last axis.
+fn block_of(
+    w: &mut Writer,
+    f: &Func,
+    (dims, block): (&[Dim], i64),
+    bases: [ValueId; 3],
+) -> Result<Block> {
+    let size = usize::try_from(block).ok().filter(|b| b.is_power_of_two() && *b <= 1024);
+    let (Some(size), Some((depth, lead))) = (size, dims.split_last()) else {
+        bail!(
+            Unsupported,
+            "blocks of {block} in a tile kernel: a power of two up to 1024 is needed"
+        )
+    };
+    let rows = product(lead);
+    w.axis(f, &rows);
+    w.axis(f, depth);
+    let height = cover(&rows, ROWS);
+    w.place(vec![height, size], false)?;
+    w.span(&[height, size]);
+    let (rows, deep) = (w.size(0)?, w.size(1)?);
+    let per = w.dim(f, &depth.ceildiv(&Dim::Const(block)))?;
+    let wide = [matrix(w, bases[0], rows, deep)?, matrix(w, bases[1], rows, deep)?];
+    let scales = matrix(w, bases[2], rows, per)?;
+    let (top, left, block) = (w.offset(0), w.offset(1), w.index(block)?);
+    let number = w.one(&arith::FLOORDIV, &[left, block], attrs! {})?;
+    Ok(Block { wide, scales, top, left, number, shape: vec![height as i64, size as i64] })
+}
+
+/// `graph.quantize_rows` as 8-bit floats: a program has a block of some rows.
+pub(crate) fn blocks(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let o = f.op(op);
+    let mut w = Writer::new(name);
+    w.at(&o.loc);
+    let (x, y) = places(&mut w, f, o, &[0], &[0, 1])?;
+    let ([Some(x)], [Some(y), Some(s)]) = (&x[..], &y[..]) else {
+        bail!(Internal, "an operand and two results")
+    };
+    let bases = [x.base, y.base, s.base];
+    let b = block_of(&mut w, f, (&x.dims, o.attrs.int("block")), bases)?;
+    let form = attrs! { tile: b.shape.clone() };
+    let x = w.one(&tile::LOAD, &[b.wide[0], b.top, b.left], form)?;
+    let size = w.one(&arith::ABS, &[x], attrs! {})?;
+    let size = known(&mut w, size)?;
+    let most = w.one(&tile::REDUCE, &[size], attrs! { axis: 1i64, kind: "max" })?;
+    w.span(&[b.shape[0] as usize]);
+    let limit = w.all(Elem::F32, Num::F(448.0))?;
+    let scale = w.one(&arith::DIV, &[most, limit], attrs! {})?;
+    let scale = not_zero(&mut w, scale)?;
+    w.keep(&[b.scales, scale, b.top, b.number], attrs! { axes: vec![0i64] })?;
+    w.span(&b.shape.iter().map(|n| *n as usize).collect::<Vec<_>>());
+    let scale = w.spread(scale, 0)?;
+    let q = w.one(&arith::DIV, &[x, scale], attrs! {})?;
+    let q = w.cast_to(q, y.elem)?;
+    w.keep(&[b.wide[1], q, b.top, b.left], attrs! { axes: vec![0i64, 1] })?;
+    w.done()
+}
+
+/// `graph.dequantize` of 8-bit floats by blocks of the last axis, where products read it.
+pub(crate) fn widened(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
+    let o = f.op(op);
+    let (Some(x), Some(s)) = (o.operand(0), o.operand(1)) else { bail!(Internal, "two operands") };
+    let (x, s) = (tensor_of(f.ty(x))?, tensor_of(f.ty(s))?);
+    let products = ["graph.matmul_blocks", "graph.expert_matmul", "kernel.anchor"];
+    let fits = x.elem == Elem::E4m3fn
+        && s.elem == Elem::F32
+        && x.rank() == s.rank()
+        && o.operand(2).is_none()
+        && norm_axis(o.attrs.int("axis"), x.rank()).is_ok_and(|a| a + 1 == x.rank())
+        && f.uses(o.result()).iter().any(|u| products.contains(&f.op(*u).def.name));
+    if !fits {
+        bail!(Unsupported, "`graph.dequantize` that no product of blocks reads, in a tile kernel");
+    }
+    let mut w = Writer::new(name);
+    w.at(&o.loc);
+    let (x, y) = places(&mut w, f, o, &[0, 1], &[0])?;
+    let ([Some(x), Some(s), ..], [Some(y)]) = (&x[..], &y[..]) else {
+        bail!(Internal, "two operands and a result")
+    };
+    let bases = [x.base, y.base, s.base];
+    let b = block_of(&mut w, f, (&x.dims, o.attrs.int("block")), bases)?;
+    let form = attrs! { tile: b.shape.clone() };
+    let x = w.one(&tile::LOAD, &[b.wide[0], b.top, b.left], form)?;
+    let x = w.cast_to(x, Elem::F32)?;
+    let form = attrs! { tile: vec![b.shape[0]], axes: vec![0i64] };
+    let scale = w.one(&tile::LOAD, &[b.scales, b.top, b.number], form)?;
+    let scale = w.spread(scale, 0)?;
+    let v = w.two(&arith::MUL, x, scale)?;
+    w.keep(&[b.wide[1], v, b.top, b.left], attrs! { axes: vec![0i64, 1] })?;
+    w.done()
 }

@@ -41,7 +41,7 @@ impl Share<'_> {
 fn between(w: &mut Writer, parts: &Parts, queries: &[Dim], e: i64) -> Result<Place> {
     let queries = queries.iter().cloned().fold(Dim::Const(1), |n, d| n * d);
     let t = parts.workspace(Elem::F32, &[queries, Dim::Const(e + 2)]);
-    Place::of(w, Arg::Workspace(t.clone()), &Type::Tensor(t))
+    Place::of(w, Arg::Workspace(0, t.clone()), &Type::Tensor(t))
 }
 
 /// The kernels of an attention whose queries have these axes: `one` makes that of a share.

@@ -135,7 +135,7 @@ pub(crate) fn sum(p: &Product, parts: &Parts, name: Title) -> Result<Kernel> {
     w.at(&p.o.heavy.loc);
     let axes = &p.space.axes;
     let between = parts.workspace(p.acc, axes);
-    let pw = w.pointer(Arg::Workspace(between.clone()), &Type::Tensor(between))?;
+    let pw = w.pointer(Arg::Workspace(0, between.clone()), &Type::Tensor(between))?;
     let others = p.o.others(&mut w)?;
     let py = w.pointer(Arg::Result(0), f.ty(p.result))?;
     let lead = w.lead(f, parts.guard.as_ref());

@@ -175,7 +175,7 @@ impl Writer {
                 let before = self.args.iter().filter(|a| matches!(a, Arg::Value(_)));
                 format!("w{}", before.count())
             }
-            Arg::Workspace(_) => "parts".into(),
+            Arg::Workspace(i, _) => format!("between{i}"),
             Arg::Size(_) | Arg::Status => bail!(Internal, "{arg:?} is no tensor"),
         };
         self.args.push(arg);

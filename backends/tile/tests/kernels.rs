@@ -104,6 +104,11 @@ fn resampling() {
 }
 
 #[test]
+fn recurrent() {
+    graph(rare::RECURRENT);
+}
+
+#[test]
 fn integers() {
     graph(rare::INTEGERS);
 }
@@ -111,6 +116,7 @@ fn integers() {
 #[test]
 fn blocks() {
     graph(graph::BLOCKS);
+    graph(graph::CODES);
 }
 
 #[test]

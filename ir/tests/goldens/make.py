@@ -1,18 +1,20 @@
 """Writes graph.txt: cases of the graph dialect with results from numpy and ONNX's reference evaluator.
 
-Run with numpy and onnx installed: `python3 ir/tests/goldens/make.py`. The Rust tests read graph.txt only.
+Run with numpy, ml_dtypes and onnx installed: `python3 ir/tests/goldens/make.py`. The Rust tests read graph.txt only.
 A case is: the op with its attributes, its operands (`_` if absent), its results.
 """
 
 import pathlib
 
 import numpy as np
+from ml_dtypes import float8_e4m3fn
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 rng = np.random.default_rng(7)
 NAMES = {
     "float32": "f32", "float64": "f64", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool",
+    "float8_e4m3fn": "e4m3fn",
 }
 lines = []
 
@@ -211,6 +213,10 @@ wide = np.array([[1.0, -63.5, 0.25], [0, 0, 0], [-3, 2.5, 0.5]], np.float32)
 steps = (np.abs(wide).max(1, keepdims=True) / np.float32(127)).astype(np.float32)
 steps[steps == 0] = 1
 case("quantize_rows", [wide], [np.rint(wide / steps).astype(np.int8), steps])
+wide = np.array([[448, 224, 3, 0, -7], [1, -0.5, 0, 0, 2]], np.float32)
+steps = np.array([[448, 3, 7], [1, 448, 2]], np.float32) / np.float32(448)
+codes = wide / np.repeat(steps, 2, axis=1)[:, :5]
+case("quantize_rows {block = 2, elem = e4m3fn}", [wide], [codes.astype(float8_e4m3fn), steps])
 
 # Recurrent layers.
 S, N, X, H = 3, 2, 4, 3

@@ -5,6 +5,7 @@
 use super::*;
 use silure::Precision;
 use silure_cuda_device::{Cuda, Which};
+use silure_engine::EngineFile;
 use silure_runtime::LoadOptions;
 
 fn on_device(c: &Compiler, case: &Case, options: &ImportOptions) -> Arc<Engine> {
@@ -17,14 +18,27 @@ fn on_device_as(
     options: &ImportOptions,
     precision: Option<Precision>,
 ) -> Arc<Engine> {
+    opened(&compiled(c, case, options, precision, "cuda:sm_80"))
+}
+
+fn compiled(
+    c: &Compiler,
+    case: &Case,
+    options: &ImportOptions,
+    precision: Option<Precision>,
+    target: &str,
+) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     case.write(folder.path(), 1);
-    let target = Options { targets: vec!["cuda:sm_80".into()], precision, ..Options::default() };
+    let target = Options { targets: vec![target.into()], precision, ..Options::default() };
     let compiled = c.compile(load(c, folder.path(), options), &target);
-    let compiled = compiled.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    compiled.unwrap_or_else(|e| panic!("{}: {e}", case.name)).to_bytes().unwrap()
+}
+
+fn opened(engine: &[u8]) -> Arc<Engine> {
     let device = Cuda::open(Which::Emulated).unwrap();
     let load = LoadOptions { devices: vec![device], ..LoadOptions::default() };
-    Engine::from_bytes_with(&compiled.to_bytes().unwrap(), &load).unwrap()
+    Engine::from_bytes_with(engine, &load).unwrap()
 }
 
 /// The prompt, then some greedy tokens.
@@ -88,4 +102,65 @@ fn models_on_the_device() {
         let case = Case::read(name);
         steps(&case, &on_device(&compiler, &case, &options()), 9);
     }
+}
+
+/// Environment that chooses the emulated device; a process reads it once.
+const CAPABILITY: &str = "SILURE_EMULATED_CAPABILITY";
+
+/// Weights of 8-bit floats, multiplied with 8-bit floats by units of their own: each order of warps in a process of its own.
+#[test]
+fn deepseek_in_eight_bits_on_both_sides() {
+    if std::env::var_os(CAPABILITY).is_some() {
+        return eights();
+    }
+    for seed in 0..5 {
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["device::deepseek_in_eight_bits_on_both_sides", "--exact", "--nocapture"])
+            .env(CAPABILITY, "8.9")
+            .env("SILURE_EMULATED_SEED", seed.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        let wrong = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success() && said.contains("1 passed"), "order {seed}: {said}{wrong}");
+        said.lines().filter(|l| l.contains("off by")).for_each(|l| println!("order {seed}: {l}"));
+    }
+}
+
+fn eights() {
+    let case = Case::read("deepseek-v3-fp8");
+    let c = Compiler::new().unwrap();
+    let bytes = compiled(&c, &case, &options(), Some(Precision::Fp8), "cuda:sm_89");
+    let file = EngineFile::parse(&bytes).unwrap();
+    let kernels = file.device_code().into_iter().flat_map(|c| c.1.kernels);
+    let eights = kernels.filter(|k| k.text.contains(".f32.e4m3.e4m3.f32")).count();
+    assert!(eights > 1, "{eights} kernels multiply 8-bit floats");
+    let engine = opened(&bytes);
+    let folder = tempfile::tempdir().unwrap();
+    case.write(folder.path(), 1);
+    let form = Options { precision: Some(Precision::Fp8), ..Options::default() };
+    let host = c.compile(load(&c, folder.path(), &options()), &form);
+    let host = host.unwrap_or_else(|e| panic!("{e}"));
+    let host = Engine::from_bytes(&host.to_bytes().unwrap()).unwrap();
+    let [got, want] = [&engine, &host].map(|e| {
+        let mut steps = Steps::new(e, PAGE, PAGES);
+        let (head, tail) = case.prompt.split_at(case.prompt.len() - 8);
+        let mut s = steps.sequence(case.prompt.len());
+        let mut logits = steps.step("prefill", &mut [(&mut s, head)]);
+        for token in tail {
+            logits.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
+        }
+        logits
+    });
+    let pairs = want.iter().flatten().zip(got.iter().flatten());
+    let off = pairs.fold(
+        0f64,
+        |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs()) },
+    );
+    let bound = bound(&case);
+    println!("in 8 bits on both sides: off by {off:.2e} from the host, {bound:.2e} are allowed");
+    println!("off by {:.2e} from the truth", super::off(&case, 0, &got));
+    assert_eq!((got.len(), want.len()), (case.prompt.len(), case.prompt.len()));
+    assert!(super::off(&case, 0, &got) > 10.0 * bound, "nothing was rounded to 8 bits");
+    assert!(off <= bound, "off by {off:e}, {bound:e} are allowed");
 }

@@ -72,7 +72,10 @@ static DEQUANTIZE: Lowering = Lowering {
 
 static ROWS: Lowering = Lowering {
     op: "graph.quantize_rows",
-    can: |cx| elem_is(cx, &[Elem::F32]),
+    can: |cx| match cx.attrs().int("block") {
+        0 => elem_is(cx, &[Elem::F32]),
+        _ => Err("scales by blocks".into()),
+    },
     lower: |l, op| {
         let x = l.operand(op, 0)?;
         let t = l.t(x)?;

@@ -324,6 +324,11 @@ impl Lower<'_> {
             "tile.store" => return self.store(op),
             "tile.gather" => self.load_anywhere(op)?,
             "tile.report" => return self.report(op),
+            "tile.fence" => {
+                self.close()?;
+                self.e.op(&dialect::BARRIER, &[], attrs! {})?;
+                return Ok(());
+            }
             "tile.scatter" => return self.store_anywhere(op),
             "tile.index" => {
                 let x = self.scalar(self.operand(op, 0)?)?;

@@ -24,6 +24,8 @@ pub struct Case {
     pub most: i64,
     /// Cores of the device.
     pub cores: i64,
+    /// What floats are multiplied with.
+    pub by: f64,
 }
 
 pub const EXACT: Case = Case {
@@ -35,6 +37,7 @@ pub const EXACT: Case = Case {
     least: 0,
     most: 1 << 20,
     cores: super::CORES,
+    by: 1.0,
 };
 
 /// Elements moved.
@@ -339,17 +342,59 @@ pub const BLOCKS: &[Case] = cases! {
     "blocks_of_floats" "graph.matmul_blocks" [sum: "m"] "(%a: f32[n, m], %q: e4m3fn[9, m], %s: f32[9, ceildiv(m, 128)]) -> (y: f32[n, 9]) {
       %y = graph.matmul_blocks %a, %q, %s {block = 128} : f32[n, 9]
       return %y";
+    "blocks_split" "kernel.anchor" [sum: "1100"] "(%a: f32[n, 1100], %q: u4[40, 1100], %s: f16[40, 35], %o: f16[40, 35], %r: f32[40]) -> (y: f32[n, 40]) {
+      %y = kernel.anchor %a, %q, %s, %o, %r {inputs = 4, maps = [[1]]} do(%b: f32[n, 1100], %c: u4[40, 1100], %d: f16[40, 35], %e: f16[40, 35]) {
+        %p = graph.matmul_blocks %b, %c, %d, _, %e {block = 32} : f32[n, 40]
+        yield %p
+      } do(%t: f32, %u: f32) {
+        %g = arith.add %t, %u : f32
+        yield %g
+      } : f32[n, 40]
+      return %y";
     "gather_blocks" "graph.gather_blocks" [ints: &[("i", "11", -3)], sum: "4"] "(%q: i4[11, m], %s: f32[11, ceildiv(m, 32)], %i: i64[n], %o: f32[11, ceildiv(m, 32)]) -> (y: f32[n, m]) {
       %y = graph.gather_blocks %q, %s, %i, _, %o {block = 32} : f32[n, m]
       return %y";
     "experts" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "m"] "(%x: f32[n, 1, m], %w: f32[3, 7, m], %i: i64[n, 2]) -> (y: f32[n, 2, 7]) {
       %y = graph.expert_matmul %x, %w, %i : f32[n, 2, 7]
       return %y";
+    "experts_few" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "m"] "(%x: f32[2, 1, m], %w: f32[3, 7, m], %i: i64[2, 2]) -> (y: f32[2, 2, 7]) {
+      %y = graph.expert_matmul %x, %w, %i : f32[2, 2, 7]
+      return %y";
     "experts_scaled" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "20", most: 130] "(%x: f32[n, 2, 20], %w: e4m3fn[3, m, 20], %i: i32[n, 2], %s: f32[3, m, 3]) -> (y: f32[n, 2, m]) {
       %y = graph.expert_matmul %x, %w, %i, %s {block = 8} : f32[n, 2, m]
       return %y";
     "experts_offset" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "20", most: 130] "(%x: f32[n, 2, 20], %w: u4[3, m, 20], %i: i32[n, 2], %s: f32[3, m, 3], %o: f32[3, m, 3]) -> (y: f32[n, 2, m]) {
       %y = graph.expert_matmul %x, %w, %i, %s, %o {block = 8} : f32[n, 2, m]
+      return %y";
+};
+
+/// Codes of 8 bits with scales by blocks on both sides.
+pub const CODES: &[Case] = cases! {
+    "codes" "graph.matmul_blocks" [sum: "m"] "(%a: e4m3fn[n, m], %c: f32[n, ceildiv(m, 128)], %q: e4m3fn[72, m], %s: f32[72, ceildiv(m, 128)]) -> (y: f32[n, 72]) {
+      %x = graph.dequantize %a, %c {axis = 1, block = 128} : f32[n, m]
+      %y = graph.matmul_blocks %x, %q, %s {block = 128} : f32[n, 72]
+      return %y";
+    "codes_epilogue" "kernel.anchor" [sum: "200", most: 130] "(%a: e4m3fn[n, 2, 200], %c: f32[n, 2, 4], %q: e4m3fn[m, 200], %s: f32[m, 4], %r: f32[n, 2, m]) -> (y: f32[n, 2, m]) {
+      %x = graph.dequantize %a, %c {axis = 2, block = 64} : f32[n, 2, 200]
+      %y = kernel.anchor %x, %q, %s, %r {inputs = 3, maps = [[0, 1, 2]]} do(%b: f32[n, 2, 200], %d: e4m3fn[m, 200], %e: f32[m, 4]) {
+        %p = graph.matmul_blocks %b, %d, %e {block = 64} : f32[n, 2, m]
+        yield %p
+      } do(%t: f32, %u: f32) {
+        %g = arith.mul %t, %u : f32
+        yield %g
+      } : f32[n, 2, m]
+      return %y";
+    "codes_split" "graph.matmul_blocks" [sum: "1100"] "(%a: e4m3fn[n, 1100], %c: f32[n, 9], %q: e4m3fn[40, 1100], %s: f32[40, 9]) -> (y: f32[n, 40]) {
+      %x = graph.dequantize %a, %c {axis = 1, block = 128} : f32[n, 1100]
+      %y = graph.matmul_blocks %x, %q, %s {block = 128} : f32[n, 40]
+      return %y";
+    "experts_codes" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "m"] "(%a: e4m3fn[n, 1, m], %c: f32[n, 1, ceildiv(m, 128)], %w: e4m3fn[3, 40, m], %i: i64[n, 2], %s: f32[3, 40, ceildiv(m, 128)]) -> (y: f32[n, 2, 40]) {
+      %x = graph.dequantize %a, %c {axis = 2, block = 128} : f32[n, 1, m]
+      %y = graph.expert_matmul %x, %w, %i, %s {block = 128} : f32[n, 2, 40]
+      return %y";
+    "experts_codes_each" "graph.expert_matmul" [ints: &[("i", "5", 0)], sum: "100", most: 130] "(%a: e4m3fn[n, 3, 100], %c: f32[n, 3, 2], %w: e4m3fn[5, m, 100], %i: i32[n, 3], %s: f32[5, m, 2]) -> (y: f32[n, 3, m]) {
+      %x = graph.dequantize %a, %c {axis = 2, block = 64} : f32[n, 3, 100]
+      %y = graph.expert_matmul %x, %w, %i, %s {block = 64} : f32[n, 3, m]
       return %y";
 };
 
@@ -455,7 +500,7 @@ pub struct Memory {
     bytes: HashMap<ValueId, Vec<u8>>,
     want: Vec<(ValueId, Tensor)>,
     /// What lies between the kernels, once it is written.
-    between: Option<Vec<u8>>,
+    between: HashMap<usize, Vec<u8>>,
     /// What the kernels reported.
     pub status: u32,
     sizes: (i64, i64),
@@ -472,7 +517,7 @@ impl Made {
             Arg::Operand(i) => o.operand(*i).unwrap(),
             Arg::Result(i) => o.results[*i],
             Arg::Value(v) => *v,
-            Arg::Size(_) | Arg::Status | Arg::Workspace(_) => panic!("{a:?} is no value"),
+            Arg::Size(_) | Arg::Status | Arg::Workspace(..) => panic!("{a:?} is no value"),
         }
     }
 
@@ -484,6 +529,10 @@ impl Made {
         for (v, name) in f.args().iter().zip(&f.arg_names) {
             let t = f.ty(*v).as_tensor().unwrap();
             let mut x = super::filled(t, &size, seed);
+            if t.elem.is_float() && self.case.by != 1.0 {
+                let small: Vec<f64> = x.to_f64s().iter().map(|v| v * self.case.by).collect();
+                x = Tensor::from_f64s(t.elem, x.shape(), &small).unwrap();
+            }
             if let Some((_, below, first)) = self.case.ints.iter().find(|i| i.0 == &**name) {
                 let ends = [n / 3, n / 3 + n / 2, n];
                 if *below == "ends" || *below == "lengths" {
@@ -540,7 +589,7 @@ impl Made {
         for (v, t) in &tensors {
             bytes.insert(*v, t.bytes().to_vec());
         }
-        Memory { bytes, want, between: None, status: 0, sizes: (n, m) }
+        Memory { bytes, want, between: HashMap::new(), status: 0, sizes: (n, m) }
     }
 }
 
@@ -569,7 +618,7 @@ impl Memory {
                 .map(|a| match a {
                     Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
                     Arg::Status => KernelArg::Buffer(self.status.to_le_bytes().to_vec()),
-                    Arg::Workspace(t) => match &self.between {
+                    Arg::Workspace(i, t) => match self.between.get(i) {
                         Some(b) => KernelArg::Buffer(b.clone()),
                         None => {
                             let n: i64 = t.dims.iter().map(|d| d.eval(&size).unwrap()).product();
@@ -609,9 +658,9 @@ impl Memory {
                     self.status = u32::from_le_bytes(b.bytes().try_into().unwrap());
                     continue;
                 }
-                if matches!(a, Arg::Workspace(_)) {
+                if let Arg::Workspace(i, _) = a {
                     if programs > 0 {
-                        self.between = Some(b.bytes().to_vec());
+                        self.between.insert(*i, b.bytes().to_vec());
                     }
                     continue;
                 }
@@ -706,5 +755,6 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .chain(SPLIT)
         .chain(WINDOWS)
         .chain(BLOCKS)
+        .chain(CODES)
         .chain(super::rare::all())
 }

@@ -275,7 +275,7 @@ pub fn problem(
         Arg::Operand(i) => KernelArg::Buffer(tensors[*i].bytes().to_vec()),
         Arg::Result(i) => KernelArg::Output(vec![0; want[*i].bytes().len()]),
         Arg::Size(d) => KernelArg::Index(d.eval(&size).unwrap()),
-        Arg::Value(_) | Arg::Status | Arg::Workspace(_) => panic!("not of these ops"),
+        Arg::Value(_) | Arg::Status | Arg::Workspace(..) => panic!("not of these ops"),
     });
     (args.collect(), want)
 }

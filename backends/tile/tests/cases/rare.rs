@@ -123,11 +123,40 @@ pub const RESIZED: &[Case] = cases! {
       return %y";
 };
 
+/// Recurrent layers.
+pub const RECURRENT: &[Case] = cases! {
+    "lstm" "graph.lstm" [sum: "90", most: 130, by: 0.02] "(%x: f32[n, 2, m], %w: f32[1, 36, m], %r: f32[1, 36, 9], %b: f32[1, 72]) -> (y: f32[n, 1, 2, 9], h: f32[1, 2, 9], c: f32[1, 2, 9]) {
+      %y, %h, %c = graph.lstm %x, %w, %r, %b : f32[n, 1, 2, 9], f32[1, 2, 9], f32[1, 2, 9]
+      return %y, %h, %c";
+    "lstm_both" "graph.lstm" [ints: &[("lens", "n", 0)], sum: "90", most: 130, by: 0.02] "(%x: f32[n, 3, m], %w: f32[2, 160, m], %r: f32[2, 160, 40], %b: f32[2, 320], %lens: i32[3], %i: f32[2, 3, 40], %j: f32[2, 3, 40], %p: f32[2, 120]) -> (y: f32[n, 2, 3, 40], h: f32[2, 3, 40], c: f32[2, 3, 40]) {
+      %y, %h, %c = graph.lstm %x, %w, %r, %b, %lens, %i, %j, %p {clip = 0.9, direction = \"bidirectional\"} : f32[n, 2, 3, 40], f32[2, 3, 40], f32[2, 3, 40]
+      return %y, %h, %c";
+    "lstm_coupled" "graph.lstm" [sum: "90", most: 130, by: 0.02] "(%x: f32[n, 1, m], %w: f32[1, 20, m], %r: f32[1, 20, 5]) -> (y: f32[n, 1, 1, 5], h: f32[1, 1, 5], c: f32[1, 1, 5]) {
+      %y, %h, %c = graph.lstm %x, %w, %r {activations = [\"HardSigmoid\", \"ScaledTanh\", \"Softsign\"], alpha = [0.3, 0.7], beta = [0.4, 1.5], input_forget = true} : f32[n, 1, 1, 5], f32[1, 1, 5], f32[1, 1, 5]
+      return %y, %h, %c";
+    "gru" "graph.gru" [sum: "90", most: 130, by: 0.02] "(%x: f32[n, 2, m], %w: f32[1, 120, m], %r: f32[1, 120, 40], %b: f32[1, 240]) -> (y: f32[n, 1, 2, 40], h: f32[1, 2, 40]) {
+      %y, %h = graph.gru %x, %w, %r, %b : f32[n, 1, 2, 40], f32[1, 2, 40]
+      return %y, %h";
+    "gru_linear" "graph.gru" [ints: &[("lens", "n", 0)], sum: "90", most: 130, by: 0.02] "(%x: f32[n, 2, m], %w: f32[1, 15, m], %r: f32[1, 15, 5], %b: f32[1, 30], %lens: i64[2], %i: f32[1, 2, 5]) -> (y: f32[n, 1, 2, 5], h: f32[1, 2, 5]) {
+      %y, %h = graph.gru %x, %w, %r, %b, %lens, %i {direction = \"reverse\", linear_before_reset = true} : f32[n, 1, 2, 5], f32[1, 2, 5]
+      return %y, %h";
+    "rnn" "graph.rnn" [sum: "90", most: 130, by: 0.02] "(%x: f32[n, 2, m], %w: f32[2, 5, m], %r: f32[2, 5, 5], %b: f32[2, 10]) -> (y: f32[n, 2, 2, 5], h: f32[2, 2, 5]) {
+      %y, %h = graph.rnn %x, %w, %r, %b {direction = \"bidirectional\"} : f32[n, 2, 2, 5], f32[2, 2, 5]
+      return %y, %h";
+};
+
 /// Integers: quantised, and multiplied.
 pub const INTEGERS: &[Case] = cases! {
     "quantize_rows" "graph.quantize_rows" "(%x: f32[n, 2, m]) -> (y: i8[n, 2, m], s: f32[n, 2, 1]) {
       %y, %s = graph.quantize_rows %x : i8[n, 2, m], f32[n, 2, 1]
       return %y, %s";
+    "quantize_blocks" "graph.quantize_rows" [least: 1] "(%x: f32[n, 2, m]) -> (y: e4m3fn[n, 2, m], s: f32[n, 2, ceildiv(m, 32)]) {
+      %y, %s = graph.quantize_rows %x {block = 32, elem = e4m3fn} : e4m3fn[n, 2, m], f32[n, 2, ceildiv(m, 32)]
+      return %y, %s";
+    "dequantize_blocks" "graph.dequantize" "(%x: e4m3fn[n, m], %s: f32[n, ceildiv(m, 32)], %q: e4m3fn[9, m], %t: f32[9, ceildiv(m, 32)]) -> (y: f32[n, m]) {
+      %y = graph.dequantize %x, %s {axis = 1, block = 32} : f32[n, m]
+      %z = graph.matmul_blocks %y, %q, %t {block = 32} : f32[n, 9]
+      return %y";
     "dynamic_quantize" "graph.dynamic_quantize" "(%x: f32[n, m]) -> (y: u8[n, m], s: f32[], z: u8[]) {
       %y, %s, %z = graph.dynamic_quantize %x : u8[n, m], f32[], u8[]
       return %y, %s, %z";
@@ -169,5 +198,5 @@ pub const INTEGERS: &[Case] = cases! {
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    MADE.iter().chain(PLACED).chain(RUNNING).chain(RESIZED).chain(INTEGERS)
+    MADE.iter().chain(PLACED).chain(RUNNING).chain(RESIZED).chain(INTEGERS).chain(RECURRENT)
 }

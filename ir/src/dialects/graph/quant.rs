@@ -5,12 +5,12 @@
 //! * `quantize(x, scale, zero?) {axis, block, elem, saturate}`
 //! * `dequantize(x, scale, zero?) {axis, block}`: elements of the scale
 //! * `dynamic_quantize(x)` → y `u8`, scale `f32[]`, zero `u8[]`
-//! * `quantize_rows(x)` → y `i8`, scale f32 of x's shape with a last axis of 1
+//! * `quantize_rows(x) {elem, block}` → y `i8` and a scale f32 for each row, or y `e4m3fn` and one for each block of a row
 
 use silure_types::{Class, Elem};
 
 use super::util;
-use super::{BROADCAST, RESHAPE, SLICE};
+use super::{BROADCAST, PAD, REDUCE, RESHAPE, SLICE};
 use crate::attr::{Attr, AttrKind, Attrs};
 use crate::attrs;
 use crate::bail;
@@ -352,47 +352,118 @@ pub static DYNAMIC_QUANTIZE: OpDef = OpDef {
     ..OpDef::NEW
 };
 
-/// Quantisation of each row with a scale found at run time.
+/// Quantisation of each row, or of each block of one, with a scale found at run time.
 pub static QUANTIZE_ROWS: OpDef = OpDef {
     name: "graph.quantize_rows",
-    doc: "x as i8 with a scale for each row (slice along the last axis), its greatest magnitude / 127; a scale of 0 is \
-          1 instead. Magnitudes and quotients are rounded to f32; NaN counts nowhere and is 0.",
+    doc: "x with scales found at run time: as i8 with one for each row (slice along the last axis), its greatest magnitude / 127, \
+          or as `elem` e4m3fn with one for each `block` elements of a row, their greatest magnitude / 448; a scale of 0 is 1 \
+          instead. Magnitudes and quotients are rounded to f32; NaN counts nowhere, and is 0 as an integer.",
     operands: &[one("x", Of::Float)],
     results: &["y", "scale"],
+    attrs: &[maybe("elem", AttrKind::Elem), int("block", 0)],
     infer: Some(|cx| {
         let x = cx.tensor(0)?;
         if x.elem != Elem::F32 {
             return Err(cx.wrong(0, "f32", cx.ty(0)?));
         }
-        if x.rank() == 0 {
+        let Some(last) = x.dims.last() else {
             return Err(cx.wrong(0, "a last axis", cx.ty(0)?));
-        }
+        };
+        let (elem, block) = (cx.attrs().elem("elem").unwrap_or(Elem::I8), cx.attrs().int("block"));
         let mut rows = x.dims.clone();
-        rows[x.rank() - 1] = Dim::Const(1);
-        Ok(vec![Type::tensor(Elem::I8, x.dims.clone()), Type::tensor(Elem::F32, rows)])
+        rows[x.rank() - 1] = match (elem, block) {
+            (Elem::I8, 0) => Dim::Const(1),
+            (Elem::E4m3fn, 1..) => last.ceildiv(&Dim::Const(block)),
+            _ => bail!(Type, "{elem} by {block}: i8 by rows, or e4m3fn by a positive `block`"),
+        };
+        Ok(vec![Type::tensor(elem, x.dims.clone()), Type::tensor(Elem::F32, rows)])
     }),
     eval: Some(|cx| {
-        let x = cx.tensor(0)?;
+        let (x, elem) = (cx.tensor(0)?, cx.out_elem(0)?);
         let v = x.to_f64s();
         let mut rows = x.shape().to_vec();
         let Some(last) = rows.last_mut() else { bail!(Invalid, "a scalar has no rows") };
-        let k = std::mem::replace(last, 1).max(1);
+        let k = (*last).max(1);
+        let block = usize::try_from(cx.attrs().int("block")).ok().filter(|b| *b > 0);
+        *last = block.map_or(1, |b| last.div_ceil(b));
+        let (block, per) = (block.unwrap_or(k), block.map_or(1, |b| k.div_ceil(b)));
+        let limit = if elem == Elem::I8 { 127.0 } else { 448.0 };
         let scale =
-            |row: &[f64]| match (row.iter().fold(0f64, |m, v| m.max(v.abs())) as f32) / 127.0 {
+            |part: &[f64]| match (part.iter().fold(0f64, |m, v| m.max(v.abs())) as f32) / limit {
                 0.0 => 1.0,
                 s => s as f64,
             };
-        let mut scales: Vec<f64> = v.chunks(k).map(scale).collect();
+        let mut scales: Vec<f64> =
+            v.chunks(k).flat_map(|row| row.chunks(block)).map(scale).collect();
         scales.resize(rows.iter().product(), 1.0);
-        let code = |(i, v): (usize, &f64)| match (v / scales[i / k]) as f32 {
-            q if q.is_nan() => Num::F(0.0),
-            q => Num::F(q.round_ties_even().clamp(-128.0, 127.0) as f64),
+        let code = |(i, v): (usize, &f64)| {
+            let q = (v / scales[i / k * per + i % k / block]) as f32;
+            Num::F(match elem {
+                Elem::I8 if q.is_nan() => 0.0,
+                Elem::I8 => q.round_ties_even().clamp(-128.0, 127.0) as f64,
+                _ => q as f64,
+            })
         };
         Ok(vec![
-            Tensor::from_nums(Elem::I8, x.shape(), v.iter().enumerate().map(code))?.into(),
+            Tensor::from_nums(elem, x.shape(), v.iter().enumerate().map(code))?.into(),
             Tensor::from_nums(Elem::F32, &rows, scales.iter().map(|s| Num::F(*s)))?.into(),
         ])
     }),
+    decompose: Some(decompose_rows),
     tolerance: Tolerance::Quantised,
     ..OpDef::NEW
 };
+
+/// Blocks as rows of their own: the greatest magnitudes, then elementwise ops.
+fn decompose_rows(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
+    let o = b.func.op(op);
+    let (block, elem) = (o.attrs.int("block"), o.attrs.elem("elem").unwrap_or(Elem::I8));
+    let Some(x) = o.operand(0) else { bail!(Internal, "an operand is needed") };
+    let t = b.tensor(x)?;
+    let Some((last, lead)) = t.dims.split_last() else { bail!(Internal, "a scalar has no rows") };
+    let block = if block > 0 { Dim::Const(block) } else { last.clone() };
+    let count = if o.attrs.int("block") > 0 { last.ceildiv(&block) } else { Dim::Const(1) };
+    let whole = count.clone() * block.clone();
+    let mut v = x;
+    if whole != *last {
+        let none = vec![Dim::Const(0); 2 * t.rank() - 1];
+        let pads = [none, vec![whole.clone() - last.clone()]].concat();
+        v = b.one(&PAD, [v], attrs! { pads: pads })?;
+    }
+    let shape = [lead, &[count.clone(), block]].concat();
+    v = b.one(&RESHAPE, [v], attrs! { shape: shape.clone() })?;
+    let all = |b: &mut Builder, n: f64, dims: &[Dim]| {
+        let one = b.constant(Tensor::scalar(Elem::F32, Num::F(n)))?;
+        b.one(&BROADCAST, [one], attrs! { shape: dims.to_vec() })
+    };
+    let size = b.one(&arith::ABS, [v], attrs! {})?;
+    let (nan, none) = (b.one(&arith::IS_NAN, [v], attrs! {})?, all(b, 0.0, &shape)?);
+    let size = b.one(&arith::SELECT, [nan, none, size], attrs! {})?;
+    let axes = vec![t.rank() as i64];
+    let most = b.one(&REDUCE, [size], attrs! { kind: "max", axes: axes, keep: true })?;
+    let lines = [lead, &[count, Dim::Const(1)]].concat();
+    let limit = all(b, if elem == Elem::I8 { 127.0 } else { 448.0 }, &lines)?;
+    // Of nothing the greatest is −∞.
+    let (zero, unit) = (all(b, 0.0, &lines)?, all(b, 1.0, &lines)?);
+    let scale = b.one(&arith::DIV, [most, limit], attrs! {})?;
+    let some = b.one(&arith::GT, [scale, zero], attrs! {})?;
+    let scale = b.one(&arith::SELECT, [some, scale, unit], attrs! {})?;
+    let wide = b.one(&BROADCAST, [scale], attrs! { shape: shape.clone() })?;
+    let mut q = b.one(&arith::DIV, [v, wide], attrs! {})?;
+    if elem == Elem::I8 {
+        q = b.one(&arith::ROUND, [q], attrs! {})?;
+        let (least, most) = (all(b, -128.0, &shape)?, all(b, 127.0, &shape)?);
+        let nan = b.one(&arith::IS_NAN, [q], attrs! {})?;
+        q = b.one(&arith::SELECT, [nan, none, q], attrs! {})?;
+        q = b.one(&arith::MAX, [q, least], attrs! {})?;
+        q = b.one(&arith::MIN, [q, most], attrs! {})?;
+    }
+    q = b.one(&arith::CAST, [q], attrs! { to: elem })?;
+    q = b.one(&RESHAPE, [q], attrs! { shape: [lead, &[whole.clone()]].concat() })?;
+    if whole != *last {
+        let form = attrs! { axes: vec![-1], starts: vec![Dim::Const(0)], ends: vec![last.clone()] };
+        q = b.one(&SLICE, [q], form)?;
+    }
+    let dims = b.tensor(b.func.op(op).results[1])?.dims;
+    Ok(vec![q, b.one(&RESHAPE, [scale], attrs! { shape: dims })?])
+}

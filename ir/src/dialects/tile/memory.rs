@@ -137,6 +137,16 @@ pub static REPORT: OpDef = OpDef {
     ..OpDef::NEW
 };
 
+/// What the program has written becomes what it reads.
+pub static FENCE: OpDef = OpDef {
+    name: "tile.fence",
+    doc: "What the program has written to memory is what it loads from there behind this op; without one, a load of what the same \
+          program has written may give either.",
+    traits: Traits::EFFECT,
+    infer: Some(|_| Ok(vec![])),
+    ..OpDef::NEW
+};
+
 /// The elements of a view of one axis.
 fn line(cx: &InferCx) -> Result<Elem> {
     match view_type(cx)? {

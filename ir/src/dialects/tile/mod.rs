@@ -53,7 +53,9 @@ pub use control::{FOR, IF, NUM_PROGRAMS, PROGRAM_ID};
 pub use facts::{Facts, accesses};
 pub use interp::{KernelArg, Options, Report, run_kernel};
 pub use kernel::{check_kernel, grid_of, symbol_args};
-pub use memory::{Access, GATHER, LOAD, REPORT, SCATTER, STORE, VIEW, ViewParts, access, view_of};
+pub use memory::{
+    Access, FENCE, GATHER, LOAD, REPORT, SCATTER, STORE, VIEW, ViewParts, access, view_of,
+};
 
 /// All ops of the dialect.
 pub static OPS: &[&OpDef] = &[
@@ -65,6 +67,7 @@ pub static OPS: &[&OpDef] = &[
     &GATHER,
     &SCATTER,
     &REPORT,
+    &FENCE,
     &FULL,
     &IOTA,
     &BROADCAST,

@@ -331,6 +331,7 @@ impl Machine<'_> {
                 self.scatter(op)?;
                 return Ok(vec![]);
             }
+            "tile.fence" => return Ok(vec![]),
             "tile.report" => {
                 self.report(op)?;
                 return Ok(vec![]);
