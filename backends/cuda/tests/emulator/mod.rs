@@ -28,6 +28,23 @@ pub fn kernel(file: &str) -> Func {
     parse(file, &std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
 }
 
+/// A table of docs/cuda.md is this one; with BLESS it becomes it.
+pub fn page(name: &str, table: &str) {
+    // Tests that write other tables of the file run beside this one.
+    static WRITE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = WRITE.lock().unwrap();
+    let file = path("docs/cuda.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+    let at = text.find(&begin).unwrap() + begin.len();
+    let stop = text.find(&end).unwrap();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&file, format!("{}{table}{}", &text[..at], &text[stop..])).unwrap();
+        return;
+    }
+    assert!(text[at..stop] == *table, "{file} is not what was seen; BLESS=1 rewrites it:\n{table}");
+}
+
 pub fn options(seed: u64) -> Options {
     Options { seed, ..Options::default() }
 }
