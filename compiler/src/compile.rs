@@ -1,5 +1,6 @@
 //! The pipeline.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -141,6 +142,21 @@ pub(crate) fn narrowed(p: Precision, products: u64, passes: &[PassRun]) -> Strin
     };
     let what = if p == Precision::Fp8 { "what is multiplied in" } else { "the weights of" };
     format!("precision {p}: {what} {products} products{rest}")
+}
+
+/// What is divided along its depth on a device, by the names of the kernels that leave parts.
+fn divided(m: &Module) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for f in &m.funcs {
+        for o in f.walk().into_iter().map(|op| f.op(op)).filter(|o| o.def.name == "plan.launch") {
+            if let Some((kind, _)) = o.attrs.str("kernel").split_once("_parts_") {
+                *kinds.entry(kind).or_default() += 1;
+            }
+        }
+    }
+    let all: Vec<String> = kinds.into_iter().map(|(kind, n)| format!("{n} of {kind}")).collect();
+    let what = "divided along their depth where too few programs are left";
+    (!all.is_empty()).then(|| format!("{what}: {}", all.join(", ")))
 }
 
 /// Lets a kernel of the user's take its places; what is said of it.
@@ -338,6 +354,7 @@ impl Compiler {
         if until >= Phase::Plan {
             silure_launch::lower(module, &*backend)?;
             silure_ir::verify::verify(module)?;
+            report.notes.extend(divided(module));
             watch(Phase::Plan, module);
         }
         Ok(report)

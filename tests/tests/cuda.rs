@@ -29,6 +29,32 @@ fn all(s: &mut Session, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     out.iter().map(|t| to_oracle(t).to_f64s()).collect()
 }
 
+/// What is divided is said.
+#[test]
+fn divided_products_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.sir");
+    let source = |k: i64| {
+        format!(
+            "module @m {{
+  entry @main<n: 1..8>(%x: f32[n, {k}], %w: f32[{k}, 40]) -> (y: f32[n, 40]) {{
+    %y = graph.matmul %x, %w : f32[n, 40]
+    return %y
+  }}
+}}"
+        )
+    };
+    let c = Compiler::new().unwrap();
+    for (k, said) in [(4096, true), (100, false)] {
+        std::fs::write(&file, source(k)).unwrap();
+        let target = Options { targets: vec!["cuda:sm_80".into()], ..Options::default() };
+        let model = c.load(&file, &Default::default()).unwrap();
+        let notes = c.compile(model, &target).unwrap().notes;
+        let found = notes.iter().any(|n| n.ends_with("are left: 1 of matmul"));
+        assert_eq!(found, said, "a depth of {k}: {notes:?}");
+    }
+}
+
 /// Samples in batches of sizes that change and come again: the first runs are given one by one, later ones are replayed.
 #[test]
 fn digits_in_batches_that_come_again() {

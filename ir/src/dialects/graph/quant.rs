@@ -459,7 +459,7 @@ fn decompose_rows(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
         q = b.one(&arith::MIN, [q, most], attrs! {})?;
     }
     q = b.one(&arith::CAST, [q], attrs! { to: elem })?;
-    q = b.one(&RESHAPE, [q], attrs! { shape: [lead, &[whole.clone()]].concat() })?;
+    q = b.one(&RESHAPE, [q], attrs! { shape: [lead, std::slice::from_ref(&whole)].concat() })?;
     if whole != *last {
         let form = attrs! { axes: vec![-1], starts: vec![Dim::Const(0)], ends: vec![last.clone()] };
         q = b.one(&SLICE, [q], form)?;
