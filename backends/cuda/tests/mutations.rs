@@ -196,7 +196,7 @@ fn every_change_is_noticed() {
 
 /// A case of each family of kernels that ops become (silure-tile); a number says which of its kernels is meant, a target
 /// another one than sm_80.
-const FAMILIES: [&str; 56] = [
+const FAMILIES: [&str; 58] = [
     "row_column_one",
     "transposed",
     "plain",
@@ -245,6 +245,8 @@ const FAMILIES: [&str; 56] = [
     "codes_split:2",
     "blocks_split:1",
     "blocks_split:2",
+    "blocks_exact",
+    "experts_exact:1",
     "experts_few",
     "experts_codes_each:0",
     "experts_codes_each:1@sm_89",

@@ -1,8 +1,9 @@
 //! Products with weights in few bits with scales by blocks, and lookups of their rows.
 //!
-//! Weights are widened to f32 on the way, and the product is one of f32. Where both sides are 8-bit floats by the same
-//! blocks ([`Codes`]), the codes are multiplied: each block of the depth has a sum of its own, which is scaled and added in
-//! f32. Either form is split along its depth where programs are few ([`Split`]).
+//! Where both sides are 8-bit floats by the same blocks ([`Codes`]), matrix units multiply the codes: each block of the
+//! depth has a sum of its own, which is scaled and added in f32. Codes of 8 bits beside f32 are multiplied the same way with the
+//! three bf16 that f32 is the sum of: every product is exact, as it is in f32. Other weights are widened to f32 on the way,
+//! and the product is one of f32. Each form is split along its depth where programs are few ([`Split`]).
 
 use silure_ir::dialects::{arith, graph, tile};
 use silure_ir::infer::norm_axis;
@@ -134,34 +135,84 @@ impl Codes {
     }
 }
 
-/// Matrices of codes and their scales, rows by depth and columns by depth.
+/// Whether weights are such that matrix units multiply them as they are: their codes are numbers of bf16, and f32 is a sum of
+/// three ([`thirds`]).
+pub(crate) fn exact(x: Elem, weights: Elem, block: i64) -> bool {
+    matches!(x, Elem::F32 | Elem::Bf16)
+        && matches!(weights, Elem::E4m3fn | Elem::I8 | Elem::U8)
+        && matches!(block, 32 | 64 | 128)
+}
+
+/// Steps along the depth of such products.
+const HALVES: i64 = 64;
+
+/// A tile of f32 as a sum of three of bf16: its first eight bits, the next ones, the rest. What is not finite is in the
+/// first alone, NaN in all.
+fn thirds(w: &mut Writer, x: ValueId) -> Result<[ValueId; 3]> {
+    let (top, none) = (w.all(Elem::I32, Num::I(-65536))?, w.all(Elem::F32, Num::F(0.0))?);
+    let mut rest = x;
+    let mut parts = vec![];
+    for _ in 0..2 {
+        let bits = w.one(&arith::BITCAST, &[rest], attrs! { to: Elem::I32 })?;
+        let bits = w.one(&arith::BITAND, &[bits, top], attrs! {})?;
+        let first = w.one(&arith::BITCAST, &[bits], attrs! { to: Elem::F32 })?;
+        let same = w.one(&arith::EQ, &[rest, first], attrs! {})?;
+        let left = w.one(&arith::SUB, &[rest, first], attrs! {})?;
+        rest = w.choose(same, none, left)?;
+        parts.push(w.cast_to(first, Elem::Bf16)?);
+    }
+    Ok([parts[0], parts[1], w.cast_to(rest, Elem::Bf16)?])
+}
+
+/// Matrices of rows and of codes by depth, and the scales of their blocks.
 pub(crate) struct Scaled {
-    pub x: [ValueId; 2],
+    pub x: (ValueId, Option<ValueId>),
     pub weights: [ValueId; 2],
     pub block: i64,
     pub shape: [usize; 2],
 }
 
 impl Scaled {
-    /// What the block of the depth that begins at `at` adds, of rows from `top` and columns from `left` on.
+    /// Elements of the depth that are taken at once.
+    pub fn step(&self) -> i64 {
+        if self.x.1.is_some() { self.block } else { self.block.min(HALVES) }
+    }
+
+    /// What the elements of the depth from `at` on add, of rows from `top` and columns from `left` on.
     pub fn part(&self, w: &mut Writer, [top, left]: [ValueId; 2], at: ValueId) -> Result<ValueId> {
-        let [rows, cols] = self.shape;
+        let ([rows, cols], step) = (self.shape, self.step());
         let codes = |w: &mut Writer, view, first, n: usize| {
-            let form = attrs! { tile: vec![n as i64, self.block] };
+            let form = attrs! { tile: vec![n as i64, step] };
             w.one(&tile::LOAD, &[view, first, at], form)
         };
-        let x = codes(w, self.x[0], top, rows)?;
-        let q = codes(w, self.weights[0], left, cols)?;
+        let x = codes(w, self.x.0, top, rows)?;
+        let mut q = codes(w, self.weights[0], left, cols)?;
+        let parts = match w.elem(x) {
+            Some(Elem::F32) => {
+                w.span(&[rows, step as usize]);
+                thirds(w, x)?.to_vec()
+            }
+            _ => vec![x],
+        };
+        if self.x.1.is_none() {
+            q = w.cast_to(q, Elem::F32)?;
+            q = w.cast_to(q, Elem::Bf16)?;
+        }
         let q = turned(w, q)?;
         w.span(&self.shape);
-        let none = w.all(Elem::F32, Num::F(0.0))?;
-        let mut sum = w.one(&tile::DOT, &[x, q, none], attrs! {})?;
+        let mut sum = w.all(Elem::F32, Num::F(0.0))?;
+        // The least parts first.
+        for x in parts.into_iter().rev() {
+            sum = w.one(&tile::DOT, &[x, q, sum], attrs! {})?;
+        }
         let block = w.index(self.block)?;
         let number = w.one(&arith::FLOORDIV, &[at, block], attrs! {})?;
-        let sides = [(self.x[1], top, rows), (self.weights[1], left, cols)];
+        let sides = [(self.x.1, top, rows), (Some(self.weights[1]), left, cols)];
         for (axis, (view, first, n)) in sides.into_iter().enumerate() {
+            let Some(view) = view else { continue };
             let form = attrs! { tile: vec![n as i64], axes: vec![0i64] };
             let scale = w.one(&tile::LOAD, &[view, first, number], form)?;
+            let scale = w.cast_to(scale, Elem::F32)?;
             let scale = w.spread(scale, axis)?;
             sum = w.two(&arith::MUL, sum, scale)?;
         }
@@ -191,6 +242,8 @@ struct Product<'a> {
     /// Which operands of the whole the heavy op's are.
     given: Vec<Option<usize>>,
     codes: Option<Codes>,
+    /// Matrix units multiply the codes.
+    units: bool,
     /// Rows of the first operand, columns of the result, and what is summed.
     lead: Vec<Dim>,
     rows: Dim,
@@ -212,20 +265,21 @@ impl<'a> Product<'a> {
         let plain = given[3..].iter().all(Option::is_none);
         let codes = Codes::of(f, a, Some(q), block).filter(|_| plain);
         let (a, q) = (tensor_of(f.ty(a))?, tensor_of(f.ty(q))?);
+        let units = codes.is_some() || plain && exact(a.elem, q.elem, block);
         let Some((depth, lead)) = a.dims.split_last() else { bail!(Internal, "rows of a matrix") };
         let (depth, lead, rows) = (depth.clone(), lead.to_vec(), product(lead));
         let columns = q.dims[0].clone();
-        Ok(Product { f, op, o, given, codes, lead, rows, columns, depth, block })
+        Ok(Product { f, op, o, given, codes, units, lead, rows, columns, depth, block })
     }
 
     /// Rows and columns of a program, and its warps if they are not left to the lowering.
     fn shape(&self, cores: i64) -> ([usize; 2], Option<i64>) {
-        match self.codes {
-            Some(_) => {
+        match self.units {
+            true => {
                 let (rows, cols, warps) = division(self.f, &self.rows, &self.columns, cores);
                 ([rows, cols], Some(warps))
             }
-            None => ([extent(&self.rows), extent(&self.columns)], None),
+            false => ([extent(&self.rows), extent(&self.columns)], None),
         }
     }
 
@@ -270,7 +324,27 @@ impl<'a> Product<'a> {
         let at = [w.offset(lead), w.offset(lead + 1)];
         let (height, width) = (w.size(lead)?, w.size(lead + 1)?);
         let deep = w.dim(f, &self.depth)?;
-        let step = if codes.is_some() { self.block } else { DEEP as i64 };
+        let scaled = match (self.units, scale) {
+            (true, Some(scale)) => {
+                let per = w.dim(f, &self.depth.ceildiv(&Dim::Const(self.block)))?;
+                let x = match (&codes, a) {
+                    (Some([x, s]), _) => (x, Some(matrix(&mut w, s.base, height, per)?)),
+                    (None, Some(a)) => (a, None),
+                    _ => bail!(Internal, "rows"),
+                };
+                Some(Scaled {
+                    x: (matrix(&mut w, x.0.base, height, deep)?, x.1),
+                    weights: [
+                        matrix(&mut w, q.base, width, deep)?,
+                        matrix(&mut w, scale.base, width, per)?,
+                    ],
+                    block: self.block,
+                    shape,
+                })
+            }
+            _ => None,
+        };
+        let step = scaled.as_ref().map_or(DEEP as i64, Scaled::step);
         let mut range = [w.index(0)?, deep];
         if let Some(p) = parts {
             let step = Dim::Const(step);
@@ -280,27 +354,11 @@ impl<'a> Product<'a> {
             range = split::range_of(&mut w, range, part, length)?;
         }
         let first = w.filled(Elem::F32, Num::F(0.0))?;
-        let sum = match codes {
-            Some([x, sx]) => {
-                let per = w.dim(f, &self.depth.ceildiv(&Dim::Const(self.block)))?;
-                let Some(scale) = scale else { bail!(Internal, "codes without scales") };
-                let s = Scaled {
-                    x: [
-                        matrix(&mut w, x.base, height, deep)?,
-                        matrix(&mut w, sx.base, height, per)?,
-                    ],
-                    weights: [
-                        matrix(&mut w, q.base, width, deep)?,
-                        matrix(&mut w, scale.base, width, per)?,
-                    ],
-                    block: self.block,
-                    shape,
-                };
-                w.range(range, step, &[first], |w, k, sum| {
-                    let part = s.part(w, at, k)?;
-                    Ok(vec![w.two(&arith::ADD, sum[0], part)?])
-                })?[0]
-            }
+        let sum = match scaled {
+            Some(s) => w.range(range, step, &[first], |w, k, sum| {
+                let part = s.part(w, at, k)?;
+                Ok(vec![w.two(&arith::ADD, sum[0], part)?])
+            })?[0],
             None => {
                 let Some(a) = a else { bail!(Internal, "rows") };
                 let parts = [scale.clone(), zero.clone(), offset.clone()];

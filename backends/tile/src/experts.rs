@@ -13,7 +13,7 @@
 use silure_ir::dialects::{arith, tile};
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, TensorType, Type, ValueId, attrs, bail};
 
-use crate::blocks::{Blocks, Codes, DEEP, Scaled, division};
+use crate::blocks::{Blocks, Codes, DEEP, Scaled, division, exact};
 use crate::lanes::{Place, tensor_of};
 use crate::points::{around, places};
 use crate::product::{extent, matrix, product, turned};
@@ -32,6 +32,8 @@ struct Experts<'a> {
     f: &'a Func,
     op: OpId,
     codes: Option<Codes>,
+    /// Matrix units multiply the codes.
+    units: bool,
     /// How many rows the result has, and how many of them are one row of x.
     rows: Dim,
     shared: Dim,
@@ -65,12 +67,14 @@ impl<'a> Experts<'a> {
         let plain = o.operand(3).is_some() && o.operand(4).is_none();
         let codes = Codes::of(f, x, Some(q), block).filter(|_| plain);
         let (x, q, ids) = (tensor_of(f.ty(x))?, tensor_of(f.ty(q))?, tensor_of(f.ty(ids))?);
+        let units = codes.is_some() || plain && exact(x.elem, q.elem, block);
         let [experts, columns, depth] = &q.dims[..] else { bail!(Internal, "three axes") };
         let one = x.dims[1] == Dim::Const(1);
         Ok(Experts {
             f,
             op,
             codes,
+            units,
             rows: product(&ids.dims),
             shared: if one { ids.dims[1].clone() } else { Dim::Const(1) },
             experts: experts.clone(),
@@ -196,13 +200,13 @@ impl<'a> Experts<'a> {
         let y = Place::of(&mut w, Arg::Result(0), f.ty(o.result()))?;
         w.axis(f, &self.rows);
         w.axis(f, &self.columns);
-        let shape = match self.codes {
-            Some(_) => {
+        let shape = match self.units {
+            true => {
                 let (rows, cols, warps) = division(f, &self.rows, &self.columns, title.cores);
                 w.warps(warps);
                 [rows, cols]
             }
-            None => {
+            false => {
                 let shape = [extent(&self.rows).min(32), extent(&self.columns)];
                 w.spread_over(shape[0] * shape[1]);
                 shape
@@ -234,9 +238,13 @@ impl<'a> Experts<'a> {
         let parts = [scale.clone(), None, offset.clone()];
         let weights = Blocks { q: q.clone(), parts, block: self.block };
         let lines = matrix(&mut w, from[1].base, rows, deep)?;
-        let scaled = match (&scale, from.get(2)) {
-            (Some(s), Some(sx)) => Some(Scaled {
-                x: [lines, matrix(&mut w, sx.base, rows, per)?],
+        let sx = match from.get(2) {
+            Some(s) => Some(matrix(&mut w, s.base, rows, per)?),
+            None => None,
+        };
+        let scaled = match (self.units, &scale) {
+            (true, Some(s)) => Some(Scaled {
+                x: (lines, sx),
                 weights: [matrix(&mut w, q.base, all, deep)?, matrix(&mut w, s.base, all, per)?],
                 block: self.block,
                 shape,
@@ -251,7 +259,7 @@ impl<'a> Experts<'a> {
             let mine = w.one(&arith::EQ, &[kinds, own], attrs! {})?;
             let begin = w.one(&arith::MUL, &[e, width], attrs! {})?;
             let begin = w.one(&arith::ADD, &[begin, left], attrs! {})?;
-            let step = if scaled.is_some() { self.block } else { DEEP as i64 };
+            let step = scaled.as_ref().map_or(DEEP as i64, Scaled::step);
             let none = w.filled(Elem::F32, Num::F(0.0))?;
             let sum = w.range([zero, deep], step, &[none], |w, at, sum| match &scaled {
                 Some(s) => {

@@ -339,6 +339,12 @@ pub const BLOCKS: &[Case] = cases! {
         yield %g
       } : f16[n, 2, m]
       return %y";
+    "blocks_exact" "graph.matmul_blocks" [sum: "m", by: 0.0123457] "(%a: f32[n, m], %q: i8[72, m], %s: f16[72, ceildiv(m, 32)]) -> (y: f32[n, 72]) {
+      %y = graph.matmul_blocks %a, %q, %s {block = 32} : f32[n, 72]
+      return %y";
+    "experts_exact" "graph.expert_matmul" [ints: &[("i", "3", 0)], sum: "m", by: 0.0123457] "(%x: f32[n, 1, m], %w: e4m3fn[3, 40, m], %i: i64[n, 2], %s: f32[3, 40, ceildiv(m, 128)]) -> (y: f32[n, 2, 40]) {
+      %y = graph.expert_matmul %x, %w, %i, %s {block = 128} : f32[n, 2, 40]
+      return %y";
     "blocks_of_floats" "graph.matmul_blocks" [sum: "m"] "(%a: f32[n, m], %q: e4m3fn[9, m], %s: f32[9, ceildiv(m, 128)]) -> (y: f32[n, 9]) {
       %y = graph.matmul_blocks %a, %q, %s {block = 128} : f32[n, 9]
       return %y";
