@@ -196,12 +196,13 @@ fn every_change_is_noticed() {
 
 /// A case of each family of kernels that ops become (silure-tile); a number says which of its kernels is meant, a target
 /// another one than sm_80.
-const FAMILIES: [&str; 58] = [
+const FAMILIES: [&str; 59] = [
     "row_column_one",
     "transposed",
     "plain",
     "halves",
     "half_weight",
+    "half_weight_rounds",
     "byte_weight",
     "softmax",
     "layer_norm",
@@ -259,10 +260,11 @@ const FAMILIES: [&str; 58] = [
 
 /// What changes nothing there: rows of odd lengths are not copied asynchronously, those of even ones only so; 256 keys are
 /// whole tiles; of what is widened in registers there are no copies; the parts of a query's pages have scores that are nearly equal.
-const WITHOUT: [(&str, &str); 5] = [
+const WITHOUT: [(&str, &str); 6] = [
     ("halves", "no waits for copies"),
     ("split_epilogue:1", "loads one element further"),
     ("units_many", "masks one too far"),
+    ("half_weight", "no waits for copies"),
     ("codes_epilogue", "no waits for copies"),
     ("split_pages:2", "sums without their scales"),
 ];

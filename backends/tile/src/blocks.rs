@@ -148,7 +148,7 @@ const HALVES: i64 = 64;
 
 /// A tile of f32 as a sum of three of bf16: its first eight bits, the next ones, the rest. What is not finite is in the
 /// first alone, NaN in all.
-fn thirds(w: &mut Writer, x: ValueId) -> Result<[ValueId; 3]> {
+pub(crate) fn thirds(w: &mut Writer, x: ValueId) -> Result<[ValueId; 3]> {
     let (top, none) = (w.all(Elem::I32, Num::I(-65536))?, w.all(Elem::F32, Num::F(0.0))?);
     let mut rest = x;
     let mut parts = vec![];

@@ -6,6 +6,7 @@ use silure_ir::func::Op;
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, Type, ValueId, attrs, bail};
 
 use crate::anchor::Anchor;
+use crate::blocks::thirds;
 use crate::space::Space;
 use crate::split::{self, Parts, Split};
 use crate::writer::{Title, Writer, cover};
@@ -44,7 +45,13 @@ const UNITS: [(usize, usize, usize, i64); 6] = [
 impl Division {
     /// The largest tiles that leave enough programs, none larger than the problem; a size that is not known counts by its
     /// bound.
-    fn of(f: &Func, made: Elem, space: &[Dim], depth: &Dim, cores: i64) -> Division {
+    fn of(
+        f: &Func,
+        (made, thirds): (Elem, bool),
+        space: &[Dim],
+        depth: &Dim,
+        cores: i64,
+    ) -> Division {
         let (lead, [m, n]) = (&space[..space.len() - 2], &space[space.len() - 2..]) else {
             return Division { rows: LEAST, cols: LEAST, deep: 2 * LEAST, warps: None };
         };
@@ -63,7 +70,9 @@ impl Division {
         let count = |n: i64, t: usize| (n + t as i64 - 1) / t as i64;
         let fits = |u: &&(usize, usize, usize, i64)| {
             let programs = batch.saturating_mul(count(m, u.0)).saturating_mul(count(n, u.1));
-            u.0 <= up(m, 128) && u.1 <= up(n, 256) && programs >= cores
+            // Three operands in registers leave room for smaller sums.
+            let holds = !thirds || u.0 * u.1 <= 64 * 128;
+            u.0 <= up(m, 128) && u.1 <= up(n, 256) && programs >= cores && holds
         };
         let (rows, cols, deep, warps) = match UNITS.iter().find(fits) {
             Some(u) => *u,
@@ -109,7 +118,7 @@ impl Division {
 /// An op that is no product of matrices, types that have no product, an epilogue that tiles do not have.
 pub fn matmul(f: &Func, op: OpId, name: &str, cores: i64) -> Result<Kernel> {
     let p = Product::of(f, op)?;
-    let division = Division::of(f, p.elem, &p.space.axes, &p.depth, cores);
+    let division = Division::of(f, (p.elem, p.thirds), &p.space.axes, &p.depth, cores);
     p.kernel(Title { cores, ..Title::plain(name) }, &division, None, None)
 }
 
@@ -117,7 +126,7 @@ pub fn matmul(f: &Func, op: OpId, name: &str, cores: i64) -> Result<Kernel> {
 pub(crate) fn kernels(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
     let p = Product::of(f, op)?;
     let axes = &p.space.axes;
-    let division = Division::of(f, p.elem, axes, &p.depth, title.cores);
+    let division = Division::of(f, (p.elem, p.thirds), axes, &p.depth, title.cores);
     let part = Division::of_parts(p.elem, axes, &p.depth);
     let of = |d: &Division| d.programs(axes);
     let split = match of(&division).as_const() {
@@ -146,6 +155,8 @@ pub(crate) struct Product<'a> {
     b: Source,
     /// What is multiplied, and what sums are in.
     elem: Elem,
+    /// The first operand is f32, taken as three of these.
+    thirds: bool,
     pub acc: Elem,
     /// The result's axes, and how the operands, those of the epilogue and the result follow them.
     pub space: Space,
@@ -170,8 +181,13 @@ impl<'a> Product<'a> {
             bail!(Internal, "a product of tensors")
         };
         let (sa, sb) = (Source::of(f, &o, ai)?, Source::of(f, &o, bi)?);
-        // What is stored in two types is multiplied in that of the operands.
-        let elem = if sa.elem == sb.elem { sa.elem } else { a.elem };
+        // What is stored in two types is multiplied in that of the operands, f32 beside bf16 as the sum of three bf16.
+        let thirds = (sa.elem, sb.elem) == (Elem::F32, Elem::Bf16);
+        let elem = match sa.elem == sb.elem {
+            true => sa.elem,
+            false if thirds => Elem::Bf16,
+            false => a.elem,
+        };
         let (Some(acc), true) = (dot_accumulator(elem, elem), a.rank() >= 2 && b.rank() >= 2)
         else {
             bail!(Unsupported, "a product of {a} and {b} in a tile kernel")
@@ -184,7 +200,7 @@ impl<'a> Product<'a> {
         maps.push((0..rank as i64).collect());
         let space = Space::new(&y.dims, &maps, &[rank - 2, rank - 1]);
         let depth = a.dims[a.rank() - 1].clone();
-        Ok(Product { f, result, a: sa, b: sb, elem, acc, space, depth, o })
+        Ok(Product { f, result, a: sa, b: sb, elem, thirds, acc, space, depth, o })
     }
 
     /// The element type of the product itself.
@@ -272,17 +288,30 @@ impl<'a> Product<'a> {
                 };
             let turn =
                 |w: &mut Writer, x| w.one(&tile::TRANSPOSE, &[x], attrs! { perm: vec![1i64, 0] });
-            let mut ta = part(w, va, first, (*m, rows), !sa.turned)?;
-            ta = cast(w, ta, sa.elem, made)?;
+            let ta = part(w, va, first, (*m, rows), !sa.turned)?;
+            let mut parts = match self.thirds {
+                true => {
+                    w.span(&if sa.turned { [deep, rows] } else { [rows, deep] });
+                    thirds(w, ta)?.to_vec()
+                }
+                false => vec![cast(w, ta, sa.elem, made)?],
+            };
             if sa.turned {
-                ta = turn(w, ta)?;
+                for x in &mut parts {
+                    *x = turn(w, *x)?;
+                }
             }
             let mut tb = part(w, vb, batch, (*last, cols), sb.turned)?;
             tb = cast(w, tb, sb.elem, made)?;
             if sb.turned {
                 tb = turn(w, tb)?;
             }
-            Ok(vec![w.one(&tile::DOT, &[ta, tb, sum[0]], attrs! {})?])
+            let mut sum = sum[0];
+            // The least parts first.
+            for x in parts.into_iter().rev() {
+                sum = w.one(&tile::DOT, &[x, tb, sum], attrs! {})?;
+            }
+            Ok(vec![sum])
         })?[0];
         if parts.is_some() {
             let all: Vec<usize> = (0..n).collect();

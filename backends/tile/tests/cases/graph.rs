@@ -174,7 +174,7 @@ pub const STORED: &[Case] = cases! {
       %c = graph.transpose %a {perm = [0, 2, 1]} : f16[2, n, m]
       %y = graph.matmul %c, %b : f16[2, n, 9]
       return %y";
-    "half_weight" "kernel.anchor" [sum: "m"] "(%a: f32[n, m], %w: bf16[40, m], %c: f32[40]) -> (y: f32[n, 40]) {
+    "half_weight" "kernel.anchor" [sum: "m", by: 0.0123457] "(%a: f32[n, m], %w: bf16[40, m], %c: f32[40]) -> (y: f32[n, 40]) {
       %v = kernel.map %w {maps = [[0, 1]], shape = dims[40, m]} do(%u: bf16) {
         %f = arith.cast %u {to = f32} : f32
         yield %f
@@ -187,6 +187,11 @@ pub const STORED: &[Case] = cases! {
         %g = arith.add %s, %t : f32
         yield %g
       } : f32[n, 40]
+      return %y";
+    "half_weight_rounds" "graph.matmul" [sum: "416", by: 0.0123457] "(%a: f32[n, 416], %w: bf16[72, 416]) -> (y: f32[n, 72]) {
+      %v = arith.cast %w {to = f32} : f32[72, 416]
+      %b = graph.transpose %v {perm = [1, 0]} : f32[416, 72]
+      %y = graph.matmul %a, %b : f32[n, 72]
       return %y";
     "byte_weight" "graph.matmul" [sum: "m"] "(%a: f32[n, m], %w: e4m3fn[40, m]) -> (y: f32[n, 40]) {
       %v = arith.cast %w {to = f32} : f32[40, m]
