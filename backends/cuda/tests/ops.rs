@@ -176,10 +176,18 @@ fn ptxas_accepts_the_kernels_without_spills() {
         );
         return;
     };
-    let assembled = |name: &str, k: &silure_tile::Kernel| {
-        let m = ptx(&k.func, "sm_80").unwrap_or_else(|e| panic!("{name}: {e}"));
-        println!("{name}: {}", assemble(&tool, &m, "sm_80"));
+    let assembled_for = |arch: &str, name: &str, k: &silure_tile::Kernel| {
+        let m = ptx(&k.func, arch).unwrap_or_else(|e| panic!("{name}: {e}"));
+        println!("{name} for {arch}: {}", assemble(&tool, &m, arch));
     };
+    let assembled = |name: &str, k: &silure_tile::Kernel| assembled_for("sm_80", name, k);
+    for case in graph::LARGE {
+        for k in graph::made(case).kernels {
+            for arch in ["sm_80", "sm_89"] {
+                assembled_for(arch, case.name, &k);
+            }
+        }
+    }
     for (name, body) in CASES.iter().chain(PRODUCTS).chain(ROWS) {
         assembled(name, &made(&module(name, body)));
     }

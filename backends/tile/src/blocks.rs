@@ -144,7 +144,7 @@ pub(crate) fn exact(x: Elem, weights: Elem, block: i64) -> bool {
 }
 
 /// Steps along the depth of such products.
-const HALVES: i64 = 64;
+const HALVES: i64 = 32;
 
 /// A tile of f32 as a sum of three of bf16: its first eight bits, the next ones, the rest. What is not finite is in the
 /// first alone, NaN in all.

@@ -379,6 +379,32 @@ pub const BLOCKS: &[Case] = cases! {
       return %y";
 };
 
+/// Sizes of models, which have the largest tiles: what is made of them is assembled and not run.
+pub const LARGE: &[Case] = cases! {
+    "large_half_weight" "graph.matmul" "(%a: f32[512, 4096], %w: bf16[14336, 4096]) -> (y: f32[512, 14336]) {
+      %v = arith.cast %w {to = f32} : f32[14336, 4096]
+      %b = graph.transpose %v {perm = [1, 0]} : f32[4096, 14336]
+      %y = graph.matmul %a, %b : f32[512, 14336]
+      return %y";
+    "large_blocks" "graph.matmul_blocks" "(%a: f32[512, 7168], %q: e4m3fn[18432, 7168], %s: f32[18432, 56]) -> (y: f32[512, 18432]) {
+      %y = graph.matmul_blocks %a, %q, %s {block = 128} : f32[512, 18432]
+      return %y";
+    "large_codes" "graph.matmul_blocks" "(%a: e4m3fn[512, 7168], %c: f32[512, 56], %q: e4m3fn[18432, 7168], %s: f32[18432, 56]) -> (y: f32[512, 18432]) {
+      %x = graph.dequantize %a, %c {axis = 1, block = 128} : f32[512, 7168]
+      %y = graph.matmul_blocks %x, %q, %s {block = 128} : f32[512, 18432]
+      return %y";
+    "large_experts" "graph.expert_matmul" "(%x: f32[512, 1, 7168], %w: e4m3fn[256, 4096, 7168], %i: i64[512, 8], %s: f32[256, 4096, 56]) -> (y: f32[512, 8, 4096]) {
+      %y = graph.expert_matmul %x, %w, %i, %s {block = 128} : f32[512, 8, 4096]
+      return %y";
+    "large_experts_codes" "graph.expert_matmul" "(%a: e4m3fn[512, 1, 7168], %c: f32[512, 1, 56], %w: e4m3fn[256, 4096, 7168], %i: i64[512, 8], %s: f32[256, 4096, 56]) -> (y: f32[512, 8, 4096]) {
+      %x = graph.dequantize %a, %c {axis = 2, block = 128} : f32[512, 1, 7168]
+      %y = graph.expert_matmul %x, %w, %i, %s {block = 128} : f32[512, 8, 4096]
+      return %y";
+    "large_lstm" "graph.lstm" "(%x: f32[100, 4, 512], %w: f32[2, 2048, 512], %r: f32[2, 2048, 512], %b: f32[2, 4096]) -> (y: f32[100, 2, 4, 512], h: f32[2, 4, 512], c: f32[2, 4, 512]) {
+      %y, %h, %c = graph.lstm %x, %w, %r, %b {direction = \"bidirectional\"} : f32[100, 2, 4, 512], f32[2, 4, 512], f32[2, 4, 512]
+      return %y, %h, %c";
+};
+
 /// Codes of 8 bits with scales by blocks on both sides.
 pub const CODES: &[Case] = cases! {
     "codes" "graph.matmul_blocks" [sum: "m"] "(%a: e4m3fn[n, m], %c: f32[n, ceildiv(m, 128)], %q: e4m3fn[72, m], %s: f32[72, ceildiv(m, 128)]) -> (y: f32[n, 72]) {
