@@ -69,8 +69,7 @@ pub static MATMUL_BLOCKS: OpDef = OpDef {
         let rows = lead.iter().product();
         let (mut x, mut elem) = (a.to_f64s(), a.elem());
         if let Some(scales) = cx.maybe(ROWS)? {
-            let Some(each) = x.len().checked_div(scales.len()).or((x.len() == 0).then_some(1))
-            else {
+            let Some(each) = x.len().checked_div(scales.len()).or(x.is_empty().then_some(1)) else {
                 bail!(Eval, "{:?} scales of {:?}", scales.shape(), a.shape())
             };
             x.iter_mut().enumerate().for_each(|(i, v)| *v *= scales.get(i / each).f());
