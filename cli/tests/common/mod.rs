@@ -65,8 +65,10 @@ pub fn file(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
 pub const RELU: &str = "module @m {\n  entry @main<b: 1..8>(%x: f32[b, 4]) -> (y: f32[b, 4]) {\n    \
     %0 = arith.relu %x : f32[b, 4]\n    return %0\n  }\n}\n";
 
-/// An `.npy` file of f32 values.
+/// An `.npy` file of f32 values; the dims as `2, 3`.
 pub fn npy(shape: &str, values: &[f32]) -> Vec<u8> {
+    // A tuple of one element has a comma.
+    let shape = if shape.contains(',') { shape.into() } else { format!("{shape},") };
     let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
     while (10 + head.len() + 1) % 64 != 0 {
         head.push(' ');

@@ -5,6 +5,7 @@
 //! does not depend on the split. Query heads share key heads in groups (`heads / kv_heads`). The weights
 //! of a query that sees no key are NaN.
 
+mod few;
 pub mod paged;
 
 use crate::abi::OK;

@@ -5,6 +5,7 @@
 //! block of queries of one key head, the heads of a group and the tokens of all sequences counted as one
 //! row of queries; keys go by blocks in order, so the result does not depend on the split.
 
+use super::few::{self, FEW};
 use super::{KEYS, QUERIES, absorb};
 use crate::abi::{INDEX_OUT_OF_RANGE, OK};
 use crate::gemm::MR;
@@ -208,6 +209,12 @@ unsafe fn attend<I: Isa>(
                 let Some((row, n)) = seq.run(s, j, j1) else { return INDEX_OUT_OF_RANGE };
                 let first = row as i64 * s.k[0] + g as i64 * s.k[1];
                 let (k, step) = floats(p.k, s.half, (first, s.k[0]), (n, s.depth), p.widened);
+                if rows <= FEW {
+                    let lines = (p.scores.add(j - j0), s.scale);
+                    few::scores::<I>((p.queries, rows, s.depth), (k, step as isize, n), lines);
+                    j += n;
+                    continue;
+                }
                 let product = Block {
                     a: p.queries,
                     a_row: s.depth as i64,
@@ -242,6 +249,12 @@ unsafe fn attend<I: Isa>(
                 let first = row as i64 * s.v[0] + g as i64 * s.v[1];
                 let (v, step) = floats(p.v, s.half, (first, s.v[0]), (n, vd), p.widened);
                 let adds = j > begin;
+                if rows <= FEW {
+                    let weights = (p.scores.add(j - j0) as *const f32, rows);
+                    few::values::<I>(weights, (v, step as isize, n), (p.sums, vd), !adds);
+                    j += n;
+                    continue;
+                }
                 let product = Block {
                     a: p.scores.add(j - j0),
                     a_row: KEYS as i64,
