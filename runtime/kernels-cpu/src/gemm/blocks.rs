@@ -131,6 +131,27 @@ pub(super) struct Source<const STORE: usize, const HALF: bool> {
 }
 
 impl<const STORE: usize, const HALF: bool> Source<STORE, HALF> {
+    /// B of a call, whose buffers 1, 5 and 6 are its parts, from column `first` on; depth, block, center, whether there are
+    /// offsets.
+    ///
+    /// # Safety
+    /// The buffers cover B.
+    #[inline(always)]
+    pub(super) unsafe fn of(
+        call: &Call,
+        (k, block, center, offsets): (usize, usize, f32, bool),
+        first: usize,
+    ) -> Self {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let offset = if offsets { call.bufs.get::<u8>(6) } else { std::ptr::null_mut() };
+            let (q, scale) = (call.bufs.get(1), call.bufs.get(5));
+            let whole = Source { q, scale, offset, k, block, center };
+            let (q, scale, offset) = whole.at(first);
+            Source { q, scale, offset, ..whole }
+        }
+    }
+
     /// The panel of columns `n0..n0 + 16`: integers, scales, offsets.
     ///
     /// # Safety
@@ -231,17 +252,8 @@ unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks, call: &
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (a, c) = (call.bufs.get::<f32>(0), call.bufs.get::<f32>(7));
-        let offset = if s.offsets { call.bufs.get::<u8>(6) } else { std::ptr::null_mut() };
-        let whole = Source::<STORE, HALF> {
-            q: call.bufs.get(1),
-            scale: call.bufs.get(5),
-            offset,
-            k: s.k,
-            block: s.block,
-            center: s.center,
-        };
-        let (q, scale, offset) = whole.at(s.b_first);
-        let b = Source { q, scale, offset, ..whole };
+        let parts = (s.k, s.block, s.center, s.offsets);
+        let b = Source::<STORE, HALF>::of(call, parts, s.b_first);
         let epi = Bound {
             spec: s.epilogue,
             bias: first_bias(call.bufs, &s.epilogue, s.b_first),

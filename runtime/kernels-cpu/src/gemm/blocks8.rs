@@ -139,17 +139,8 @@ unsafe fn body<I: Isa, const STORE: usize, const HALF: bool>(s: &Blocks8, call: 
     // SAFETY: by the ABI the buffers cover the problem that `s` describes.
     unsafe {
         let (a, c) = (call.bufs.get::<i8>(0), call.bufs.get::<f32>(8));
-        let offset = if s.offsets { call.bufs.get::<u8>(6) } else { std::ptr::null_mut() };
-        let whole = Source::<STORE, HALF> {
-            q: call.bufs.get(1),
-            scale: call.bufs.get(5),
-            offset,
-            k: s.k,
-            block: s.block,
-            center: s.center,
-        };
-        let (q, scale, offset) = whole.at(s.b_first);
-        let b = Source { q, scale, offset, ..whole };
+        let parts = (s.k, s.block, s.center, s.offsets);
+        let b = Source::<STORE, HALF>::of(call, parts, s.b_first);
         let epi = Bound {
             spec: s.epilogue,
             bias: first_bias(call.bufs, &s.epilogue, s.b_first),
