@@ -1,4 +1,4 @@
-//! Values of the graph ops against numpy and ONNX's reference evaluator (goldens/make.py).
+//! Values of the graph ops against numpy and ONNX's reference evaluator or onnxruntime (goldens/make.py).
 
 mod common;
 
