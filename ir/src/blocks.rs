@@ -51,19 +51,29 @@ pub fn quantize(t: &Tensor, elem: Elem, block: usize) -> Result<Blocks> {
     let mut q = vec![0i8; n * k];
     let (mut scales, mut offsets) = (vec![0f32; n * per], vec![0f32; n * per]);
     let (k1, per1) = (k.max(1), per.max(1));
-    // Rows do not depend on each other: each thread has some that lie together.
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let rows = if n * k < PARALLEL { n.max(1) } else { n.div_ceil(threads).max(1) };
-    let done = std::thread::scope(|all| {
+    if n * k < PARALLEL {
+        rounded(&x, (k1, block), elem, &mut q, &mut scales, &mut offsets)?;
+    } else {
+        // Rows do not depend on each other: each thread has some that lie together.
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let rows = n.div_ceil(threads);
         let parts = x.chunks(rows * k1).zip(q.chunks_mut(rows * k1));
         let lines = scales.chunks_mut(rows * per1).zip(offsets.chunks_mut(rows * per1));
-        let work: Vec<_> = parts
-            .zip(lines)
-            .map(|((x, q), (s, o))| all.spawn(move || rounded(x, (k1, block), elem, q, s, o)))
-            .collect();
-        work.into_iter().try_for_each(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
-    });
-    done?;
+        std::thread::scope(|all| {
+            let mut work = vec![];
+            for ((x, q), (s, o)) in parts.zip(lines) {
+                let part = move || rounded(x, (k1, block), elem, q, s, o);
+                let thread = std::thread::Builder::new().spawn_scoped(all, part);
+                let no = |e| Diagnostic::new(Code::Internal, format!("no thread to round on: {e}"));
+                work.push(thread.map_err(no)?);
+            }
+            let end = |w: std::thread::ScopedJoinHandle<'_, Result<()>>| match w.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            work.into_iter().try_for_each(end)
+        })?;
+    }
     pack(&ty, q, &scales, (elem == Elem::U4).then_some(&offsets))
 }
 

@@ -114,8 +114,7 @@ fn attribute(m: &Match) -> Option<Patch> {
     })
 }
 
-/// Replaces symbols with one possible value, and run-time symbols that inference can name by now.
-/// Gives symbols that can have one value only that value; says whether there was one.
+/// Replaces symbols with one possible value, and run-time symbols that inference can name by now; says whether there was one.
 pub(crate) fn settle(cx: &mut PassCx, f: &mut Func) -> bool {
     let mut changed = false;
     while let Some((name, dim)) = settled(f) {

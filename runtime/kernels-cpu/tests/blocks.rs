@@ -279,12 +279,14 @@ fn products_of_bytes_by_blocks_match() {
             (dot::I8, true, false),
         ] {
             let (blocks, groups) = (k.div_ceil(block), k / 32);
-            // The extremes are among them: −127 and 127, but no −128.
-            let x: Vec<i8> = rng.bytes(m * k).iter().map(|v| (*v as i8).max(-127)).collect();
+            // Both extremes stand side by side, in q too.
+            let ends = |i: usize, v: &u8| if i % 5 < 2 { [128, 127][i / 5 % 2] } else { *v };
+            let x: Vec<i8> =
+                rng.bytes(m * k).iter().enumerate().map(|(i, v)| ends(i, v) as i8).collect();
             let t = rng.floats(m * groups);
             let q: Vec<u8> = match store {
                 dot::U4 => rng.bytes(k * n).iter().map(|v| v & 15).collect(),
-                _ => rng.bytes(k * n),
+                _ => rng.bytes(k * n).iter().enumerate().map(|(i, v)| ends(i / n, v)).collect(),
             };
             let mut factors =
                 || rng.floats(blocks * n).into_iter().map(if half { rounded } else { |v| v });

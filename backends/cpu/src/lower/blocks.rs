@@ -228,9 +228,7 @@ fn scaled_rows_fit(f: &Func, o: &Op, a: ValueId, rows: ValueId, p: &Parts) -> Re
             "rows with scales and blocks of {block}; multiples of 32 are supported"
         ));
     }
-    let integers = f.ty(p.q).elem().is_some_and(Elem::is_int);
-    let whole = p.zero.and_then(|z| splat_of(f, z)).is_none_or(|z| z.f().fract() == 0.0);
-    match integers && whole {
+    match f.ty(p.q).elem().is_some_and(Elem::is_int) {
         true => Ok(()),
         false => Err(format!("rows with scales and {}; integers are supported", f.ty(p.q))),
     }

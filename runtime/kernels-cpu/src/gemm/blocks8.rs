@@ -1,7 +1,7 @@
 //! `matmul.i8.u4`, `matmul.i8.i8`: products of rows of bytes with a matrix of small integers, both scaled by blocks.
 //!
 //! Element `(i, j)` of B is `(q[i, j] − center) · s[i / block, j] − o[i / block, j]`, of A `x[r, i] · t[r, i / 32]`. Buffers: `a`
-//! (i8, no −128), `q` (in its packed layout), `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row
+//! (i8), `q` (in its packed layout), `bias`, `residual`, `callback`, `scale` and `offset` (f32 NR=16 KR=1 of one row
 //! a block, f16 in kernels whose names end in `.f16`; offsets may be missing), `rows` (t, f32 [M, K / 32]), `c`.
 //! Every panel of B is read by all rows of a task, a register tile of them at a time.
 

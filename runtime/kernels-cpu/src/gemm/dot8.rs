@@ -217,11 +217,11 @@ pub unsafe fn avx512<const R: usize, const STORE: usize, const HALF: bool>(d: &D
     }
 }
 
-/// In AVX2. Pairs of products meet in 16 bits, which hold them: elements of 4 bits are at most 15, and of signed ones
-/// the magnitude, at most 128, meets a byte of at most 127 that takes the sign.
+/// In AVX2: elements of 4 bits times bytes are so small that pairs of products fit 16 bits; bytes are widened to 16 bits,
+/// two depths of a column side by side.
 ///
 /// # Safety
-/// As [`portable`]; the machine has AVX2, FMA and F16C. No byte of x is −128.
+/// As [`portable`]; the machine has AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn avx2<const R: usize, const STORE: usize, const HALF: bool>(d: &Dot8) {
@@ -235,33 +235,38 @@ pub unsafe fn avx2<const R: usize, const STORE: usize, const HALF: bool>(d: &Dot
         };
         let mut acc = [[_mm256_setzero_ps(); 2]; R];
         for b in 0..d.k / BLOCK {
+            // By half of the columns.
             let mut part = [[_mm256_setzero_si256(); 2]; R];
-            for i in (b * BLOCK..(b + 1) * BLOCK).step_by(8) {
-                let line = d.q.add(i * NR * dot::bits(STORE) / 8);
-                // By group of four depths and half of the columns.
-                let mut w = [[_mm256_setzero_si256(); 2]; 2];
-                for h in 0..2 {
-                    if STORE == U4 {
+            if STORE == U4 {
+                for i in (b * BLOCK..(b + 1) * BLOCK).step_by(8) {
+                    let line = d.q.add(i * NR / 2);
+                    for h in 0..2 {
                         let v = _mm256_loadu_si256(line.add(h * 32) as *const __m256i);
-                        w[0][h] = _mm256_and_si256(v, low);
-                        w[1][h] = _mm256_and_si256(_mm256_srli_epi16::<4>(v), low);
-                    } else {
-                        w[h] = turned(line.add(h * 64));
+                        let four = _mm256_srli_epi16::<4>(v);
+                        let w = [_mm256_and_si256(v, low), _mm256_and_si256(four, low)];
+                        for (r, part) in part.iter_mut().enumerate() {
+                            let x = d.bytes(r, i) as *const i32;
+                            for (at, w) in w.iter().enumerate() {
+                                let x = _mm256_set1_epi32(x.add(at).read_unaligned());
+                                let pairs = _mm256_maddubs_epi16(*w, x);
+                                let sums = _mm256_madd_epi16(pairs, ones);
+                                part[h] = _mm256_add_epi32(part[h], sums);
+                            }
+                        }
                     }
                 }
-                for (r, part) in part.iter_mut().enumerate() {
-                    let x = d.bytes(r, i) as *const i32;
-                    for (g, w) in w.iter().enumerate() {
-                        let x = _mm256_set1_epi32(x.add(g).read_unaligned());
+            } else {
+                for i in (b * BLOCK..(b + 1) * BLOCK).step_by(2) {
+                    let depth = |i: usize| _mm_loadu_si128(d.q.add(i * NR) as *const __m128i);
+                    let (v, next) = (depth(i), depth(i + 1));
+                    let w = [_mm_unpacklo_epi8(v, next), _mm_unpackhi_epi8(v, next)];
+                    let w = w.map(|w| _mm256_cvtepi8_epi16(w));
+                    for (r, part) in part.iter_mut().enumerate() {
+                        let x = *(d.bytes(r, i) as *const [i8; 2]);
+                        let x = (x[1] as i32) << 16 | x[0] as i16 as u16 as i32;
                         for (part, w) in part.iter_mut().zip(w) {
-                            let pairs = match STORE {
-                                U4 => _mm256_maddubs_epi16(*w, x),
-                                _ => _mm256_maddubs_epi16(
-                                    _mm256_abs_epi8(*w),
-                                    _mm256_sign_epi8(x, *w),
-                                ),
-                            };
-                            *part = _mm256_add_epi32(*part, _mm256_madd_epi16(pairs, ones));
+                            let sums = _mm256_madd_epi16(w, _mm256_set1_epi32(x));
+                            *part = _mm256_add_epi32(*part, sums);
                         }
                     }
                 }
@@ -269,16 +274,8 @@ pub unsafe fn avx2<const R: usize, const STORE: usize, const HALF: bool>(d: &Dot
             let g = b * BLOCK / d.block;
             for (r, acc) in acc.iter_mut().enumerate() {
                 let (t, sum) = d.of_row(r, b);
-                let mut p = part[r];
-                if STORE == I8 {
-                    // Columns 0 to 3 and 8 to 11, 4 to 7 and 12 to 15.
-                    p = [
-                        _mm256_permute2x128_si256::<0x20>(p[0], p[1]),
-                        _mm256_permute2x128_si256::<0x31>(p[0], p[1]),
-                    ];
-                }
                 for (h, acc) in acc.iter_mut().enumerate() {
-                    let sums = _mm256_sub_epi32(p[h], _mm256_set1_epi32(d.center * sum));
+                    let sums = _mm256_sub_epi32(part[r][h], _mm256_set1_epi32(d.center * sum));
                     let s = _mm256_mul_ps(eight(d.scale, g, h), _mm256_set1_ps(t));
                     *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), s, *acc);
                     if !d.offset.is_null() {
@@ -293,24 +290,5 @@ pub unsafe fn avx2<const R: usize, const STORE: usize, const HALF: bool>(d: &Dot
                 _mm256_storeu_ps(d.out.add(r * d.ldo + h * 8), *acc);
             }
         }
-    }
-}
-
-/// Four depths of 16 columns, the depths of a column together: columns 0 to 3 and 8 to 11, then the others.
-///
-/// # Safety
-/// 64 bytes are there; the machine has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn turned(line: *const u8) -> [std::arch::x86_64::__m256i; 2] {
-    use std::arch::x86_64::*;
-    // SAFETY: by the caller's contract.
-    unsafe {
-        let depth = |i: usize| _mm_loadu_si128(line.add(i * NR) as *const __m128i);
-        let (a, b, c, d) = (depth(0), depth(1), depth(2), depth(3));
-        let first = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
-        let second = _mm256_set_m128i(_mm_unpackhi_epi8(c, d), _mm_unpacklo_epi8(c, d));
-        [_mm256_unpacklo_epi16(first, second), _mm256_unpackhi_epi16(first, second)]
     }
 }
