@@ -16,6 +16,7 @@ mod file;
 mod list;
 mod live;
 mod manifest;
+mod pieces;
 pub mod plan;
 mod text;
 mod validate;

@@ -18,14 +18,12 @@ use crate::device::DeviceCode;
 use crate::error::{FormatError, Result};
 use crate::file::{HEADER, MAGIC, PAGE, check_assets, is_plain_name};
 use crate::manifest::*;
+use crate::pieces::Pieces;
 use crate::plan::Plan;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-
-/// Bytes gathered before they are written: sections and weights that are shorter.
-const BUFFER: usize = 1 << 16;
 
 /// Gives the bytes of a weight: called once per weight of the plan, in order.
 pub type WeightSource<'a> = dyn FnMut(u32, &mut dyn Write) -> std::io::Result<()> + 'a;
@@ -228,14 +226,14 @@ impl EngineWriter {
         }
         let (temp, file) = Temp::new(path)?;
         let io = |e| FormatError::io(path, e);
-        let mut out = BufWriter::with_capacity(BUFFER, file);
+        let mut out = Pieces::new(file);
         let mut extra = None;
         if beside.is_empty() {
             self.emit::<_, File>(&mut out, "", None, &mut weights, path)?;
         } else {
             let target = path.with_file_name(&beside);
             let (temp, file) = Temp::new(&target)?;
-            let mut side = BufWriter::with_capacity(BUFFER, file);
+            let mut side = Pieces::new(file);
             self.emit(&mut out, &beside, Some(&mut side), &mut weights, path)?;
             side.flush().map_err(|e| FormatError::io(&target, e))?;
             extra = Some((temp, target));
