@@ -5,8 +5,8 @@
 
 ENGINE is compiled from the folder that FILE was converted from (to ONNX by decoder_onnx.py). A round is one prompt and STEPS tokens of each
 side, whose order changes from round to round; the medians of the rounds are compared, ratios are peer ÷ ours. With
-`--reference` (f32 logits of the prompt's last token) the errors of both are printed: root of the mean square,
-relative to that of the reference. `--write-reference` writes our own logits, of an f32 engine say.
+`--reference` (f32 logits of the last tokens of PROMPTS other prompts) the errors of both are printed: root of the mean
+square, relative to that of the reference. `--write-reference` writes our own logits, of an f32 engine say.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 import numpy as np
 
 STEPS = 8
+PROMPTS = 8
 
 
 class Tensor(ctypes.Structure):
@@ -122,6 +123,20 @@ def bounds(ratios):
     return r[low], r[high]
 
 
+def compare(sides, a):
+    """The last logits of PROMPTS prompts beside the reference's."""
+    prompts = np.random.default_rng(6).integers(3, a.vocab, (PROMPTS, 128)).tolist()
+    logits = {n: np.array([s.step(p, 0, a.page, a.vocab) for p in prompts]) for n, s in sides.items()}
+    if a.write_reference:
+        np.save(a.write_reference, logits["silure"])
+    if a.reference:
+        reference = np.load(a.reference)
+        for name, y in logits.items():
+            error = np.sqrt(np.mean((y - reference) ** 2) / np.mean(reference**2))
+            same = int((y.argmax(-1) == reference.argmax(-1)).sum())
+            print(f"{name}: error {error:.4f}, same token of {PROMPTS}: {same}")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("engine")
@@ -141,7 +156,8 @@ def main():
     if a.onnx:
         sides["onnxruntime"] = OnnxRuntime(a.onnx, a.threads)
     prompt = np.random.default_rng(5).integers(3, a.vocab, 128).tolist()
-    reference = np.load(a.reference) if a.reference else None
+    if a.reference or a.write_reference:
+        compare(sides, a)
     times = {name: ([], []) for name in sides}
     for r in range(a.rounds + 1):
         order = list(sides)
@@ -149,17 +165,12 @@ def main():
             # Threads of the side before, which wait for work by turning, have gone to sleep.
             time.sleep(0.1)
             begin = time.perf_counter()
-            logits = sides[name].step(prompt, 0, a.page, a.vocab)
+            sides[name].step(prompt, 0, a.page, a.vocab)
             first = time.perf_counter()
             for i in range(STEPS):
                 sides[name].step([100 + i], 128 + i, a.page, a.vocab)
             end = time.perf_counter()
             if r == 0:
-                if reference is not None:
-                    error = np.sqrt(np.mean((logits - reference) ** 2) / np.mean(reference**2))
-                    print(f"{name}: error {error:.2g}, same token: {logits.argmax() == reference.argmax()}")
-                if name == "silure" and a.write_reference:
-                    np.save(a.write_reference, logits)
                 continue
             times[name][0].append(first - begin)
             times[name][1].append((end - first) / STEPS)
