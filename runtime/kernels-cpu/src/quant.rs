@@ -175,12 +175,21 @@ unsafe fn range<L: Lanes>(x: *const f32, n: usize) -> (f32, f32) {
             }
             at += WAYS * LANES;
         }
-        let (mut least, mut most) = ([0f32; WAYS * LANES], [0f32; WAYS * LANES]);
-        for w in 0..WAYS {
-            lo[w].store(least.as_mut_ptr().add(w * LANES));
-            hi[w].store(most.as_mut_ptr().add(w * LANES));
+        for w in 1..WAYS {
+            (lo[0], hi[0]) = (lo[0].clamp(none, lo[w]), hi[0].clamp(hi[w], all));
         }
-        (least.into_iter().fold(0.0, lesser), most.into_iter().fold(0.0, greater))
+        let (mut least, mut most) = ([0f32; LANES], [0f32; LANES]);
+        lo[0].store(least.as_mut_ptr());
+        hi[0].store(most.as_mut_ptr());
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                least[i] = lesser(least[i], least[i + half]);
+                most[i] = greater(most[i], most[i + half]);
+            }
+            half /= 2;
+        }
+        (least[0], most[0])
     }
 }
 

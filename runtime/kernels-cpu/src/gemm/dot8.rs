@@ -15,6 +15,9 @@ use crate::isa::Isa;
 /// Elements of a row that share a scale.
 pub const BLOCK: usize = 32;
 
+/// How far ahead of the sums factors are asked for, in bytes.
+const FACTORS_AHEAD: usize = 512;
+
 /// One panel and the rows that meet it.
 #[derive(Clone, Copy)]
 pub struct Dot8 {
@@ -82,11 +85,17 @@ pub unsafe fn fold(x: *const i8, k: usize, sums: *mut i32) {
 /// Both rows have `k` bytes, a multiple of eight.
 #[inline(always)]
 pub unsafe fn deal(x: *const i8, k: usize, to: *mut i8) {
+    // The even bytes of a word, side by side.
+    let even = |v: u64| {
+        let v = v & 0x00FF_00FF_00FF_00FF;
+        let v = (v | v >> 8) & 0x0000_FFFF_0000_FFFF;
+        (v | v >> 16) & 0xFFFF_FFFF
+    };
     for i in (0..k).step_by(8) {
         // SAFETY: by the caller's contract.
         unsafe {
-            let v = *(x.add(i) as *const [i8; 8]);
-            *(to.add(i) as *mut [i8; 8]) = [v[0], v[2], v[4], v[6], v[1], v[3], v[5], v[7]];
+            let v = u64::from_le_bytes(*(x.add(i) as *const [u8; 8]));
+            *(to.add(i) as *mut [u8; 8]) = (even(v) | even(v >> 8) << 32).to_le_bytes();
         }
     }
 }
@@ -166,6 +175,14 @@ pub unsafe fn avx512<const R: usize, const STORE: usize, const HALF: bool>(d: &D
         for b in 0..groups {
             let block = d.q.add(b * BLOCK * NR * dot::bits(STORE) / 8);
             prefetch_lines(block.wrapping_add(AHEAD), (0, BLOCK * dot::bits(STORE) / 32));
+            if left == d.block {
+                // Of the streams of factors the machine foresees little: a line of them goes with many of the panel.
+                let ahead = (g * NR * dot::factor_bytes(HALF)).wrapping_add(FACTORS_AHEAD);
+                prefetch_lines(d.scale.wrapping_add(ahead), (0, 1));
+                if !d.offset.is_null() {
+                    prefetch_lines(d.offset.wrapping_add(ahead), (0, 1));
+                }
+            }
             let rows: [*const i32; R] =
                 std::array::from_fn(|r| d.bytes(r, b * BLOCK) as *const i32);
             let sums = d.sums.add(b);
