@@ -37,7 +37,7 @@ pub fn check(
     if args.meta {
         return Err(Failure::usage("--calibration needs the weights: not with --weights meta"));
     }
-    if !matches!(args.options()?.precision, Some(Precision::Int4(_))) {
+    if !matches!(args.options()?.precision, Some(Precision::Int4 { .. })) {
         return Err(Failure::usage("--calibration needs --precision int4"));
     }
     let read = |path: &Path| std::fs::read(path).map_err(|e| Failure::io(path, e));

@@ -39,6 +39,9 @@ pub struct CompileArgs {
     /// Weights that share a scale (of int4 an offset too), for int8 (128 if absent) and int4 (32)
     #[arg(long, value_name = "N", requires = "precision", value_parser = group)]
     pub group: Option<usize>,
+    /// With --precision int4: weights of products that are results (logits) are kept in int4 too, not in int8
+    #[arg(long, requires = "precision")]
+    pub pure: bool,
     /// Round what is multiplied with weights by groups (int8, int4, a file's own blocks) to this type, by groups of 32: less
     /// time, and the results differ by the rounding
     #[arg(long, value_enum, value_name = "TYPE")]
@@ -182,6 +185,9 @@ impl CompileArgs {
             let m = "--precision and --passes exclude each other: name the pass `precision` in the pipeline";
             return Err(Failure::usage(m));
         }
+        if self.pure && self.precision != Some(Width::Int4) {
+            return Err(Failure::usage("--pure applies to --precision int4"));
+        }
         Ok(match self.precision {
             None => None,
             Some(Width::F32 | Width::Bf16 | Width::W8a8 | Width::Fp8) if self.group.is_some() => {
@@ -190,7 +196,7 @@ impl CompileArgs {
             Some(Width::F32) => None,
             Some(Width::Bf16) => Some(Precision::Bf16),
             Some(Width::Int8) => Some(Precision::Int8(grouped(128))),
-            Some(Width::Int4) => Some(Precision::Int4(grouped(32))),
+            Some(Width::Int4) => Some(Precision::Int4 { group: grouped(32), pure: self.pure }),
             Some(Width::W8a8) => Some(Precision::W8A8),
             Some(Width::Fp8) => Some(Precision::Fp8),
         })

@@ -108,7 +108,7 @@ impl Calibration {
     /// Narrows a model's weights by the options' precision, which must be int4; those without a factor are rounded
     /// to the nearest. What comes out is compiled without a precision.
     pub fn apply(&mut self, c: &Compiler, mut model: Loaded, options: &Options) -> Result<Loaded> {
-        let Some(p @ Precision::Int4(_)) = options.precision else {
+        let Some(p @ Precision::Int4 { .. }) = options.precision else {
             return Err(Error::Usage("calibration applies to int4".into()));
         };
         let driver = Driver::new(&c.registry, &c.context, options.driver.clone());

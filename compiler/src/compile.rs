@@ -22,9 +22,13 @@ pub enum Precision {
     Bf16,
     /// Integers of 8 bits with a scale for each group of so many.
     Int8(usize),
-    /// Integers of 4 bits with a scale and an offset for each group of so many; of products that are results of
-    /// an entry as [`Precision::Int8`] by 128.
-    Int4(usize),
+    /// Integers of 4 bits with a scale and an offset for each group.
+    Int4 {
+        /// Weights that share a scale and an offset.
+        group: usize,
+        /// Those of products that are results of an entry too, which otherwise are as [`Precision::Int8`] by 128.
+        pure: bool,
+    },
     /// Integers of 8 bits with a scale for each column, and what they are multiplied with in integers of 8 bits
     /// with a scale for each row. The weights of experts as [`Precision::Int8`] by 128.
     W8A8,
@@ -38,7 +42,10 @@ impl Precision {
         match self {
             Precision::Bf16 => "precision{weights=bf16}".into(),
             Precision::Int8(n) => format!("precision{{weights=int8,block={n}}}"),
-            Precision::Int4(n) => format!("precision{{weights=int4,block={n}}}"),
+            Precision::Int4 { group, pure } => {
+                let results = if pure { ",results=same" } else { "" };
+                format!("precision{{weights=int4,block={group}{results}}}")
+            }
             Precision::W8A8 => "activations,precision{weights=int8,block=128}".into(),
             Precision::Fp8 => "activations{to=e4m3}".into(),
         }
@@ -50,7 +57,9 @@ impl std::fmt::Display for Precision {
         match self {
             Precision::Bf16 => write!(f, "bf16"),
             Precision::Int8(n) => write!(f, "int8 by {n}"),
-            Precision::Int4(n) => write!(f, "int4 by {n}"),
+            Precision::Int4 { group, pure } => {
+                write!(f, "int4 by {group}{}", if *pure { ", pure" } else { "" })
+            }
             Precision::W8A8 => write!(f, "w8a8"),
             Precision::Fp8 => write!(f, "fp8"),
         }

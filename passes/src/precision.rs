@@ -3,7 +3,7 @@
 //! The arithmetic stays f32. A product with a weight becomes one with the weight rounded to bf16, or
 //! [`MATMUL_BLOCKS`](silure_ir::dialects::graph::MATMUL_BLOCKS) with integers and a scale for each block of a
 //! column, of 4 bits an offset too; the weights of experts likewise. Products that share a weight share its new form.
-//! Where a product is a result of the function, 8 bits stand in for 4.
+//! Where a product is a result of the function, 8 bits stand in for 4 unless they are asked not to.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -42,6 +42,11 @@ pub(crate) static PASS: PassDef = PassDef {
             doc: "Elements of a column that share a scale (and an offset), for int8 and int4.",
             default: OptDefault::Int(32),
         },
+        OptDef {
+            name: "results",
+            doc: "int8 or same: with int4, the form of weights of products that are results of an entry.",
+            default: OptDefault::Word("int8"),
+        },
     ],
     preserves: Preserves { results: Exactness::Approximates, weights: false, functions: true },
     run,
@@ -70,6 +75,11 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
         "int4" => blocks(Elem::U4)?,
         other => bail!(Invalid, "`weights` is `{other}`: f32, bf16, int8 or int4 is needed"),
     };
+    let results = match cx.options.word("results") {
+        "int8" => Some(Form::Blocks(Elem::I8, HEAD)),
+        "same" => None,
+        other => bail!(Invalid, "`results` is `{other}`: int8 or same is needed"),
+    };
     let mut made = HashMap::new();
     let mut changed = Changed::No;
     for i in 0..cx.module.funcs.len() {
@@ -84,9 +94,9 @@ fn run(cx: &mut PassCx) -> Result<Changed> {
                 Form::Bf16 => weight(cx.module, f, op),
             };
             let Some(e) = found else { continue };
-            let (form, step) = match form {
-                Form::Blocks(Elem::U4, _) if gives(f, op) => {
-                    (Form::Blocks(Elem::I8, HEAD), "result_precision")
+            let (form, step) = match (form, results) {
+                (Form::Blocks(Elem::U4, _), Some(wide)) if gives(f, op) => {
+                    (wide, "result_precision")
                 }
                 _ => (form, "weight_precision"),
             };

@@ -145,7 +145,12 @@ fn narrower_weights_are_what_the_pass_says() {
     for (p, pass, kernel, error) in [
         (Precision::Bf16, "precision{weights=bf16}", "matmul.f32.bf16", 1e-9),
         (Precision::Int8(64), "precision{weights=int8,block=64}", "matmul.f32.i8.f16", 0.006),
-        (Precision::Int4(32), "precision{weights=int4,block=32}", "matmul.f32.u4.f16", 0.12),
+        (
+            Precision::Int4 { group: 32, pure: false },
+            "precision{weights=int4,block=32}",
+            "matmul.f32.u4.f16",
+            0.12,
+        ),
         (Precision::W8A8, "activations", "matmul.i8.packed", 0.015),
     ] {
         let r = run(Some(p), pass);
@@ -163,7 +168,12 @@ fn rows_are_rounded_by_blocks() {
     let full = run(None, "");
     for (p, pass, kernel, error) in [
         (Precision::Int8(64), "precision{weights=int8,block=64}", "matmul.i8.i8.f16", 0.009),
-        (Precision::Int4(32), "precision{weights=int4,block=32}", "matmul.i8.u4.f16", 0.12),
+        (
+            Precision::Int4 { group: 32, pure: false },
+            "precision{weights=int4,block=32}",
+            "matmul.i8.u4.f16",
+            0.12,
+        ),
     ] {
         let plain = run(Some(p), pass);
         let r = run(Some(p), &format!("{pass},activation_blocks"));
@@ -190,7 +200,7 @@ fn rows_are_quantised_once_and_sums_scaled_in_the_product() {
 
 #[test]
 fn entries_share_a_narrow_weight() {
-    let r = run(Some(Precision::Int4(32)), "precision{weights=int4}");
+    let r = run(Some(Precision::Int4 { group: 32, pure: false }), "precision{weights=int4}");
     let made: Vec<&str> = r.module.weights.iter().map(|w| &*w.name).collect();
     let all = ["table", "codes", "scale"].map(String::from);
     let new = ["u4", "scales", "offsets"];
@@ -235,7 +245,13 @@ fn rows_meet_the_weights_of_their_experts() {
         ("i4", file("i4", 0, all / 2, "40"), 5, None, ".u4"),
         ("e4m3fn", file("e4m3fn", 0, all, "40"), 2, None, ".e4m3"),
         ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int8(16)), ".i8.f16"),
-        ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Int4(8)), ".u4.f16"),
+        (
+            "f32",
+            file("f32", 0, 4 * all, "40"),
+            0,
+            Some(Precision::Int4 { group: 8, pure: false }),
+            ".u4.f16",
+        ),
         ("f32", file("f32", 0, 4 * all, "40"), 0, Some(Precision::Bf16), ".bf16"),
     ];
     let mut s = 5u64;

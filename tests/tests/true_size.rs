@@ -20,7 +20,7 @@ fn peak() -> u64 {
 fn deepseek_v3() {
     let compiler = Compiler::new().unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("language/configs/deepseek-v3.json");
-    for precision in [None, Some(Precision::Int4(32))] {
+    for precision in [None, Some(Precision::Int4 { group: 32, pure: false })] {
         let o = ImportOptions {
             meta: true,
             context: Some(163_840),

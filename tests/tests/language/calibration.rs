@@ -53,7 +53,10 @@ fn rounding_by_a_text_keeps_a_model_nearer_on_another() {
     let c = Compiler::new().unwrap();
     let loaded = || load(&c, folder.path(), &Default::default());
     let plain = Options::default();
-    let narrow = Options { precision: Some(Precision::Int4(32)), ..Options::default() };
+    let narrow = Options {
+        precision: Some(Precision::Int4 { group: 32, pure: false }),
+        ..Options::default()
+    };
     let engine = |loaded, o: &Options| -> Arc<Engine> {
         let compiled = c.compile(loaded, o).unwrap_or_else(|e| panic!("{e}"));
         Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap()

@@ -204,11 +204,15 @@ fn blocks_stay_blocks_and_give_the_logits_of_their_numbers() {
         println!("{n} tokens: {off:.2e} apart, {most:.2} the largest, {bound:.2e} allowed");
         assert!(off <= bound, "{n} tokens: {off:e} apart, {bound:e} allowed");
     }
-    let again = compile(&path, Some(Precision::Int4(32)));
+    let again = compile(&path, Some(Precision::Int4 { group: 32, pure: false }));
     let note = "the file's own blocks of integers are quantised again";
     assert!(again.notes.iter().any(|n| n.contains(note)), "{:?}", again.notes);
     let text = silure::ir::text::print(&again.module);
     assert!(text.contains("\"matmul.f32.u4.f16\"") && !text.contains("\"matmul.f32.u4\""));
     // The logits of either entry keep 8 bits, all else has 4.
     assert_eq!(text.matches("\"matmul.f32.i8").count(), 2, "{text}");
+    let pure = compile(&path, Some(Precision::Int4 { group: 32, pure: true }));
+    let pure_text = silure::ir::text::print(&pure.module);
+    let [four, mixed] = [&pure_text, &text].map(|t| t.matches("\"matmul.f32.u4.f16\"").count());
+    assert!(!pure_text.contains("\"matmul.f32.i8") && four == mixed + 2, "{pure_text}");
 }

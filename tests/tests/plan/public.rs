@@ -50,7 +50,8 @@ fn load(c: &Compiler, config: &Value, context: usize) -> Loaded {
 #[test]
 fn distilled_models() {
     type Row<'a> = (bool, [usize; 6], f64, [f64; 3], u64, &'a [(Option<Precision>, bool)]);
-    let (int8, int4) = (Some(Precision::Int8(128)), Some(Precision::Int4(128)));
+    let (int8, int4) =
+        (Some(Precision::Int8(128)), Some(Precision::Int4 { group: 128, pure: false }));
     let table: [Row; 6] = [
         (true, [1536, 8960, 28, 12, 2, 151_936], 1.78, [3.6, 1.8, 0.9], 28, &[(None, true)]),
         (true, [3584, 18_944, 28, 28, 4, 152_064], 7.62, [15.2, 7.6, 4.0], 56, &[(None, true)]),
