@@ -64,7 +64,7 @@ impl WeightExpr {
             }
             WeightExpr::Concat(parts, along) if *along == axis => {
                 let (mut at, mut taken) = (0, vec![]);
-                for p in parts {
+                for p in parts.iter() {
                     let n = *p.ty().ok()?.shape()?.get(axis)?;
                     let own = range.start.max(at)..range.end.min(at + n);
                     if own.start < own.end {
@@ -75,7 +75,7 @@ impl WeightExpr {
                 match taken.len() {
                     0 => return None,
                     1 => taken.remove(0),
-                    _ => WeightExpr::Concat(taken, *along),
+                    _ => WeightExpr::Concat(taken.into(), *along),
                 }
             }
             WeightExpr::Concat(parts, along) => WeightExpr::Concat(
@@ -324,7 +324,7 @@ mod tests {
         let scales = WeightExpr::Scales(boxed(rows.clone()), Elem::I8, 7);
         let offsets = WeightExpr::Offsets(boxed(rows), Elem::U4, 6);
         let merged = |at| stored(Elem::F32, &[6, 30], at);
-        let merged = WeightExpr::Concat(vec![merged(0), merged(5000), merged(12)], 0);
+        let merged = WeightExpr::Concat([merged(0), merged(5000), merged(12)].into(), 0);
         let heads = WeightExpr::Reshape(boxed(merged.clone()), vec![3, 3, 2, 30]);
         let heads = WeightExpr::Transpose(boxed(heads), vec![0, 2, 1, 3]);
         let blocks = stored(Elem::U8, &[9, 2 * 34], 3);

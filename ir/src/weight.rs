@@ -25,7 +25,7 @@ use crate::types::TensorType;
 pub const INLINE_LIMIT: usize = 64 * 1024;
 
 /// A named weight of a module.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Weight {
     /// Name, unique in the module.
     pub name: Arc<str>,
@@ -36,7 +36,7 @@ pub struct Weight {
 }
 
 /// How a weight's bytes are made.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WeightExpr {
     /// A range of a source file, dense row-major.
     File {
@@ -57,8 +57,8 @@ pub enum WeightExpr {
     Reshape(Box<WeightExpr>, Vec<usize>),
     /// `start..start + size` of each axis.
     Slice(Box<WeightExpr>, Vec<usize>, Vec<usize>),
-    /// Joined along an axis.
-    Concat(Vec<WeightExpr>, usize),
+    /// Joined along an axis. The parts are shared: experts of a layer are hundreds.
+    Concat(Arc<[WeightExpr]>, usize),
     /// Each slice along an axis so many times in a row, as numpy's `repeat`.
     Repeat(Box<WeightExpr>, usize, usize),
     /// Elements converted by the project's rounding rules.
@@ -157,7 +157,9 @@ impl WeightExpr {
                     bail!(Invalid, "concat along axis {axis} of {t}");
                 }
                 for p in &parts[1..] {
-                    let (pt, mut ps) = (p.ty()?, shape_of(&p.ty()?)?);
+                    // Once: parts may be joined themselves, to any depth.
+                    let pt = p.ty()?;
+                    let mut ps = shape_of(&pt)?;
                     let along = ps.get(*axis).copied().unwrap_or(0);
                     if ps.len() == shape.len() {
                         ps[*axis] = shape[*axis];
@@ -380,7 +382,7 @@ impl fmt::Display for WeightExpr {
             WeightExpr::Slice(e, a, b) => write!(f, "slice({e}, {}, {})", list(a), list(b)),
             WeightExpr::Concat(parts, axis) => {
                 f.write_str("concat(")?;
-                for p in parts {
+                for p in parts.iter() {
                     write!(f, "{p}, ")?;
                 }
                 write!(f, "{axis})")

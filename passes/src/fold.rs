@@ -74,7 +74,7 @@ pub static RULES: &[Rewrite] = &[
         new_weight(m, "s", move || WeightExpr::Slice(Box::new(e), start, size))
     }),
     exact("weight_concat", "Weights joined are a weight.", &["graph.concat"], |m| {
-        let parts: Vec<WeightExpr> = m
+        let parts: Arc<[WeightExpr]> = m
             .func
             .op(m.op)
             .operands()

@@ -121,6 +121,6 @@ impl Net<'_> {
 pub(crate) fn above(mut all: Vec<WeightExpr>) -> WeightExpr {
     match all.len() {
         1 => all.remove(0),
-        _ => WeightExpr::Concat(all, 0),
+        _ => WeightExpr::Concat(all.into(), 0),
     }
 }

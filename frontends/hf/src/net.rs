@@ -19,6 +19,9 @@ use crate::matrix::above;
 use crate::promised::Promised;
 use crate::quantised;
 
+/// The most tensors of a model, scales included: a configuration alone may state any number of layers and experts.
+const MOST_TENSORS: usize = 1 << 18;
+
 /// The module under construction and the function that is built.
 pub(crate) struct Net<'a> {
     pub module: Module,
@@ -229,6 +232,10 @@ impl<'a> Net<'a> {
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightExpr> {
         let elements = shape.iter().fold(1u64, |a, &d| a.saturating_mul(d as u64));
         self.used.entry(name.into()).or_insert(Used { elements, share: None });
+        if self.used.len() > MOST_TENSORS {
+            let e = Error::new(Code::Limit, "config.json", "the model has too many tensors");
+            return Err(e.needed(format!("at most {MOST_TENSORS}")));
+        }
         let Some(t) = self.checkpoint.get(name, shape) else {
             let at = format!("tensor {}", quoted(name));
             let e = Error::new(Code::Missing, at, "the checkpoint does not have it");

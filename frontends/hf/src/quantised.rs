@@ -107,6 +107,6 @@ pub(crate) fn blocks(w: &Stored, name: &str, of: Option<&Stored>) -> Result<Weig
 fn joined(mut parts: Vec<WeightExpr>, axis: usize) -> WeightExpr {
     match parts.len() {
         1 => parts.remove(0),
-        _ => WeightExpr::Concat(parts, axis),
+        _ => WeightExpr::Concat(parts.into(), axis),
     }
 }

@@ -329,3 +329,23 @@ fn options_are_bounded() {
         assert!(e.code() == Code::Limit && e.to_string().contains(part), "{e}");
     }
 }
+
+/// A few words that stand for very many tensors.
+#[test]
+fn experts_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let of = |experts: usize| {
+        let mut c = config();
+        c["architectures"] = json!(["MixtralForCausalLM"]);
+        c["model_type"] = json!("mixtral");
+        c["num_local_experts"] = json!(experts);
+        c["num_experts_per_tok"] = json!(2);
+        c["num_hidden_layers"] = json!(2);
+        std::fs::write(&path, c.to_string()).unwrap();
+        import(&path, &ImportOptions { meta: true, ..Default::default() })
+    };
+    assert!(of(4).is_ok());
+    let Err(e) = of(1 << 16) else { panic!("accepted") };
+    expect((e.code(), e.to_string()), Code::Limit, &["too many tensors", "at most 262144"]);
+}

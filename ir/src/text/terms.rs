@@ -511,7 +511,7 @@ pub(super) fn weight_expr(c: &mut Cursor) -> Result<WeightExpr> {
                 loop {
                     if let Some(axis) = c.try_int()? {
                         let axis = usize::try_from(axis).map_err(|_| c.error("negative axis"))?;
-                        break WeightExpr::Concat(parts, axis);
+                        break WeightExpr::Concat(parts.into(), axis);
                     }
                     parts.push(weight_expr(c)?);
                     c.need(",")?;

@@ -158,7 +158,7 @@ impl Experts {
         }
         let w = net.weight(&name, |net| {
             let parts = all.iter().map(|(n, rows)| net.tensor(n, &[*rows, columns]));
-            let parts = parts.collect::<Result<Vec<_>>>()?;
+            let parts = parts.collect::<Result<_>>()?;
             Ok(by_expert(WeightExpr::Concat(parts, 0), columns))
         })?;
         net.share(&all, self.chosen, self.count);
