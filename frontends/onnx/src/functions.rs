@@ -12,9 +12,7 @@
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId, order};
 use crate::load::{Model, domain};
-use crate::proto::{
-    AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto,
-};
+use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -71,7 +69,7 @@ struct Resolver<'m, 'b> {
     bodies: &'b Bodies<'m>,
     values: Vec<Value<'m>>,
     tensors: Vec<Tensor>,
-    loaded: HashMap<*const TensorProto, usize>,
+    loaded: HashMap<*const (), usize>,
     graphs: u32,
     nodes: usize,
     dead: usize,
@@ -160,11 +158,6 @@ impl<'m> Resolver<'m, '_> {
                 .needed(format!("at most {limit} levels"))
                 .present(format!("{depth} levels")));
         }
-        if let Some(sparse) = proto.sparse_initializer.first() {
-            let name = sparse.values.as_ref().map_or("", |v| v.name());
-            let at = format!("initializer {}", quote(name));
-            return Err(Error::new(Code::Unsupported, at, "sparse initializers are not imported"));
-        }
         let id = self.graphs;
         self.graphs += 1;
         let mut scope = Scope { names: HashMap::new(), outer };
@@ -184,12 +177,16 @@ impl<'m> Resolver<'m, '_> {
             graph.inputs.push(self.define(&mut scope, input.name(), id, None, at)?);
         }
         let mut with_value = HashSet::new();
-        for t in &proto.initializer {
-            let at = format!("initializer {}", quote(t.name()));
-            if t.name().is_empty() {
+        // A sparse one has the name of its values.
+        let dense = proto.initializer.iter().map(|t| (t.name(), Ok(t)));
+        let sparse = proto.sparse_initializer.iter();
+        let sparse = sparse.map(|s| (s.values.as_ref().map_or("", |v| v.name()), Err(s)));
+        for (name, t) in dense.chain(sparse) {
+            let at = format!("initializer {}", quote(name));
+            if name.is_empty() {
                 return Err(structure(&at, "an initializer has no name"));
             }
-            let value = match scope.names.get(t.name()) {
+            let value = match scope.names.get(name) {
                 Some(Some(v)) if graph.inputs.contains(v) && with_value.insert(*v) => {
                     if depth > 0 {
                         return Err(structure(&at, "an input of a subgraph has a value"));
@@ -197,14 +194,18 @@ impl<'m> Resolver<'m, '_> {
                     if self.model.proto().ir_version() >= 4 {
                         self.notes.push(format!(
                             "input {} has a default value, which is compiled in",
-                            quote(t.name())
+                            quote(name)
                         ));
                     }
                     *v
                 }
-                _ => self.define(&mut scope, t.name(), id, None, &at)?,
+                _ => self.define(&mut scope, name, id, None, &at)?,
             };
-            let tensor = self.tensor(t, &at)?;
+            let model = self.model;
+            let tensor = match t {
+                Ok(t) => self.tensor(std::ptr::from_ref(t).cast(), || model.tensor(t, &at)),
+                Err(s) => self.tensor(std::ptr::from_ref(s).cast(), || model.sparse(s, &at)),
+            }?;
             graph.constants.push((value, tensor));
         }
         graph.inputs.retain(|v| !with_value.contains(v));
@@ -261,13 +262,13 @@ impl<'m> Resolver<'m, '_> {
         }
     }
 
-    fn tensor(&mut self, proto: &'m TensorProto, at: &str) -> Result<usize> {
-        if let Some(i) = self.loaded.get(&std::ptr::from_ref(proto)) {
+    /// The number of the tensor that a message of the file (`key`) describes: each is read once.
+    fn tensor(&mut self, key: *const (), read: impl FnOnce() -> Result<Tensor>) -> Result<usize> {
+        if let Some(i) = self.loaded.get(&key) {
             return Ok(*i);
         }
-        let tensor = self.model.tensor(proto, at)?;
-        self.tensors.push(tensor);
-        self.loaded.insert(proto, self.tensors.len() - 1);
+        self.tensors.push(read()?);
+        self.loaded.insert(key, self.tensors.len() - 1);
         Ok(self.tensors.len() - 1)
     }
 

@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod opsets;
 mod scan;
+mod sparse;
 mod tensor;
 
 /// The file format, generated from `proto/onnx-ml.proto` (see `proto/README.md`).

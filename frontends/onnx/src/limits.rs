@@ -8,7 +8,7 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Bytes of memory that decoding may take beyond the file itself: messages, names, typed lists.
     pub decoded_bytes: u64,
-    /// Bytes of memory for tensors given in typed fields, after decoding to plain bytes.
+    /// Bytes of memory for tensors given in typed fields, after decoding to plain bytes; sparse ones count twice.
     pub tensor_bytes: u64,
     /// Nesting of subgraphs (`If` in `Loop` in `Scan` …).
     pub subgraph_depth: usize,

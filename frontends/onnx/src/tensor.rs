@@ -261,14 +261,15 @@ impl Model {
         }
     }
 
-    fn charge(&self, bytes: u64, at: &str) -> Result<()> {
+    /// Counts bytes of tensors that are not the file's own.
+    pub(crate) fn charge(&self, bytes: u64, at: &str) -> Result<()> {
         let before = self.tensor_bytes.fetch_add(bytes, Ordering::Relaxed);
         let total = before.saturating_add(bytes);
         if total > self.limits.tensor_bytes {
             return Err(Error::new(
                 Code::Limit,
                 at,
-                "tensors in typed fields take too much memory",
+                "tensors in typed fields and sparse ones take too much memory",
             )
             .needed(format!("{total} bytes"))
             .present(format!("a limit of {} bytes", self.limits.tensor_bytes)));

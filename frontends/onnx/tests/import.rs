@@ -10,8 +10,8 @@ use silure_ir::eval::Interp;
 use silure_ir::{Context, Datum, Elem, Tensor, text, verify};
 use silure_onnx::proto::type_proto::Value;
 use silure_onnx::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
-    tensor_shape_proto::dimension::Value as Size,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto,
+    TensorProto, TypeProto, ValueInfoProto, tensor_shape_proto::dimension::Value as Size,
 };
 use silure_onnx::{Code, Error, ImportOptions, Imported, Limits, Model, import};
 
@@ -294,4 +294,39 @@ fn the_demo_model_is_as_right_as_it_was_trained_to_be() {
     let right = samples.iter().zip(y.chunks_exact(10)).filter(|(s, p)| best(p) == s[0]).count();
     // What cli/demo/train_digits.py states.
     assert_eq!(right, 441);
+}
+
+/// Zeros but where values are listed, as an initialiser and as a constant.
+#[test]
+fn sparse_tensors() {
+    let list = |name: &str, values: &[f32], at: &[i64]| SparseTensorProto {
+        values: Some(TensorProto {
+            float_data: values.to_vec(),
+            ..common::tensor(name, 1, &[values.len() as i64])
+        }),
+        indices: Some(ints("", at)),
+        dims: vec![2, 2],
+    };
+    let attr = AttributeProto {
+        name: Some("sparse_value".into()),
+        r#type: Some(11),
+        sparse_tensor: Some(list("", &[8.0], &[2]).into()),
+        ..Default::default()
+    };
+    let g = GraphProto {
+        input: vec![value("x", 1, &["2", "2"])],
+        sparse_initializer: vec![list("w", &[1.0, 2.0], &[0, 3])],
+        node: vec![
+            with(node("Constant", &[], &["c"]), attr),
+            node("Add", &["x", "w"], &["t"]),
+            node("Add", &["t", "c"], &["y"]),
+        ],
+        output: common::infos(&["y"]),
+        ..Default::default()
+    };
+    let i = checked(&common::model(g), &Default::default()).unwrap();
+    let x = Tensor::from_f64s(Elem::F32, &[2, 2], &[10.0, 20.0, 30.0, 40.0]).unwrap();
+    let y =
+        Interp::new(&i.module, &i.files, Default::default()).run("main", vec![x.into()]).unwrap();
+    assert_eq!(y[0].tensor().unwrap().to_f64s(), [11.0, 20.0, 38.0, 42.0]);
 }

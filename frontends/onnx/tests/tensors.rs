@@ -2,7 +2,7 @@
 mod common;
 
 use common::{file, graph, load, model, node, tensor};
-use silure_onnx::proto::{GraphProto, TensorProto};
+use silure_onnx::proto::{GraphProto, SparseTensorProto, TensorProto};
 use silure_onnx::{Code, Data, Limits, Model, Tensor};
 use silure_types::Elem;
 
@@ -67,6 +67,59 @@ fn wrong_sizes_fields_and_types_are_refused() {
     f(tensor("", 0, &[1]), Code::Malformed);
     f(tensor("", 99, &[1]), Code::Malformed);
     f(TensorProto { segment: Some(Default::default()), ..tensor("", 1, &[0]) }, Code::Unsupported);
+}
+
+fn sparse(values: TensorProto, at: Option<(&[i64], &[i64])>, dims: &[i64]) -> SparseTensorProto {
+    let indices = |(shape, v): (&[i64], &[i64])| TensorProto {
+        int64_data: v.to_vec(),
+        ..tensor("", 7, shape)
+    };
+    SparseTensorProto { values: Some(values), indices: at.map(indices), dims: dims.to_vec() }
+}
+
+#[test]
+fn sparse_tensors_become_dense() {
+    let read = |s| model(GraphProto::default()).sparse(&s, "t");
+    let two = || TensorProto { float_data: vec![1.5, -2.5], ..tensor("w", 1, &[2]) };
+    for at in [(&[2][..], &[1, 5][..]), (&[2, 2], &[0, 1, 1, 2])] {
+        let t = read(sparse(two(), Some(at), &[2, 3])).unwrap();
+        let want = [0.0f32, 1.5, 0.0, 0.0, 0.0, -2.5].map(f32::to_le_bytes).concat();
+        assert_eq!(
+            (t.elem, &t.dims[..], &t.bytes().unwrap()[..]),
+            (Elem::F32, &[2, 3][..], &want[..])
+        );
+    }
+    // Nibbles: the places are of elements.
+    let four = TensorProto { int32_data: vec![0x21], ..tensor("w", 22, &[2]) };
+    let t = read(sparse(four, Some((&[2], &[0, 3])), &[5])).unwrap();
+    assert_eq!(t.ints().unwrap(), Some(vec![1, 0, 0, 2, 0]));
+    let word = TensorProto { string_data: vec![b"a".to_vec().into()], ..tensor("w", 8, &[1]) };
+    let t = read(sparse(word, Some((&[1], &[1])), &[2])).unwrap();
+    assert!(matches!(&t.data, Data::Strings(s) if **s == ["".to_string(), "a".to_string()]));
+    // Nothing but zeros needs no indices.
+    let t = read(sparse(tensor("w", 7, &[0]), None, &[3])).unwrap();
+    assert_eq!(t.ints().unwrap(), Some(vec![0; 3]));
+
+    let refused = |s, code| {
+        let e = read(s).unwrap_err();
+        assert_eq!(e.code(), code, "{e}");
+    };
+    refused(sparse(two(), Some((&[2], &[5, 1])), &[2, 3]), Code::Range);
+    refused(sparse(two(), Some((&[2], &[5, 5])), &[2, 3]), Code::Range);
+    refused(sparse(two(), Some((&[2], &[1, 6])), &[2, 3]), Code::Range);
+    // The second axis is left although the place is inside the tensor.
+    refused(sparse(two(), Some((&[2, 2], &[0, 1, 0, 3])), &[2, 3]), Code::Range);
+    refused(sparse(two(), Some((&[2, 1], &[1, 5])), &[2, 3]), Code::Malformed);
+    refused(sparse(two(), None, &[2, 3]), Code::Malformed);
+    refused(sparse(two(), Some((&[2], &[1, 5])), &[2, 0]), Code::Range);
+    // A few bytes that stand for very many.
+    let nothing = |dims: &[i64]| sparse(tensor("w", 1, &[0]), None, dims);
+    assert_eq!(read(nothing(&[1 << 20])).unwrap().byte_len(), 4 << 20);
+    refused(nothing(&[1 << 27]), Code::Limit);
+    refused(nothing(&[1 << 62]), Code::Range);
+    refused(sparse(tensor("w", 8, &[0]), None, &[1 << 24]), Code::Limit);
+    // A power of two cannot be zero.
+    refused(sparse(tensor("w", 24, &[0]), None, &[4]), Code::Unsupported);
 }
 
 fn example() -> Vec<u8> {

@@ -29,8 +29,8 @@ fn kinds(name: &str) -> Vec<(&'static str, AttributeProto)> {
         ("strings", AttributeProto { strings: vec![b"1".to_vec().into()], ..of(8) }),
         ("tensors", AttributeProto { tensors: vec![t()], ..of(9) }),
         ("graphs", AttributeProto { graphs: vec![g()], ..of(10) }),
-        ("sparse_tensor", AttributeProto { sparse_tensor: Some(sparse()), ..of(11) }),
-        ("type", AttributeProto { tp: Some(TypeProto::default()), ..of(13) }),
+        ("sparse_tensor", AttributeProto { sparse_tensor: Some(sparse().into()), ..of(11) }),
+        ("type", AttributeProto { tp: Some(Default::default()), ..of(13) }),
     ]
 }
 
@@ -223,7 +223,6 @@ fn sparse(change: impl Fn(&mut SparseTensorProto)) -> ModelProto {
     model(g)
 }
 
-/// None is read, whatever is in it.
 #[test]
 fn sparse_tensors() {
     let indices = |dims: &[i64], v: &[i64]| {
@@ -257,6 +256,12 @@ fn sparse_tensors() {
         ("no_dims", dims(&[])),
         ("dims_that_overflow", dims(&[i64::MAX, 3])),
         ("dims_without_bound", dims(&[1 << 20, 1 << 20])),
+        ("dims_within_a_bound_on_bytes", dims(&[1 << 13, 1 << 14])),
+        ("a_dim_of_nothing", dims(&[2, 0])),
+        ("other_dims_than_declared", dims(&[3, 2])),
+        ("a_value_that_is_no_number", sparse(|s| s.values.as_mut().unwrap().data_type = Some(0))),
+        ("too_many_dims", dims(&[&[2, 3][..], &[1; 20]].concat())),
+        ("values_of_another_type", sparse(|s| s.values = Some(i64s("w", &[2], &[1, 2])))),
     ];
     let cases: Vec<_> = cases.map(|(n, m)| (n.to_string(), m)).into();
     all_refused("sparse tensors", &cases);

@@ -7,7 +7,7 @@ use super::cx::Cx;
 use crate::error::{Result, quote};
 use crate::graph::Node;
 use crate::proto::attribute_proto::AttributeType;
-use crate::proto::{AttributeProto, TensorProto};
+use crate::proto::{AttributeProto, SparseTensorProto, TensorProto};
 
 /// The fields of an attribute that hold something.
 fn values(a: &AttributeProto) -> Vec<&'static str> {
@@ -146,7 +146,17 @@ impl<'m> Cx<'_, 'm> {
         n: &Node<'n>,
         name: &'static str,
     ) -> Result<Option<&'n TensorProto>> {
-        Ok(self.attr(n, name, AttributeType::Tensor)?.and_then(|a| a.t.as_ref()))
+        Ok(self.attr(n, name, AttributeType::Tensor)?.and_then(|a| a.t.as_deref()))
+    }
+
+    /// A sparse tensor attribute.
+    pub fn sparse<'n>(
+        &mut self,
+        n: &Node<'n>,
+        name: &'static str,
+    ) -> Result<Option<&'n SparseTensorProto>> {
+        let a = self.attr(n, name, AttributeType::SparseTensor)?;
+        Ok(a.and_then(|a| a.sparse_tensor.as_deref()))
     }
 
     /// An element type attribute (`TensorProto.DataType`).

@@ -17,8 +17,14 @@ fn constant(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
             .wrong("a constant has exactly one value attribute")
             .present(format!("{given} attributes")));
     }
-    if let Some(proto) = cx.tensor(n, "value")? {
-        let t = cx.model.tensor(proto, &cx.at)?;
+    let t = match cx.tensor(n, "value")? {
+        Some(proto) => Some(cx.model.tensor(proto, &cx.at)?),
+        None => match cx.sparse(n, "sparse_value")? {
+            Some(proto) => Some(cx.model.sparse(proto, &cx.at)?),
+            None => None,
+        },
+    };
+    if let Some(t) = t {
         let name = n.outputs.first().copied().flatten();
         let name = name.map_or("constant", |v| cx.program.value(v).name);
         return Ok(vec![cx.tensor_value(&t, name)?]);

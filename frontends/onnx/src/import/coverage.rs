@@ -102,6 +102,8 @@ const NOTES: &str = "\n## Notes\n\n\
     * `auto_pad` SAME with a stride above the kernel: windows begin at the edge and no input is cut off, as in\n\
       TensorFlow; ConvTranspose gives input times stride, as the standard says. onnxruntime cuts in both.\n\
     * LSTM, GRU and RNN of no steps end in their initial state; onnxruntime gives zeros.\n\
+    * Sparse initialisers, and Constant's `sparse_value`, become dense tensors, up to 256 MiB in all; their indices are\n\
+      in either form, inside the tensor and in ascending order.\n\
     * Gradient differentiates a part of the graph; nothing here does.\n\
     * ImageDecoder reads BMP, PNG, PNM, TIFF and WebP of 8 bits per channel, still and uncompressed or compressed\n\
       without loss (WebP in both ways): their decoders give the reference's bits. JPEG and JPEG 2000 end the run\n\
