@@ -94,6 +94,20 @@ fn an_expansion_keeps_a_size_or_has_it() {
     let y = |s: &[i64]| run(&e, &[f32s(&[2, 3]), list(s)]);
     assert_eq!(y(&[2, 1]).unwrap().shape(), [2, 3]);
     refused(y(&[4, 3]), &["needed 2", "present 4"]);
+    // A size that the data made keeps its value, which others have from it too.
+    let nodes = vec![
+        node("NonZero", &["x"], &["i"]),
+        with(node("Cast", &["i"], &["v"]), int("to", 1)),
+        node("Expand", &["v", "s"], &["w"]),
+        with(node("Concat", &["v", "w"], &["y"]), int("axis", 0)),
+    ];
+    let e = compiled(&[info("x", F32, &["a"]), info("s", I64, &["2"])], nodes, 2);
+    let y = |s: &[i64]| run(&e, &[f32s(&[3]), list(s)]);
+    assert_eq!(y(&[1, 2]).unwrap().to_f64s(), [1.0, 2.0, 1.0, 2.0]);
+    assert_eq!(y(&[1, 1]).unwrap().to_f64s(), [1.0, 2.0, 1.0, 2.0]);
+    for size in [0, 1 << 40, 17] {
+        refused(y(&[1, size]), &["needed 2", &format!("present {size}")]);
+    }
 }
 
 #[test]
@@ -186,13 +200,13 @@ fn transforms_of_no_length_and_frames_without_a_step() {
     let e = compiled(&inputs, vec![node("DFT", &["x", "k"], &["y"])], 3);
     let y = |k: i64| run(&e, &[f32s(&[1, 4, 1]), i64s(&[], &[k])]);
     assert_eq!(y(4).unwrap().shape(), [1, 4, 2]);
-    refused(y(0), &["needed"]);
-    refused(y(-1), &["needed"]);
+    refused(y(0), &["the length of the transform is not positive"]);
+    refused(y(-1), &["the length of the transform is not positive"]);
     let inputs = [info("x", F32, &["1", "n", "1"]), info("s", I64, &[]), info("k", I64, &[])];
     let e = compiled(&inputs, vec![node("STFT", &["x", "s", "", "k"], &["y"])], 4);
     let y = |s: i64, k: i64| run(&e, &[f32s(&[1, 16, 1]), i64s(&[], &[s]), i64s(&[], &[k])]);
     assert_eq!(y(2, 4).unwrap().shape(), [1, 7, 3, 2]);
-    for (s, k) in [(0, 4), (-1, 4), (2, 0), (2, -1)] {
-        refused(y(s, k), &["needed"]);
+    for (s, k, what) in [(0, 4, "step"), (-1, 4, "step"), (2, 0, "length"), (2, -1, "length")] {
+        refused(y(s, k), &[&format!("the {what}"), "is not positive"]);
     }
 }

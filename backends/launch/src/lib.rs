@@ -439,7 +439,8 @@ impl Lower<'_, '_> {
         Ok(())
     }
 
-    fn needs(&mut self, dim: &Dim, found: Dim) -> Result<()> {
+    /// The run ends unless a size that the model says is what the data make.
+    pub fn needs(&mut self, dim: &Dim, found: Dim) -> Result<()> {
         self.equal(dim, found, "the data make another size than the model needs")
     }
 

@@ -1,7 +1,7 @@
 //! Lowerings that are the same everywhere: they move no bytes, or are about sizes alone.
 
 use silure_ir::dialects::plan;
-use silure_ir::{Attrs, Dim, Result, TensorType, Type, ValueId};
+use silure_ir::{Attr, Attrs, Dim, Result, TensorType, Type, ValueId};
 
 use crate::{Lower, Lowering, always};
 
@@ -22,10 +22,11 @@ static RESHAPE: Lowering = Lowering {
         }
         let (have, want) = (l.t(x)?.count(), y.count());
         if have != want {
-            let attrs = Attrs::new()
-                .with("dims", vec![want, have])
-                .with("message", "the new shape does not have the elements of the old");
-            l.b.op(&plan::CHECK, [], attrs)?;
+            let message = match l.attrs(op).get("message") {
+                Some(Attr::Str(message)) => message.clone(),
+                _ => "the new shape does not have the elements of the old".into(),
+            };
+            l.equal(&want, have, &message)?;
         }
         Ok(vec![l.view(x, y)?])
     },

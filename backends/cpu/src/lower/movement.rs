@@ -112,10 +112,16 @@ static BROADCAST: Lowering = Lowering {
         let (v, y) = (l.b.func.op(op).result(), l.out(op, 0)?);
         if l.b.func.op(op).operand(1).is_some() {
             let shape = l.dims_param(op, "shape", 1)?;
-            for (d, v) in y.dims.iter().zip(shape) {
-                l.size(d, v)?;
-            }
             let x = l.operand(op, 0)?;
+            let from = l.t(x)?.dims;
+            let lead = y.rank().saturating_sub(from.len());
+            for (i, (d, v)) in y.dims.iter().zip(shape).enumerate() {
+                // What x says already is not this op's to say: its symbols have their values.
+                match i.checked_sub(lead).map(|i| &from[i]) {
+                    Some(own) if own == d => l.needs(d, v)?,
+                    _ => l.size(d, v)?,
+                }
+            }
             if l.t(x)? == y {
                 return Ok(vec![x]);
             }

@@ -46,7 +46,8 @@ fn positive(cx: &mut Cx<'_, '_>, v: ValueId, what: &str) -> Result<ValueId> {
     let fine = cx.with(&arith::GT, v, 0.0)?;
     let count = cx.cast(fine, Elem::I64)?;
     let count = cx.reshape(count, vec![Dim::Const(1)])?;
-    let v = cx.op("graph.reshape", &[v, count], attrs! {})?;
+    let message = format!("{what} is not positive");
+    let v = cx.op("graph.reshape", &[v, count], attrs! { message: message.as_str() })?;
     cx.reshape(v, vec![])
 }
 

@@ -93,10 +93,10 @@ fn eval_broadcast(cx: &EvalCx) -> Result<Vec<Datum>> {
 /// Another shape with the same elements in the same order.
 pub static RESHAPE: OpDef = OpDef {
     name: "graph.reshape",
-    doc: "The elements of x, in row-major order, as `shape`.",
+    doc: "The elements of x, in row-major order, as `shape`. A run in which their numbers differ ends, with `message`.",
     operands: &[one("x", Of::Elem), optional("shape", Of::Position)],
     results: &["y"],
-    attrs: &[maybe("shape", AttrKind::Dims)],
+    attrs: &[maybe("shape", AttrKind::Dims), maybe("message", AttrKind::Str)],
     infer: Some(infer_reshape),
     values: Some(|cx| cx.known(0).map(<[Dim]>::to_vec)),
     fold: Some(|cx| util::unchanged(cx, &[("shape", 1)])),
