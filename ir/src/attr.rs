@@ -104,7 +104,11 @@ impl Attrs {
     pub fn set(&mut self, name: &str, value: impl Into<Attr>) {
         match self.0.binary_search_by(|(n, _)| (**n).cmp(name)) {
             Ok(i) => self.0[i].1 = value.into(),
-            Err(i) => self.0.insert(i, (name.into(), value.into())),
+            Err(i) => {
+                // Lists are short and many: no room to grow.
+                self.0.reserve_exact(1);
+                self.0.insert(i, (name.into(), value.into()));
+            }
         }
     }
 
@@ -204,6 +208,17 @@ impl Attrs {
         match self.get(name) {
             Some(Attr::Tensor(t)) => Some(t),
             _ => None,
+        }
+    }
+
+    /// Calls `f` on every dim of dim attributes and types.
+    pub(crate) fn each_dim(&mut self, f: &mut dyn FnMut(&mut Dim)) {
+        for (_, a) in &mut self.0 {
+            match a {
+                Attr::Dims(d) => d.iter_mut().for_each(&mut *f),
+                Attr::Type(t) => t.each_dim(f),
+                _ => {}
+            }
         }
     }
 

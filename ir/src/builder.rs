@@ -17,7 +17,7 @@ use crate::bail;
 use crate::diag::{Code, Diagnostic, Loc, Result};
 use crate::dim::Dim;
 use crate::func::{Func, OpId, RegionId, ValueId};
-use crate::infer::{InferCx, bind_fresh, elementwise, share};
+use crate::infer::{InferCx, bind_fresh, elementwise};
 use crate::op::{Arity, OpDef, Traits};
 use crate::tensor::{Num, Tensor};
 use crate::types::{TensorType, Type};
@@ -255,5 +255,5 @@ pub fn learn(func: &mut Func, op: OpId) {
         }
         _ => None,
     };
-    func.value_mut(result).known = known.map(share);
+    func.set_known(result, known);
 }

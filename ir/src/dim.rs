@@ -2,9 +2,9 @@
 //!
 //! A [`Dim`] is kept in a canonical form, a sum of products of atoms, so that two dims that are
 //! equal by ring arithmetic compare equal with `==`. An atom is a symbol or one of `floordiv`, `mod`,
-//! `min`, `max` of two dims. All arithmetic is checked: a result outside `i64` becomes
-//! [`Dim::INVALID`], which is absorbing and which the verifier rejects, so a hostile size cannot wrap
-//! into a plausible one.
+//! `min`, `max` of two dims. All arithmetic is checked: a result outside `i64`, or a sum of more than 2048 terms, becomes
+//! [`Dim::INVALID`], which is absorbing and which the verifier rejects, so a hostile size cannot wrap into a
+//! plausible one.
 //!
 //! ```
 //! use silure_ir::Dim;
@@ -29,7 +29,12 @@ pub enum Dim {
 
 /// A sum of `coefficient × product of atoms`, sorted by product; the empty product is the constant.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Poly(Vec<(Vec<Atom>, i64)>);
+pub struct Poly(Vec<Term>);
+
+type Term = (Vec<Atom>, i64);
+
+/// The most terms of an expression: a sum of many sizes costs its square, a product of two sums theirs.
+const MOST_TERMS: usize = 2048;
 
 /// What a product is made of.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,10 +114,35 @@ impl Dim {
             }
         }
         sum.retain(|_, c| *c != 0);
-        match sum.len() {
-            0 => Dim::Const(0),
-            1 if sum.contains_key(&vec![]) => Dim::Const(sum[&vec![]]),
-            _ => Dim::Expr(Arc::new(Poly(sum.into_iter().collect()))),
+        Dim::of_sorted(sum.into_iter().collect())
+    }
+
+    /// The sum of two expressions, whose terms are in order already.
+    fn merged(mut a: &[Term], mut b: &[Term]) -> Dim {
+        let mut sum = Vec::with_capacity(a.len() + b.len());
+        while let ([x, rest @ ..], [y, others @ ..]) = (a, b) {
+            let order = x.0.cmp(&y.0);
+            if order.is_ne() {
+                sum.push(if order.is_lt() { x } else { y }.clone());
+            } else {
+                match x.1.checked_add(y.1).filter(|&k| k != i64::MIN) {
+                    Some(0) => {}
+                    Some(k) => sum.push((x.0.clone(), k)),
+                    None => return Dim::INVALID,
+                }
+            }
+            (a, b) = (if order.is_le() { rest } else { a }, if order.is_ge() { others } else { b });
+        }
+        sum.extend(a.iter().chain(b).cloned());
+        Dim::of_sorted(sum)
+    }
+
+    fn of_sorted(sum: Vec<Term>) -> Dim {
+        match sum.as_slice() {
+            [] => Dim::Const(0),
+            [(atoms, k)] if atoms.is_empty() => Dim::Const(*k),
+            _ if sum.len() > MOST_TERMS => Dim::INVALID,
+            _ => Dim::Expr(Arc::new(Poly(sum))),
         }
     }
 
@@ -240,8 +270,13 @@ impl Dim {
         }
     }
 
-    /// Replaces every symbol for which `f` answers.
+    /// Replaces every symbol for which `f` answers; the dim itself, no copy, where it answers for none.
     pub fn subst(&self, f: &dyn Fn(&str) -> Option<Dim>) -> Dim {
+        let mut changes = false;
+        self.visit_symbols(&mut |s| changes |= f(s).is_some());
+        if !changes {
+            return self.clone();
+        }
         self.fold(
             &|c| Dim::Const(c),
             &|s| f(s).unwrap_or_else(|| Dim::sym(s)),
@@ -346,6 +381,7 @@ impl Add for Dim {
             (Dim::Const(a), Dim::Const(b)) => a.checked_add(*b).map_or(Dim::INVALID, Dim::Const),
             (Dim::Const(0), _) => rhs,
             (_, Dim::Const(0)) => self,
+            (Dim::Expr(a), Dim::Expr(b)) => Dim::merged(&a.0, &b.0),
             _ => Dim::from_terms(
                 self.terms().into_iter().chain(rhs.terms()).map(|(a, k)| (a, Some(k))),
             ),
@@ -363,6 +399,9 @@ impl Mul for Dim {
             (_, Dim::Const(1)) => self,
             _ => {
                 let (l, r) = (self.terms(), rhs.terms());
+                if l.len().saturating_mul(r.len()) > 64 * MOST_TERMS {
+                    return Dim::INVALID;
+                }
                 Dim::from_terms(l.iter().flat_map(|(a, k)| {
                     r.iter().map(move |(b, j)| {
                         let mut atoms: Vec<Atom> = a.iter().chain(b).cloned().collect();

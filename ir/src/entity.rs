@@ -35,6 +35,11 @@ pub struct Arena<K, T> {
 impl<K: Entity, T> Arena<K, T> {
     /// Adds an item and returns its key.
     pub fn push(&mut self, item: T) -> K {
+        // Items are large: a quarter of room, not as much again.
+        let n = self.items.len();
+        if n == self.items.capacity() {
+            self.items.reserve_exact(16 + n / 4);
+        }
         self.items.push(item);
         K::new(self.items.len() - 1)
     }

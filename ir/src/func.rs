@@ -13,6 +13,7 @@ use crate::diag::Loc;
 use crate::dim::{Dim, Guard, SymDecl};
 use crate::entity::{Arena, Entity};
 use crate::op::{Arity, OpDef};
+use crate::share::Shared;
 use crate::types::Type;
 
 crate::entity! {
@@ -182,6 +183,7 @@ pub struct Func {
     ops: Arena<OpId, Op>,
     values: Arena<ValueId, Value>,
     regions: Arena<RegionId, Region>,
+    shared: Shared,
 }
 
 impl Func {
@@ -202,6 +204,7 @@ impl Func {
             ops: Arena::default(),
             values: Arena::default(),
             regions,
+            shared: Shared::default(),
         }
     }
 
@@ -223,6 +226,12 @@ impl Func {
     /// A value, to change its type, name or known contents.
     pub fn value_mut(&mut self, v: ValueId) -> &mut Value {
         &mut self.values[v]
+    }
+
+    /// Says what is known of the contents of a small integer tensor.
+    pub(crate) fn set_known(&mut self, v: ValueId, mut known: Option<Vec<Dim>>) {
+        known.iter_mut().flatten().for_each(|d| self.shared.dim(d));
+        self.values[v].known = known.map(Into::into);
     }
 
     /// A value's type.
@@ -269,14 +278,12 @@ impl Func {
             hint.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let base =
             if base.starts_with(|c: char| c.is_ascii_alphabetic()) { base } else { "u".into() };
-        let mut n = 0;
-        let name = loop {
-            let name = format!("{base}{n}");
-            if !self.symbols.iter().any(|s| *s.name == *name) {
-                break name;
-            }
-            n += 1;
-        };
+        // The first number that no symbol has, in one walk: a hostile model has any number of symbols.
+        let mut taken = vec![false; self.symbols.len() + 1];
+        let numbers = self.symbols.iter().filter_map(|s| s.name.strip_prefix(&base)?.parse().ok());
+        numbers.filter_map(|n: usize| taken.get_mut(n).map(|t| *t = true)).for_each(drop);
+        let free = taken.iter().position(|t| !t).unwrap_or(taken.len());
+        let name = format!("{base}{free}");
         self.symbols.push(SymDecl { max, runtime: true, ..SymDecl::new(&name) });
         Dim::sym(&name)
     }
@@ -302,7 +309,8 @@ impl Func {
         v
     }
 
-    fn new_value(&mut self, ty: Type, def: Def) -> ValueId {
+    fn new_value(&mut self, mut ty: Type, def: Def) -> ValueId {
+        ty.each_dim(&mut |d| self.shared.dim(d));
         self.values.push(Value { ty, def, name: None, known: None, uses: SmallVec::new() })
     }
 
@@ -311,10 +319,11 @@ impl Func {
         &mut self,
         def: &'static OpDef,
         operands: &[Option<ValueId>],
-        attrs: Attrs,
+        mut attrs: Attrs,
         regions: &[RegionId],
         loc: Loc,
     ) -> OpId {
+        attrs.each_dim(&mut |d| self.shared.dim(d));
         let operands: SmallVec<[ValueId; 4]> = operands.iter().map(|v| v.unwrap_or(NONE)).collect();
         let op = self.ops.push(Op {
             def,

@@ -1,7 +1,6 @@
 //! What type inference, op verification and folding see of an op.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use silure_types::Elem;
 
@@ -260,9 +259,4 @@ pub fn known_elementwise(cx: &InferCx, f: impl Fn(&[Dim]) -> Option<Dim>) -> Opt
             f(&x).filter(|d| !d.is_invalid())
         })
         .collect()
-}
-
-/// Shared contents.
-pub(crate) fn share(dims: Vec<Dim>) -> Arc<[Dim]> {
-    dims.into()
 }

@@ -36,6 +36,7 @@ pub mod math;
 pub mod module;
 pub mod op;
 mod parts;
+mod share;
 mod special;
 pub mod strings;
 pub mod tensor;

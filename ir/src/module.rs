@@ -1,5 +1,6 @@
 //! Modules: functions with the weights and states they share.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::attr::Attrs;
@@ -59,13 +60,11 @@ impl Module {
 
     /// Adds a weight under a name that no other weight has; returns the name used.
     pub fn add_weight(&mut self, mut weight: Weight) -> Arc<str> {
-        let base = weight.name.clone();
-        let taken: std::collections::HashSet<&str> =
-            self.weights.iter().map(|w| &*w.name).collect();
-        let mut n = 0;
-        while taken.contains(&*weight.name) {
-            n += 1;
-            weight.name = format!("{base}_{n}").into();
+        if self.weight(&weight.name).is_some() {
+            let base = weight.name.clone();
+            let taken: HashSet<&str> = self.weights.iter().map(|w| &*w.name).collect();
+            let numbered = |n: usize| -> Arc<str> { format!("{base}_{n}").into() };
+            weight.name = (1..).map(numbered).find(|n| !taken.contains(&**n)).expect("endless");
         }
         let name = weight.name.clone();
         self.weights.push(weight);

@@ -170,6 +170,15 @@ impl Type {
         })
     }
 
+    /// Calls `f` on every dim.
+    pub(crate) fn each_dim(&mut self, f: &mut dyn FnMut(&mut Dim)) {
+        match self {
+            Type::Tensor(t) | Type::State(t) => t.dims.iter_mut().for_each(f),
+            Type::Seq(t) | Type::Opt(t) => t.each_dim(f),
+            _ => {}
+        }
+    }
+
     /// Replaces symbols in every dim.
     pub fn subst(&self, f: &dyn Fn(&str) -> Option<Dim>) -> Type {
         let sub = |t: &TensorType| TensorType {

@@ -14,6 +14,7 @@
 //! Not checked: the contents of tensors, run-time sizes, and anything a target decides.
 //! All errors are collected; each carries the op's text as a note.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use crate::attr::Attr;
@@ -23,6 +24,7 @@ use crate::infer::{InferCx, elementwise, fits};
 use crate::module::Module;
 use crate::op::{Arity, Default, Traits};
 use crate::types::Type;
+use crate::weight::Weight;
 
 /// The most elements one tensor may have when every symbol is at its least stated value.
 const MOST_ELEMENTS: i64 = 1 << 46;
@@ -63,7 +65,14 @@ pub fn verify(m: &Module) -> Result<(), Vec<Diagnostic>> {
 
 /// Checks one function; `m` is needed for references to weights, states and functions.
 pub fn verify_func(m: Option<&Module>, f: &Func, errors: &mut Vec<Diagnostic>) {
-    let mut v = Verifier { m, f, errors, defined: HashMap::new(), declared: HashSet::new() };
+    let mut v = Verifier {
+        m,
+        weights: OnceCell::new(),
+        f,
+        errors,
+        defined: HashMap::new(),
+        declared: HashSet::new(),
+    };
     v.signature();
     for &a in f.args() {
         v.value(a);
@@ -93,6 +102,8 @@ fn list<'a>(types: impl IntoIterator<Item = &'a Type>) -> String {
 
 struct Verifier<'a> {
     m: Option<&'a Module>,
+    /// The module's weights by name, once one is asked for.
+    weights: OnceCell<HashMap<&'a str, &'a Weight>>,
     f: &'a Func,
     errors: &'a mut Vec<Diagnostic>,
     defined: HashMap<ValueId, RegionId>,
@@ -100,6 +111,14 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
+    fn weight(&self, name: &str) -> Option<&'a Weight> {
+        let all = || {
+            let weights = self.m.iter().flat_map(|m| &m.weights);
+            weights.map(|w| (&*w.name, w)).collect::<HashMap<_, _>>()
+        };
+        self.weights.get_or_init(all).get(name).copied()
+    }
+
     fn op_error(&mut self, op: OpId, e: Diagnostic) {
         let text = crate::text::print_op(self.f, op);
         let first = text.lines().next().unwrap_or("").trim().to_string();
@@ -165,7 +184,9 @@ impl<'a> Verifier<'a> {
             if let Some(s) = d.symbols().into_iter().find(|s| !self.declared.contains(&**s)) {
                 message = Some(format!("the type {ty} uses the undeclared symbol `{s}`"));
             } else if d.is_invalid() || d.bounds(&range).1 < 0 {
-                message = Some(format!("the type {ty} has a negative or overflowing dim"));
+                message = Some(format!(
+                    "the type {ty} has a negative or overflowing dim, or one of too many terms"
+                ));
             }
         }
         if t.rank() > MOST_DIMS {
@@ -261,7 +282,7 @@ impl<'a> Verifier<'a> {
                 _ => {}
             }
             if let (Attr::Symbol(s), Some(m)) = (a, self.m)
-                && m.weight(s).is_none()
+                && self.weight(s).is_none()
                 && m.state(s).is_none()
                 && m.func(s).is_none()
                 && !f.symbols.iter().any(|d| d.name == *s)
@@ -291,7 +312,7 @@ impl<'a> Verifier<'a> {
             && let (Attr::Symbol(s), Some(v)) = (name, o.results.first())
         {
             let held = match f.ty(*v) {
-                Type::Tensor(t) => m.weight(s).map(|w| (&w.ty, t)),
+                Type::Tensor(t) => self.weight(s).map(|w| (&w.ty, t)),
                 Type::State(t) => m.state(s).map(|w| (&w.ty, t)),
                 _ => None,
             };

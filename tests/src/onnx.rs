@@ -64,12 +64,22 @@ pub fn string(name: &str, s: &str) -> AttributeProto {
 
 /// A tensor.
 pub fn tensor(name: &str, t: TensorProto) -> AttributeProto {
-    AttributeProto { name: Some(name.into()), r#type: Some(4), t: Some(t), ..Default::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(4),
+        t: Some(t.into()),
+        ..Default::default()
+    }
 }
 
 /// A subgraph.
 pub fn subgraph(name: &str, g: GraphProto) -> AttributeProto {
-    AttributeProto { name: Some(name.into()), r#type: Some(5), g: Some(g), ..Default::default() }
+    AttributeProto {
+        name: Some(name.into()),
+        r#type: Some(5),
+        g: Some(g.into()),
+        ..Default::default()
+    }
 }
 
 /// The declaration of an input or output; a dim is a number or a symbol.

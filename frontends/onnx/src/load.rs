@@ -17,7 +17,7 @@
 use crate::error::{Code, Error, Result, quote};
 use crate::external::Folder;
 use crate::limits::Limits;
-use crate::proto::{GraphProto, ModelProto};
+use crate::proto::{GraphProto, ModelProto, TensorProto};
 use crate::scan;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -103,10 +103,11 @@ impl Model {
             return Err(malformed("not an ONNX model: the file is empty".into()));
         }
         scan::scan(&buffer, &name, &limits)?;
-        let proto = ModelProto::decode(buffer.clone())
+        let mut proto = ModelProto::decode(buffer.clone())
             .map_err(|e| malformed(format!("not an ONNX model: {e}")))?;
-        if proto.graph.is_none() {
-            return Err(malformed("not an ONNX model: it has no graph".into()));
+        match &mut proto.graph {
+            Some(graph) => fit(graph),
+            None => return Err(malformed("not an ONNX model: it has no graph".into())),
         }
         let mut notes = Vec::new();
         match proto.ir_version {
@@ -181,6 +182,35 @@ impl Model {
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
+}
+
+/// Gives back what lists were made longer by than they are. A graph is no deeper than the walk before decoding allows.
+fn fit(graph: &mut GraphProto) {
+    for node in &mut graph.node {
+        node.input.shrink_to_fit();
+        node.output.shrink_to_fit();
+        node.attribute.shrink_to_fit();
+        for a in &mut node.attribute {
+            a.ints.shrink_to_fit();
+            a.floats.shrink_to_fit();
+            a.g.iter_mut().for_each(|g| fit(g));
+        }
+        let tensors = node.attribute.iter_mut().filter_map(|a| a.t.as_deref_mut());
+        tensors.for_each(fit_tensor);
+    }
+    graph.initializer.iter_mut().for_each(fit_tensor);
+    graph.node.shrink_to_fit();
+    graph.initializer.shrink_to_fit();
+    graph.value_info.shrink_to_fit();
+}
+
+fn fit_tensor(t: &mut TensorProto) {
+    t.dims.shrink_to_fit();
+    t.float_data.shrink_to_fit();
+    t.int32_data.shrink_to_fit();
+    t.int64_data.shrink_to_fit();
+    t.double_data.shrink_to_fit();
+    t.uint64_data.shrink_to_fit();
 }
 
 /// ONNX's own domain has two spellings.

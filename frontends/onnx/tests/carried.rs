@@ -62,7 +62,7 @@ fn one_element_takes_the_larger_rank() {
             silure_onnx::proto::AttributeProto {
                 name: Some("value".into()),
                 r#type: Some(4),
-                t: Some(zero),
+                t: Some(zero.into()),
                 ..Default::default()
             },
         ),

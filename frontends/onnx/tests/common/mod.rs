@@ -49,7 +49,7 @@ pub fn subgraph(name: &str, graph: GraphProto) -> AttributeProto {
     AttributeProto {
         name: Some(name.into()),
         r#type: Some(5),
-        g: Some(graph),
+        g: Some(graph.into()),
         ..Default::default()
     }
 }
