@@ -339,6 +339,29 @@ def transformer_models(torch):
                                   use_cache=False),
         "t5_encoder": lambda a: First(tf.T5EncoderModel(t5), both),
     }
+    plain = {k: v for k, v in grouped.items() if k != "head_dim"}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+    def decoder(family, **sizes):
+        config, model = getattr(tf, f"{family}Config"), getattr(tf, f"{family}ForCausalLM")
+        return lambda a: First(model(config(**sizes, **a)), both, use_cache=False)
+
+    def encoder(family, **sizes):
+        return lambda a: First(getattr(tf, f"{family}Model")(getattr(tf, f"{family}Config")(**sizes, **a)), both)
+
+    makers |= {
+        "phi3": decoder("Phi3", **plain, **tokens),
+        "gemma3": lambda a: First(tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**grouped, sliding_window=4, **a)), both,
+                                  use_cache=False),
+        "olmo2": decoder("Olmo2", **plain),
+        "gpt_neox": decoder("GPTNeoX", **small),
+        "gptj": decoder("GPTJ", n_positions=32, n_embd=16, n_layer=2, n_head=4, rotary_dim=2, vocab_size=40),
+        "falcon": decoder("Falcon", hidden_size=16, num_hidden_layers=2, num_attention_heads=4, vocab_size=40),
+        "albert": encoder("Albert", embedding_size=8, **small),
+        "electra": encoder("Electra", embedding_size=8, **small),
+        "mpnet": encoder("MPNet", **small),
+        "modernbert": encoder("ModernBert", **small, pad_token_id=0, local_attention=4, global_attn_every_n_layers=2),
+    }
     out = {}
     for name, make in makers.items():
         try:
@@ -347,6 +370,13 @@ def transformer_models(torch):
             print(f"transformers {tf.__version__}: {e}")
     out["llama_sdpa"] = (makers["llama"]({"attn_implementation": "sdpa"}), (ids, mask), text)
     out["vit"] = (First(tf.ViTModel(tf.ViTConfig(**vit, **eager)), ["pixel_values"]), (pixels,), [{0: "batch"}])
+    bert = tf.DebertaV2Config(**small, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)
+    out["deberta_v2"] = (First(tf.DebertaV2Model(bert), both), (ids, mask), text)
+    larger = torch.randn(2, 3, 32, 32)
+    swin = tf.SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=4)
+    out["swin"] = (First(tf.SwinModel(swin), ["pixel_values"]), (larger,), [{0: "batch"}])
+    convnext = tf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2)
+    out["convnext"] = (First(tf.ConvNextModel(convnext), ["pixel_values"]), (larger,), [{0: "batch"}])
     out["whisper_encoder"] = (First(tf.WhisperModel(whisper).encoder, ["input_features"]), (torch.randn(2, 8, 16),),
                               [{0: "batch"}])
     return out
