@@ -1,6 +1,6 @@
 //! Attributes of another kind than their operator reads, and contents of tensors that are not what they say.
 
-use silure_onnx::proto::{AttributeProto, ModelProto, SparseTensorProto, TensorProto, TypeProto};
+use silure_onnx::proto::{AttributeProto, ModelProto, SparseTensorProto, TensorProto};
 use silure_tests::child::Outcome;
 use silure_tests::onnx::*;
 
