@@ -61,7 +61,8 @@ pub fn read(
     report: &Report,
 ) -> Result<Read> {
     let here = CompileArgs { targets: vec![], ..args.clone() };
-    let options = Options { precision: None, rounded_rows: false, ..here.options_here(report)? };
+    let options =
+        Options { precision: None, rounded_rows: false, tf32: false, ..here.options_here(report)? };
     let beside = |name: &str| {
         let mut path = output.as_os_str().to_owned();
         path.push(format!(".{}.{name}.tmp", std::process::id()));

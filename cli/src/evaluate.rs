@@ -93,7 +93,7 @@ pub fn precision(
     let load = || c.load_directory(source, &args.directory());
     // What was calibrated is narrow already.
     let done = Options { precision: None, ..options.clone() };
-    let plain = Options { rounded_rows: false, ..done.clone() };
+    let plain = Options { rounded_rows: false, tf32: false, ..done.clone() };
     let (reference, _first) = open("reference", load()?, &plain)?;
     let (other, _second) = match calibration {
         Some(found) => open("narrow", found.apply(c, load()?, &options)?, &done)?,
@@ -114,7 +114,7 @@ pub fn check(source: &Path, args: &CompileArgs, text: &Path) -> Result<()> {
         return Err(Failure::usage(format!("{}: {m}", source.display())));
     }
     let options = args.options()?;
-    if options.precision.is_none() && !options.rounded_rows {
+    if options.precision.is_none() && !options.rounded_rows && !options.tf32 {
         let m = "--evaluate needs --precision bf16, int8, int4, w8a8 or fp8, or --activations int8";
         return Err(Failure::usage(m));
     }

@@ -46,6 +46,9 @@ pub struct CompileArgs {
     /// time, and the results differ by the rounding
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
+    /// Round what products of f32 multiply to tf32, which matrix units of GPUs take: 11 bits instead of 24, sums stay f32
+    #[arg(long)]
+    pub tf32: bool,
     /// Longest sequence of a language model, in tokens (directories and .gguf files)
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<usize>,
@@ -155,6 +158,7 @@ impl CompileArgs {
             && self.seed.is_none()
             && self.precision.is_none()
             && self.activations.is_none()
+            && !self.tf32
             && self.directory() == Default::default()
             && self.passes.is_none()
             && self.tuning.is_none()
@@ -222,6 +226,15 @@ impl CompileArgs {
         }
     }
 
+    /// Whether what is multiplied is rounded to tf32.
+    fn tf32(&self) -> Result<bool> {
+        if self.tf32 && self.passes.is_some() {
+            let m = "--tf32 and --passes exclude each other: name the pass `tf32` in the pipeline";
+            return Err(Failure::usage(m));
+        }
+        Ok(self.tf32)
+    }
+
     /// The options of the importer of directories.
     pub fn directory(&self) -> silure::hf::ImportOptions {
         silure::hf::ImportOptions {
@@ -248,8 +261,9 @@ impl CompileArgs {
         let (passes, precision) = (self.passes.clone(), self.precision()?);
         let tuning = self.tuning.as_deref().map(Tuning::read).transpose()?;
         let rounded_rows = self.rounded_rows()?;
+        let tf32 = self.tf32()?;
         let mut o =
-            Options { passes, precision, rounded_rows, driver, tuning, ..Options::default() };
+            Options { passes, precision, rounded_rows, tf32, driver, tuning, ..Options::default() };
         if !self.targets.is_empty() {
             o.targets = self.targets.clone();
         }

@@ -82,6 +82,8 @@ pub struct Options {
     pub precision: Option<Precision>,
     /// Round the rows of products with weights by blocks to 8 bits, by blocks of 32.
     pub rounded_rows: bool,
+    /// Round what products of f32 multiply to tf32, for the matrix units of CUDA targets.
+    pub tf32: bool,
     /// Passes instead of those of [`Phase::pipeline`] up to the kernel phase.
     pub passes: Option<String>,
     /// How the driver works: verification, printing, stopping.
@@ -100,6 +102,7 @@ impl Default for Options {
             targets: vec!["cpu:x86-64-v3".into()],
             precision: None,
             rounded_rows: false,
+            tf32: false,
             passes: None,
             driver: Config::default(),
             weights_beside: false,
@@ -354,6 +357,21 @@ impl Compiler {
                     });
                     report.passes.extend(run.passes);
                 }
+                if options.tf32 {
+                    if family != "cuda" {
+                        let m = "products in tf32 are for the matrix units of CUDA targets";
+                        return Err(Error::Target(format!(
+                            "{m}, not for {}",
+                            options.targets.join(", ")
+                        )));
+                    }
+                    let run = driver.run("tf32", module)?;
+                    report.notes.push(match run.changes {
+                        0 => "tf32: there is no product of f32, none is rounded".into(),
+                        n => format!("tf32: what {n} products of f32 multiply is rounded to it"),
+                    });
+                    report.passes.extend(run.passes);
+                }
                 for c in &options.custom {
                     report.notes.extend(took(c, module, family)?);
                 }
@@ -456,6 +474,9 @@ impl Compiled {
         }
         if self.options.rounded_rows {
             w = w.option("activations", "int8");
+        }
+        if self.options.tf32 {
+            w = w.option("tf32", "true");
         }
         let custom: Vec<&str> = self.options.custom.iter().map(Custom::name).collect();
         if !custom.is_empty() {

@@ -88,8 +88,13 @@ fn ptx(path: &Path, file: &str) -> Result<String> {
 impl KernelFile {
     /// What looks for the pattern in modules that went to [`Phase::Graph`] with these options.
     pub fn custom(&self, c: &Compiler, options: &Options) -> Result<Custom> {
-        let options =
-            Options { custom: vec![], precision: None, rounded_rows: false, ..options.clone() };
+        let options = Options {
+            custom: vec![],
+            precision: None,
+            rounded_rows: false,
+            tf32: false,
+            ..options.clone()
+        };
         let mut m = self.pattern.clone();
         c.lower_to(&mut m, &crate::Source::None, &options, Phase::Graph, &mut |_, _| {})?;
         let Some(pattern) = m.func(&self.entry) else {

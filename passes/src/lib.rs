@@ -26,6 +26,7 @@ pub mod rewrite;
 pub mod rewrites;
 mod shapes;
 pub mod testing;
+mod tf32;
 mod weights;
 
 pub use bisect::{Bisected, bisect};
@@ -95,6 +96,7 @@ pub static PASSES: &[&PassDef] = &[
     &precision::PASS,
     &activations::PASS,
     &activation_blocks::PASS,
+    &tf32::PASS,
     &RECOGNIZE,
     &QUANTISED,
     &EXPAND,

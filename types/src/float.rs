@@ -135,7 +135,9 @@ pub(crate) fn encode(e: Elem, value: f64) -> u64 {
         let exp = if a == 0.0 { min_exp } else { exponent_of(a).max(min_exp) };
         // The quantum of this binade; dividing by a power of two is exact.
         let q = ((exp - f.mantissa as i32) as f64).exp2();
-        let steps = (a / q).round_ties_even() as u64;
+        // tf32 is what NVIDIA's conversion gives: the only one there is before sm_90.
+        let steps =
+            if e == Elem::Tf32 { (a / q).round() } else { (a / q).round_ties_even() } as u64;
         // `steps` counts quanta from zero; a subnormal has no hidden bit and a carry into the next
         // binade adds one to the exponent field by itself.
         let code = ((exp - min_exp) as u64) * (1 << f.mantissa) + steps;

@@ -79,7 +79,7 @@ elems! {
     U64      "u64"      12 64 Unsigned "64-bit unsigned integer.";
     F64      "f64"      13 64 Float    "IEEE 754 binary64.";
     F32      "f32"      14 32 Float    "IEEE 754 binary32.";
-    Tf32     "tf32"     15 32 Float    "binary32 storage with a 10-bit mantissa (NVIDIA TF32).";
+    Tf32     "tf32"     15 32 Float    "binary32 storage with a 10-bit mantissa (NVIDIA TF32); rounded to nearest, ties away from zero.";
     F16      "f16"      16 16 Float    "IEEE 754 binary16.";
     Bf16     "bf16"     17 16 Float    "bfloat16.";
     E4m3fn   "e4m3fn"   18 8  Float    "OCP 8-bit float, no infinity, largest 448.";

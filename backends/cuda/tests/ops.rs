@@ -8,7 +8,7 @@ mod assembler;
 mod emulator;
 
 use assembler::{assemble, ptxas};
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, units};
 use emulator::{options, run};
 use silure_cuda::ptx;
 use silure_ir::dialects::tile::KernelArg;
@@ -154,6 +154,35 @@ fn blocks() {
     check_graph("cuda:sm_80", graph::BLOCKS);
 }
 
+#[test]
+fn units_in_other_types() {
+    check_graph("cuda:sm_80", units::TF32);
+    check_graph("cuda:sm_80", units::WILD);
+    check_graph("cuda:sm_80", units::NARROW);
+    check_graph("cuda:sm_80", units::ROUNDS);
+}
+
+#[test]
+fn heads_that_share_keys() {
+    check_graph("cuda:sm_80", units::HEADS);
+}
+
+/// What is told to be multiplied by matrix units is.
+#[test]
+fn units_are_asked_for() {
+    let asked = |list: &'static [graph::Case], unit: &str| {
+        // Pairs of a depth that is not known to be even are taken one by one.
+        for case in list.iter().filter(|c| c.name != "nibbles") {
+            let made = graph::made(case);
+            let text = made.kernels.iter().map(|k| ptx(&k.func, "cuda:sm_80").unwrap().text);
+            assert!(text.collect::<String>().contains(unit), "{} by {unit}", case.name);
+        }
+    };
+    asked(units::TF32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32");
+    asked(units::NARROW, "mma.sync.aligned.m16n8k16");
+    asked(units::HEADS, "mma.sync.aligned.m16n8k16");
+}
+
 /// 8-bit floats as they are where the target multiplies them, else in f16.
 #[test]
 fn codes() {
@@ -181,7 +210,7 @@ fn ptxas_accepts_the_kernels_without_spills() {
         println!("{name} for {arch}: {}", assemble(&tool, &m, arch));
     };
     let assembled = |name: &str, k: &silure_tile::Kernel| assembled_for("sm_80", name, k);
-    for case in graph::LARGE {
+    for case in graph::LARGE.iter().chain(units::LARGE) {
         for k in graph::made(case).kernels {
             for arch in ["sm_80", "sm_89"] {
                 assembled_for(arch, case.name, &k);

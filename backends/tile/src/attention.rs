@@ -2,6 +2,7 @@
 //! greatest score, the sum and the weighted values so far (Milakov and Gimelshein 2018).
 
 use silure_ir::dialects::{arith, tile};
+use silure_ir::func::Op;
 use silure_ir::{Class, Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::lanes::Place;
@@ -9,7 +10,7 @@ use crate::points::places;
 use crate::shares::{self, Share, divided, finish};
 use crate::split::{self, Split};
 use crate::writer::{Title, Writer};
-use crate::{Kernel, PAGE, TOKENS, attention_units};
+use crate::{Kernel, PAGE, TOKENS, attention_heads, attention_units};
 
 /// Elements of a tile of keys, most keys of one, and most features of a head.
 const TILE: usize = 4096;
@@ -225,7 +226,11 @@ pub(crate) fn in_pages(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> 
         bail!(Internal, "six operands are needed")
     };
     let keys = pages[1].clone() * Dim::Const(o.attrs.int("page"));
-    let split = Split::of(f, &(q[0].clone() * q[1].clone()), &keys, PART, title.cores);
+    let programs = match attention_heads::suits(f, op) {
+        Some(heads) => heads.programs(),
+        None => q[0].clone() * q[1].clone(),
+    };
+    let split = Split::of(f, &programs, &keys, PART, title.cores);
     let e = match o.operand(2) {
         Some(_) => dims(2).map(|v| v[2].clone()),
         None => Some(Dim::Const(o.attrs.int("values"))),
@@ -237,7 +242,10 @@ pub(crate) fn in_pages(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> 
         Share::Whole(guard) if attention_units::suits_pages(f, op) => {
             attention_units::paged(f, op, title, guard)
         }
-        share => paged(f, op, title, share),
+        share => match attention_heads::suits(f, op) {
+            Some(heads) => heads.kernel(title, share),
+            None => paged(f, op, title, share),
+        },
     })
 }
 
@@ -384,49 +392,16 @@ fn paged(f: &Func, op: OpId, name: Title, share: Share) -> Result<Kernel> {
     let (heads, kv) = (w.dim(f, &q.dims[1])?, w.dim(f, &k.dims[1])?);
     let group = w.one(&arith::FLOORDIV, &[heads, kv], attrs! {})?;
     let g = w.one(&arith::FLOORDIV, &[h, group], attrs! {})?;
-    let one = w.index(1)?;
-    let number = |w: &mut Writer, x: &Place, at: ValueId| {
-        let v = x.single(w, f, at, 0.0)?;
-        w.one(&tile::INDEX, &[v], attrs! {})
-    };
-    let (sequence, end) = match ends {
-        Some(ends) => {
-            let i = sequence(&mut w, f, ends, token)?;
-            (i, number(&mut w, ends, i)?)
-        }
-        None => (token, w.one(&arith::ADD, &[token, one], attrs! {})?),
-    };
-    let length = number(&mut w, lengths, sequence)?;
-    // One more than the token's position; the first that it sees.
-    let behind = w.one(&arith::SUB, &[end, token], attrs! {})?;
-    let to = w.one(&arith::SUB, &[length, behind], attrs! {})?;
-    let to = w.one(&arith::ADD, &[to, one], attrs! {})?;
-    // The sequence is one, its tokens are the last of its length, and its pages hold that.
-    let per = w.dim(f, &pages.dims[1])?;
-    let (count, none) = (w.dim(f, &pages.dims[0])?, w.index(0)?);
-    let (page, last) = (w.index(a.int("page"))?, w.dim(f, &q.dims[0])?);
-    let most = w.one(&arith::MUL, &[per, page], attrs! {})?;
-    let mut fits = w.one(&arith::LT, &[sequence, count], attrs! {})?;
-    for (a, b) in [(none, to), (length, most), (end, last)] {
-        // Of a token that is seen the position is at least 0.
-        let def = if a == none { &arith::LT } else { &arith::LE };
-        let one = w.one(def, &[a, b], attrs! {})?;
-        fits = w.one(&arith::AND, &[fits, one], attrs! {})?;
-    }
-    w.demand(fits, None, TOKENS)?;
-    let to = w.one(&arith::MIN, &[to, most], attrs! {})?;
-    let mut from = w.index(0)?;
-    if a.int("window") > 0 {
-        let (window, zero) = (w.index(a.int("window"))?, w.index(0)?);
-        from = w.one(&arith::SUB, &[to, window], attrs! {})?;
-        from = w.one(&arith::MAX, &[from, zero], attrs! {})?;
-    }
+    let tokens = w.dim(f, &q.dims[0])?;
+    let parts = [lengths, pages].into_iter().chain(ends);
+    let Seen { sequence, from, to, per } =
+        seen(&mut w, f, o, &parts.collect::<Vec<_>>(), [token, tokens])?;
     let table = w.one(&arith::MUL, &[sequence, per], attrs! {})?;
     let row = within(&mut w, token, heads, h)?;
     let width = w.index(d)?;
     let first = w.one(&arith::MUL, &[row, width], attrs! {})?;
     let whole = k.dims[0].floordiv(&Dim::Const(a.int("page")));
-    let count = w.one(&arith::MUL, &[last, heads], attrs! {})?;
+    let count = w.one(&arith::MUL, &[tokens, heads], attrs! {})?;
     let walk = |w: &mut Writer, range: [ValueId; 2]| {
         all.run(w, (q, first), range, |w, at| {
             let (number, size) = (w.count_up(0, at)?, w.wide(to)?);
@@ -464,6 +439,64 @@ fn paged(f: &Func, op: OpId, name: Title, share: Share) -> Result<Kernel> {
     let Some(y) = &y else { bail!(Internal, "no result") };
     finish(&mut w, f, false, None, found, (y, row, e))?;
     w.done()
+}
+
+/// What a token sees: the sequence that it is of, the first key and the one behind the last, and the pages of a sequence.
+pub(crate) struct Seen {
+    pub sequence: ValueId,
+    pub from: ValueId,
+    pub to: ValueId,
+    pub per: ValueId,
+}
+
+/// Of a token out of so many, with lengths, pages and ends; what does not fit is reported.
+pub(crate) fn seen(
+    w: &mut Writer,
+    f: &Func,
+    o: &Op,
+    parts: &[&Place],
+    [token, tokens]: [ValueId; 2],
+) -> Result<Seen> {
+    let (a, [lengths, pages]) = (&o.attrs, [parts[0], parts[1]]);
+    let ends = parts.get(2).copied();
+    let one = w.index(1)?;
+    let number = |w: &mut Writer, x: &Place, at: ValueId| {
+        let v = x.single(w, f, at, 0.0)?;
+        w.one(&tile::INDEX, &[v], attrs! {})
+    };
+    let (sequence, end) = match ends {
+        Some(ends) => {
+            let i = sequence(w, f, ends, token)?;
+            (i, number(w, ends, i)?)
+        }
+        None => (token, w.one(&arith::ADD, &[token, one], attrs! {})?),
+    };
+    let length = number(w, lengths, sequence)?;
+    // One more than the token's position; the first that it sees.
+    let behind = w.one(&arith::SUB, &[end, token], attrs! {})?;
+    let to = w.one(&arith::SUB, &[length, behind], attrs! {})?;
+    let to = w.one(&arith::ADD, &[to, one], attrs! {})?;
+    // The sequence is one, its tokens are the last of its length, and its pages hold that.
+    let per = w.dim(f, &pages.dims[1])?;
+    let (count, none) = (w.dim(f, &pages.dims[0])?, w.index(0)?);
+    let page = w.index(a.int("page"))?;
+    let most = w.one(&arith::MUL, &[per, page], attrs! {})?;
+    let mut fits = w.one(&arith::LT, &[sequence, count], attrs! {})?;
+    for (a, b) in [(none, to), (length, most), (end, tokens)] {
+        // Of a token that is seen the position is at least 0.
+        let def = if a == none { &arith::LT } else { &arith::LE };
+        let one = w.one(def, &[a, b], attrs! {})?;
+        fits = w.one(&arith::AND, &[fits, one], attrs! {})?;
+    }
+    w.demand(fits, None, TOKENS)?;
+    let to = w.one(&arith::MIN, &[to, most], attrs! {})?;
+    let mut from = w.index(0)?;
+    if a.int("window") > 0 {
+        let (window, zero) = (w.index(a.int("window"))?, w.index(0)?);
+        from = w.one(&arith::SUB, &[to, window], attrs! {})?;
+        from = w.one(&arith::MAX, &[from, zero], attrs! {})?;
+    }
+    Ok(Seen { sequence, from, to, per })
 }
 
 /// The sequence of a token: how many end at it or before. One after the other, for what follows runs to a bound that all

@@ -63,14 +63,14 @@ fn usual(f: &Func, d: &Dim) -> i64 {
 }
 
 /// Sizes of a program's tiles, and what is added to raw scores.
-struct Shape {
-    elem: Elem,
-    rows: usize,
-    keys: usize,
-    d: usize,
-    e: usize,
-    scale: f64,
-    cap: f64,
+pub(crate) struct Shape {
+    pub elem: Elem,
+    pub rows: usize,
+    pub keys: usize,
+    pub d: usize,
+    pub e: usize,
+    pub scale: f64,
+    pub cap: f64,
 }
 
 /// Where keys and values are side by side.
@@ -87,7 +87,7 @@ struct Walk {
 }
 
 /// A dense tensor.
-fn view(w: &mut Writer, f: &Func, x: &Place) -> Result<ValueId> {
+pub(crate) fn view(w: &mut Writer, f: &Func, x: &Place) -> Result<ValueId> {
     let mut sizes = vec![];
     for d in &x.dims {
         sizes.push(w.dim(f, d)?);
@@ -120,11 +120,35 @@ impl Shape {
         so_far: &[ValueId],
         hide: impl FnOnce(&mut Writer, ValueId) -> Result<ValueId>,
     ) -> Result<Vec<ValueId>> {
-        let k = w.one(&tile::TRANSPOSE, &[k], attrs! { perm: vec![1i64, 0] })?;
+        self.round_of(w, &[(query, k)], v, so_far, hide)
+    }
+
+    /// How many times the greatest score is that of base 2.
+    pub fn factor(&self) -> f64 {
+        let scaled = self.scale * std::f64::consts::LOG2_E;
+        match self.cap > 0.0 {
+            true => std::f64::consts::LOG2_E,
+            false if scaled <= 0.0 => 1.0,
+            false => scaled,
+        }
+    }
+
+    /// The same of queries and keys whose features are in pieces.
+    pub fn round_of(
+        &self,
+        w: &mut Writer,
+        pieces: &[(ValueId, ValueId)],
+        v: ValueId,
+        so_far: &[ValueId],
+        hide: impl FnOnce(&mut Writer, ValueId) -> Result<ValueId>,
+    ) -> Result<Vec<ValueId>> {
         w.span(&[self.rows, self.keys]);
-        let none = w.all(Elem::F32, Num::F(0.0))?;
-        let mut s = w.one(&tile::DOT, &[query, k, none], attrs! {})?;
-        let mut factor = self.scale * std::f64::consts::LOG2_E;
+        let mut s = w.all(Elem::F32, Num::F(0.0))?;
+        for (query, k) in pieces {
+            let k = w.one(&tile::TRANSPOSE, &[*k], attrs! { perm: vec![1i64, 0] })?;
+            s = w.one(&tile::DOT, &[*query, k, s], attrs! {})?;
+        }
+        let factor = self.factor();
         if self.cap > 0.0 {
             let (by, cap) = (
                 w.all(Elem::F32, Num::F(self.scale / self.cap))?,
@@ -133,12 +157,10 @@ impl Shape {
             s = w.two(&arith::MUL, s, by)?;
             s = w.one(&arith::TANH, &[s], attrs! {})?;
             s = w.two(&arith::MUL, s, cap)?;
-            factor = std::f64::consts::LOG2_E;
-        } else if factor <= 0.0 {
+        } else if self.scale <= 0.0 {
             // The greatest score is that of the scaled ones.
-            let by = w.all(Elem::F32, Num::F(factor))?;
+            let by = w.all(Elem::F32, Num::F(self.scale * std::f64::consts::LOG2_E))?;
             s = w.two(&arith::MUL, s, by)?;
-            factor = 1.0;
         }
         s = hide(w, s)?;
         let most = w.one(&tile::REDUCE, &[s], attrs! { axis: 1i64, kind: "max" })?;
@@ -182,7 +204,7 @@ impl Shape {
     }
 
     /// Scores outside of a range of each query's own, of columns of the tile, become −∞.
-    fn within(
+    pub fn within(
         &self,
         w: &mut Writer,
         first: Option<ValueId>,
@@ -203,7 +225,7 @@ impl Shape {
     }
 
     /// The difference of two indices as a tile of one number for each query; it is small where it matters.
-    fn apart(&self, w: &mut Writer, a: ValueId, b: ValueId) -> Result<ValueId> {
+    pub fn apart(&self, w: &mut Writer, a: ValueId, b: ValueId) -> Result<ValueId> {
         let x = w.one(&arith::SUB, &[a, b], attrs! {})?;
         let (lo, hi) = (w.index(-FAR)?, w.index(FAR)?);
         let x = w.one(&arith::MAX, &[x, lo], attrs! {})?;
@@ -233,7 +255,7 @@ impl Shape {
     }
 
     /// Nothing so far: the greatest scores, the sums, the values.
-    fn begin(&self, w: &mut Writer) -> Result<[ValueId; 3]> {
+    pub fn begin(&self, w: &mut Writer) -> Result<[ValueId; 3]> {
         w.span(&[self.rows]);
         let least = w.all(Elem::F32, Num::F(f64::NEG_INFINITY))?;
         let nothing = w.all(Elem::F32, Num::F(0.0))?;
@@ -246,7 +268,7 @@ impl Shape {
 const FAR: i64 = 1 << 30;
 
 /// The power of two that covers a number of features.
-fn wide(n: i64) -> usize {
+pub(crate) fn wide(n: i64) -> usize {
     (n as usize).next_power_of_two().max(16)
 }
 

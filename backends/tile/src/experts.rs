@@ -11,10 +11,12 @@
 //! A row whose expert there is not is reported, comes last, and is zeros.
 
 use silure_ir::dialects::{arith, tile};
+use silure_ir::func::Op;
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, TensorType, Type, ValueId, attrs, bail};
 
-use crate::blocks::{Blocks, Codes, DEEP, Scaled, division, exact};
+use crate::blocks::{Blocks, Codes, DEEP, Scaled, Sides, division, exact};
 use crate::lanes::{Place, tensor_of};
+use crate::matmul::widened;
 use crate::points::{around, places};
 use crate::product::{extent, matrix, product, turned};
 use crate::writer::{Title, Writer, cover};
@@ -66,10 +68,14 @@ impl<'a> Experts<'a> {
         let block = o.attrs.int("block");
         let plain = o.operand(3).is_some() && o.operand(4).is_none();
         let codes = Codes::of(f, x, Some(q), block).filter(|_| plain);
-        let (x, q, ids) = (tensor_of(f.ty(x))?, tensor_of(f.ty(q))?, tensor_of(f.ty(ids))?);
-        let units = codes.is_some() || plain && exact(x.elem, q.elem, block);
+        let weights = stored(f, op).map_or(q, |s| s.1);
+        let (x, q, ids) = (tensor_of(f.ty(x))?, tensor_of(f.ty(weights))?, tensor_of(f.ty(ids))?);
         let [experts, columns, depth] = &q.dims[..] else { bail!(Internal, "three axes") };
         let one = x.dims[1] == Dim::Const(1);
+        let scaled = o.operand(3).is_some() && exact(x.elem, (q.elem, depth), None, block);
+        let units = codes.is_some() || scaled || whole(o, x.elem, q.elem);
+        // Weights without scales are taken by steps of their own.
+        let block = if o.operand(3).is_some() { block } else { DEEP as i64 };
         Ok(Experts {
             f,
             op,
@@ -192,8 +198,9 @@ impl<'a> Experts<'a> {
         w.at(&o.loc);
         let mut x: Vec<Option<Place>> = vec![];
         for (slot, v) in o.slots().enumerate() {
-            let own = v.filter(|_| slot != 0 && slot != 2);
-            x.push(own.map(|v| Blocks::place(&mut w, f, Arg::Operand(slot), v)).transpose()?);
+            let own = v.filter(|_| slot != 0 && slot != 2).map(|v| (Arg::Operand(slot), v));
+            let own = if slot == 1 { stored(f, self.op).or(own) } else { own };
+            x.push(own.map(|(arg, v)| Blocks::place(&mut w, f, arg, v)).transpose()?);
         }
         let [_, Some(q), _, scale, offset] = &x[..] else { bail!(Internal, "five operands") };
         let from = self.workspaces(&mut w, self.elem())?;
@@ -242,14 +249,14 @@ impl<'a> Experts<'a> {
             Some(s) => Some(matrix(&mut w, s.base, rows, per)?),
             None => None,
         };
-        let scaled = match (self.units, &scale) {
-            (true, Some(s)) => Some(Scaled {
-                x: (lines, sx),
-                weights: [matrix(&mut w, q.base, all, deep)?, matrix(&mut w, s.base, all, per)?],
-                block: self.block,
-                shape,
-            }),
-            _ => None,
+        let scaled = match self.units {
+            true => {
+                let parts = [scale.as_ref(), None, offset.as_ref()];
+                let x = (from[1].base, rows, sx);
+                let sides = Sides { x, q: (q, all), parts, depth: &self.depth };
+                Some(Scaled::new(&mut w, f, sides, self.block, shape)?)
+            }
+            false => None,
         };
         let first = w.filled(Elem::F32, Num::F(0.0))?;
         let sum = w.range([lo, behind], 1, &[first], |w, e, so_far| {
@@ -301,6 +308,19 @@ impl<'a> Experts<'a> {
     }
 }
 
+/// Weights that are only widened, as they are stored.
+fn stored(f: &Func, op: OpId) -> Option<(Arg, ValueId)> {
+    let v = widened(f, f.op(op).operand(1)?)?;
+    Some((Arg::Value(v), v))
+}
+
+/// Whether weights without scales are multiplied as they are: halves, f32 beside bf16 as a sum of three.
+fn whole(o: &Op, x: Elem, weights: Elem) -> bool {
+    o.operand(3).is_none()
+        && o.operand(4).is_none()
+        && matches!((x, weights), (Elem::F16, Elem::F16) | (Elem::Bf16 | Elem::F32, Elem::Bf16))
+}
+
 /// Of few rows: a program has some columns of one row. An expert that there is not gives zeros.
 fn by_rows(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     let o = f.op(op);
@@ -308,8 +328,9 @@ fn by_rows(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     w.at(&o.loc);
     let mut x = vec![];
     for (slot, v) in o.slots().enumerate() {
-        let place = |w: &mut Writer, v| Blocks::place(w, f, Arg::Operand(slot), v);
-        x.push(v.map(|v| place(&mut w, v)).transpose()?);
+        let own = v.map(|v| (Arg::Operand(slot), v));
+        let own = if slot == 1 { stored(f, op).or(own) } else { own };
+        x.push(own.map(|(arg, v)| Blocks::place(&mut w, f, arg, v)).transpose()?);
     }
     let (_, y) = places(&mut w, f, o, &[], &[0])?;
     let [Some(x), Some(q), Some(ids), scale, offset] = &x[..] else {

@@ -43,6 +43,7 @@
 
 mod anchor;
 mod attention;
+mod attention_heads;
 mod attention_units;
 mod blocks;
 mod create;

@@ -56,7 +56,8 @@ impl Division {
             return Division { rows: LEAST, cols: LEAST, deep: 2 * LEAST, warps: None };
         };
         let tile = |d: &Dim| cover(d, TILE).max(LEAST);
-        if made.bits() != 16 {
+        let whole = made == Elem::Tf32;
+        if made.bits() != 16 && !whole {
             let deep = cover(depth, DEPTH * 8 / made.bits().max(8)).max(2 * LEAST);
             return Division { rows: tile(m), cols: tile(n), deep, warps: None };
         }
@@ -74,7 +75,7 @@ impl Division {
             let holds = !thirds || u.0 * u.1 <= 64 * 128;
             u.0 <= up(m, 128) && u.1 <= up(n, 256) && programs >= cores && holds
         };
-        let (rows, cols, deep, warps) = match UNITS.iter().find(fits) {
+        let (rows, cols, mut deep, warps) = match UNITS.iter().find(fits) {
             Some(u) => *u,
             // As many programs as there can be.
             None => {
@@ -82,7 +83,10 @@ impl Division {
                 (rows, up(n, 32), if rows > LEAST { 64 } else { 128 }, 4)
             }
         };
-        let deep = cover(depth, deep).max(2 * LEAST);
+        if whole {
+            deep /= 2;
+        }
+        let deep = cover(depth, deep).max(if whole { LEAST } else { 2 * LEAST });
         Division { rows, cols, deep, warps: Some(warps) }
     }
 
@@ -94,10 +98,11 @@ impl Division {
         };
         let known = space.len().checked_sub(2).is_some_and(|i| space[i].as_const().is_some());
         let (rows, cols) = (if known { size(2, TILE) } else { LEAST }, size(1, TILE));
+        let units = made.bits() == 16 || made == Elem::Tf32;
         let half = made.bits() == 16;
         let bytes = if half && rows == LEAST { 2 * DEPTH } else { DEPTH };
         let deep = cover(depth, bytes * 8 / made.bits().max(8)).max(2 * LEAST);
-        Division { rows, cols, deep, warps: half.then_some(4) }
+        Division { rows, cols, deep, warps: units.then_some(4) }
     }
 
     /// How many programs that is.
@@ -181,9 +186,12 @@ impl<'a> Product<'a> {
             bail!(Internal, "a product of tensors")
         };
         let (sa, sb) = (Source::of(f, &o, ai)?, Source::of(f, &o, bi)?);
-        // What is stored in two types is multiplied in that of the operands, f32 beside bf16 as the sum of three bf16.
-        let thirds = (sa.elem, sb.elem) == (Elem::F32, Elem::Bf16);
+        // What is stored in two types is multiplied in that of the operands, f32 beside bf16 as the sum of three bf16,
+        // or, where that was asked for, rounded to tf32.
+        let rounded = o.heavy.attrs.bool("tf32") && [sa.elem, sb.elem].contains(&Elem::F32);
+        let thirds = !rounded && (sa.elem, sb.elem) == (Elem::F32, Elem::Bf16);
         let elem = match sa.elem == sb.elem {
+            _ if rounded => Elem::Tf32,
             true => sa.elem,
             false if thirds => Elem::Bf16,
             false => a.elem,
@@ -292,9 +300,9 @@ impl<'a> Product<'a> {
             let mut parts = match self.thirds {
                 true => {
                     w.span(&if sa.turned { [deep, rows] } else { [rows, deep] });
-                    thirds(w, ta)?.to_vec()
+                    thirds(w, ta, true)?.to_vec()
                 }
-                false => vec![cast(w, ta, sa.elem, made)?],
+                false => vec![operand(w, ta, sa.elem, made)?],
             };
             if sa.turned {
                 for x in &mut parts {
@@ -302,7 +310,7 @@ impl<'a> Product<'a> {
                 }
             }
             let mut tb = part(w, vb, batch, (*last, cols), sb.turned)?;
-            tb = cast(w, tb, sb.elem, made)?;
+            tb = operand(w, tb, sb.elem, made)?;
             if sb.turned {
                 tb = turn(w, tb)?;
             }
@@ -323,6 +331,12 @@ impl<'a> Product<'a> {
         w.store(py, value, &operands[operands.len() - 1])?;
         w.done()
     }
+}
+
+/// A tile in what is multiplied: f32 is on the way to tf32.
+fn operand(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<ValueId> {
+    let x = if to == Elem::Tf32 { cast(w, x, from, Elem::F32)? } else { x };
+    cast(w, x, if to == Elem::Tf32 { Elem::F32 } else { from }, to)
 }
 
 pub(crate) fn cast(w: &mut Writer, x: ValueId, from: Elem, to: Elem) -> Result<ValueId> {
@@ -380,6 +394,14 @@ fn is_cast(f: &Func, op: &Op) -> bool {
     let body = &f.region(op.regions[0]).ops;
     let straight = maps.iter().copied().eq(0..rank);
     straight && body.len() == 2 && f.op(body[0]).def.name == arith::CAST.name
+}
+
+/// What a value is widened from, if it is nothing else.
+pub(crate) fn widened(f: &Func, v: ValueId) -> Option<ValueId> {
+    let op = f.op(f.def_op(v)?);
+    let x = op.operand(0)?;
+    let (from, to) = (f.ty(x).as_tensor()?, f.ty(v).as_tensor()?);
+    (is_cast(f, op) && widens(from.elem, to.elem)).then_some(x)
 }
 
 /// Whether every number of one float type is one of another.

@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare};
+use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, units};
 use silure_ir::Type;
 use silure_ir::dialects::tile::{Options, run_kernel};
 use silure_tile::{Arg, map};
@@ -117,6 +117,19 @@ fn integers() {
 fn blocks() {
     graph(graph::BLOCKS);
     graph(graph::CODES);
+}
+
+#[test]
+fn units_in_other_types() {
+    graph(units::TF32);
+    graph(units::WILD);
+    graph(units::NARROW);
+    graph(units::ROUNDS);
+}
+
+#[test]
+fn heads_that_share_keys() {
+    graph(units::HEADS);
 }
 
 #[test]

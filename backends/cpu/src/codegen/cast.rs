@@ -215,7 +215,9 @@ fn to_narrow(e: &mut Emit, to: Elem, x: Value) -> Result<Value> {
             e.select(is_nan, nan, v)
         }
         Elem::Tf32 => {
-            let v = round_at(e, bits, 13);
+            // To nearest, ties away from zero.
+            let half = e.int(Elem::I32, 0x1000);
+            let v = e.b.ins().iadd(bits, half);
             let mask = e.int(Elem::I32, !0x1FFF);
             let v = e.b.ins().band(v, mask);
             let nan = e.int(Elem::I32, 0x7FC0_0000);

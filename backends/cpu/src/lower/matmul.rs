@@ -31,6 +31,9 @@ static MATMUL: Lowering = Lowering {
     op: "graph.matmul",
     can: |cx| {
         fits(cx)?;
+        if cx.attrs().bool("tf32") {
+            return Err("products rounded to tf32 are for CUDA targets".into());
+        }
         elem_is(cx, &[Elem::F32, Elem::F64, Elem::I32, Elem::I64, Elem::U32, Elem::U64])
     },
     lower: |l, op| {

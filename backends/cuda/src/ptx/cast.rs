@@ -54,6 +54,13 @@ impl Printer<'_> {
                 Ok(())
             }
             (Class::Float, Class::Float) => {
+                if to == Elem::Tf32 {
+                    // It is given in a register of bits.
+                    let (f, r) = (self.widen(from, &x)?, self.fresh(Reg::B32));
+                    self.line(format!("cvt.rna.tf32.f32 {r}, {f}"));
+                    self.line(format!("mov.b32 {y}, {r}"));
+                    return Ok(());
+                }
                 if let Some(text) = direct(from, to) {
                     self.line(format!("{text} {y}, {x}"));
                     return Ok(());
@@ -231,7 +238,6 @@ fn direct(from: Elem, to: Elem) -> Option<&'static str> {
         (Elem::F64, Elem::F32) => "cvt.rn.f32.f64",
         (Elem::F64, Elem::F16) => "cvt.rn.f16.f64",
         (Elem::F16, Elem::F64) => "cvt.f64.f16",
-        (Elem::F32, Elem::Tf32) => "cvt.rna.tf32.f32",
         _ => return None,
     })
 }

@@ -102,8 +102,11 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// 2 or 4 values of 16-bit registers into one of 32 bits.
+    /// 2 or 4 values of 16-bit registers, or one of 32 bits, into one of 32 bits.
     fn pack(&mut self, to: &str, x: &[String]) {
+        if let [one] = x {
+            return self.line(format!("mov.b32 {to}, {one}"));
+        }
         let halves: Vec<String> = match x {
             [_, _] => x.to_vec(),
             _ => x
@@ -120,6 +123,9 @@ impl Printer<'_> {
     }
 
     fn unpack(&mut self, x: &str, to: &[String]) {
+        if let [one] = to {
+            return self.line(format!("mov.b32 {one}, {x}"));
+        }
         if let [a, b] = to {
             return self.line(format!("mov.b32 {{{a}, {b}}}, {x}"));
         }
@@ -293,6 +299,7 @@ impl Printer<'_> {
             Elem::E5m2 => Ok("e5m2"),
             Elem::I8 => Ok("s8"),
             Elem::U8 => Ok("u8"),
+            Elem::Tf32 => Ok("tf32"),
             e => Err(refuse(format!("mma.sync has no operands of {e}"))),
         };
         let (wa, wb) = (word(a)?, word(b)?);

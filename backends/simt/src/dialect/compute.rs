@@ -51,7 +51,7 @@ pub static NUM_BLOCKS: OpDef = OpDef {
 pub static MMA: OpDef = OpDef {
     name: "simt.mma",
     doc: "One warp's matrix product: operands are 4 registers of a (16×K), 2 of b (K×8), 4 of c (16×8), results \
-          those of c + a·b; K is 16 for 16-bit elements, 32 for 8-bit ones. With g = lane/4, t = lane%4 and e \
+          those of c + a·b; K is 16 for 16-bit elements, 32 for 8-bit ones, 8 for tf32. With g = lane/4, t = lane%4 and e \
           elements in a register: a₀ is row g, columns e·t…; a₁ row g+8; a₂, a₃ the same with columns + K/2; b₀ \
           column g, rows e·t…; b₁ rows + K/2; c₀, c₁ row g, columns 2t, 2t+1; c₂, c₃ row g+8.",
     operands: &[many("abc", Of::Elem)],
@@ -68,7 +68,8 @@ pub static MMA: OpDef = OpDef {
         };
         let same = ty[..4].iter().all(|t| *t == ty[0]) && ty[4..6].iter().all(|t| *t == ty[4]);
         let acc = silure_ir::dialects::tile::dot_accumulator(*a, *b);
-        let known = matches!((n, a.bits()), (2, 16) | (4, 8)) && n == m && same;
+        let whole = *n == 1 && *a == Elem::Tf32;
+        let known = (whole || matches!((n, a.bits()), (2, 16) | (4, 8))) && n == m && same;
         match acc {
             Some(e) if known && ty[6..].iter().all(|t| **t == Type::Scalar(e)) => {
                 Ok(vec![Type::Scalar(e); 4])
@@ -120,7 +121,7 @@ pub static VOTE: OpDef = OpDef {
 /// Scalars into one register.
 pub static PACK: OpDef = OpDef {
     name: "simt.pack",
-    doc: "2 scalars of 16 bits or 4 of 8 bits in one 32-bit register, the first lowest.",
+    doc: "2 scalars of 16 bits, 4 of 8 bits or one of 32 in one 32-bit register, the first lowest.",
     operands: &[many("x", Of::Elem)],
     results: &["y"],
     infer: Some(|cx| {
@@ -128,7 +129,6 @@ pub static PACK: OpDef = OpDef {
         match ops.first().map(|v| cx.func.ty(*v)) {
             Some(Type::Scalar(e))
                 if ops.len() * e.bits() == 32
-                    && ops.len() > 1
                     && ops.iter().all(|v| *cx.func.ty(*v) == Type::Scalar(*e)) =>
             {
                 Ok(vec![Type::Vec(ops.len() as u32, *e)])

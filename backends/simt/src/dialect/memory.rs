@@ -177,7 +177,7 @@ pub static LDMATRIX: OpDef = OpDef {
         let Type::Ptr(_, Space::Shared) = cx.ty(0)? else {
             return Err(cx.wrong(0, "a pointer to shared memory", cx.ty(0)?));
         };
-        if !matches!(n, 1 | 2 | 4) || !matches!(e.bits(), 8 | 16) {
+        if !matches!(n, 1 | 2 | 4) || !matches!(e.bits(), 8 | 16 | 32) {
             bail!(Type, "no load of {n} matrices of {e}");
         }
         if cx.attrs().bool("trans") && e.bits() != 16 {

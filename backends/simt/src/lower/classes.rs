@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use silure_ir::dialects::tile;
+use silure_ir::dialects::{arith, tile};
 use silure_ir::{Code, Diagnostic, Elem, Func, OpId, Result, Traits, Type, ValueId};
 
 use super::Caps;
@@ -45,7 +45,9 @@ pub fn product(caps: &Caps, a: Elem, b: Elem, m: usize, n: usize, k: usize) -> P
     };
     let fp8 = |e| matches!(e, Elem::E4m3fn | Elem::E5m2);
     match (a, b) {
-        (Elem::F16, Elem::F16) | (Elem::Bf16, Elem::Bf16) if fits(a) => Product::Fragments(a),
+        (Elem::F16, Elem::F16) | (Elem::Bf16, Elem::Bf16) | (Elem::Tf32, Elem::Tf32) if fits(a) => {
+            Product::Fragments(a)
+        }
         (Elem::I8, Elem::I8) | (Elem::U8, Elem::U8) if fits(a) => Product::Fragments(a),
         _ if fp8(a) && a == b && fits(a) => Product::Fragments(a),
         // Every e4m3 and e5m2 value, and so every product of them in f32, is exact in f16.
@@ -100,7 +102,10 @@ pub fn plan(f: &Func, caps: &Caps, warps: Option<u32>) -> Result<Plan> {
         if o.def == &tile::LOAD && only_multiplied(f, o.result(), true) {
             staged.insert(o.result());
         }
-        if o.def == &tile::TRANSPOSE && o.operand(0).is_some_and(|v| staged.contains(&v)) {
+        // Other forms of what lies there: turned, or rounded when it is read.
+        if (o.def == &tile::TRANSPOSE || rounds(f, op))
+            && o.operand(0).is_some_and(|v| staged.contains(&v))
+        {
             staged.insert(o.result());
         }
     }
@@ -236,9 +241,18 @@ fn only_multiplied(f: &Func, v: ValueId, through: bool) -> bool {
         match o.def.name {
             "tile.dot" => o.operand(2) != Some(v),
             "tile.transpose" => through && only_multiplied(f, o.result(), false),
-            _ => false,
+            _ => rounds(f, u) && only_multiplied(f, o.result(), through),
         }
     })
+}
+
+/// Whether an op rounds a tile of f32 to tf32: a matrix that is multiplied stays f32 in memory, its fragments are
+/// rounded.
+pub fn rounds(f: &Func, op: OpId) -> bool {
+    let o = f.op(op);
+    let of = |v: Option<ValueId>| v.and_then(|v| tile_of(f, v)).map(|t| t.0);
+    o.def == &arith::CAST
+        && (of(o.operand(0)), of(o.results.first().copied())) == (Some(Elem::F32), Some(Elem::Tf32))
 }
 
 /// Spreads layouts over broadcasts, reductions and transposes until nothing changes.

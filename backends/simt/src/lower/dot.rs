@@ -51,6 +51,32 @@ impl Lower<'_> {
         }
     }
 
+    /// An operand of fragments of `e`; f32 that is rounded to tf32 lies there as it is.
+    fn matrix(&mut self, v: ValueId, e: Elem) -> Result<(Rc<Stage>, bool)> {
+        let (s, turned) = self.staged(v, e)?;
+        if s.elem != e && (s.elem, e) != (Elem::F32, Elem::Tf32) {
+            bail!(
+                Unsupported,
+                "a matrix of {} used in products of {e} and of another type",
+                s.elem
+            );
+        }
+        Ok((s, turned))
+    }
+
+    /// Fragments out of memory: of tf32, rounded.
+    fn rounded(&mut self, x: Vec<ValueId>) -> Result<Vec<ValueId>> {
+        let one = |x: ValueId| match self.type_of(x) {
+            Type::Vec(1, Elem::F32) => {
+                let x = self.e.many(&dialect::UNPACK, &[x], attrs! {})?[0];
+                let x = self.e.one(&arith::CAST, &[x], attrs! { to: Elem::Tf32 })?;
+                self.e.one(&dialect::PACK, &[x], attrs! {})
+            }
+            _ => Ok(x),
+        };
+        x.into_iter().map(one).collect()
+    }
+
     fn fragments(&mut self, op: OpId, e: Elem, m: usize, n: usize, k: usize) -> Result<Val> {
         let o = self.src.op(op);
         let log = |x: usize| x.trailing_zeros() as u8;
@@ -116,14 +142,7 @@ impl Lower<'_> {
         {
             return Ok(Source::Regs(self.regs(v, &own)?, own));
         }
-        let (s, turned) = self.staged(v, e)?;
-        if s.elem != e {
-            bail!(
-                Unsupported,
-                "a matrix of {} used in products of {e} and of another type",
-                s.elem
-            );
-        }
+        let (s, turned) = self.matrix(v, e)?;
         let size = e.bytes().unwrap_or(2) as i64;
         // Rows of the fragment that the warp's number gives.
         let mut terms = Vec::new();
@@ -153,14 +172,7 @@ impl Lower<'_> {
     }
 
     fn source_b(&mut self, v: ValueId, e: Elem, acc: &Layout, nb: u8) -> Result<Source> {
-        let (s, turned) = self.staged(v, e)?;
-        if s.elem != e {
-            bail!(
-                Unsupported,
-                "a matrix of {} used in products of {e} and of another type",
-                s.elem
-            );
-        }
+        let (s, turned) = self.matrix(v, e)?;
         let size = e.bytes().unwrap_or(2) as i64;
         let packed = (4 / size).trailing_zeros() as u8;
         let lanes = acc.lane.len() as u8;
@@ -212,13 +224,15 @@ impl Lower<'_> {
                 let (along_m, along_k) = if *turned { (size, s.pitch) } else { (s.pitch, size) };
                 let offset = row as i64 * along_m + at as i64 * along_k;
                 let a = attrs! { count: 4i64, trans: *turned, offset: offset };
-                self.e.many(&dialect::LDMATRIX, &[*base], a)
+                let x = self.e.many(&dialect::LDMATRIX, &[*base], a)?;
+                self.rounded(x)
             }
             Source::Matrix { s, base, .. } => (0..4)
                 .map(|j| {
                     let r = row + 8 * (j & 1);
                     let c = at + (4 << packed) * (j >> 1);
-                    self.gather(s, *base, |i| (c + i) as i64 * s.pitch + r as i64, packed)
+                    let size = s.elem.bytes().unwrap_or(1) as i64;
+                    self.gather(*base, |i| (c + i) as i64 * s.pitch + r as i64 * size, packed)
                 })
                 .collect(),
         }
@@ -243,7 +257,7 @@ impl Lower<'_> {
             let f = (0..2)
                 .map(|j| {
                     let k = at + (4 << packed) * j;
-                    self.gather(s, *base, |i| (k + i) as i64 * s.pitch + col as i64, packed)
+                    self.gather(*base, |i| (k + i) as i64 * s.pitch + col as i64 * size, packed)
                 })
                 .collect::<Result<_>>()?;
             out.insert((col, at), f);
@@ -255,6 +269,7 @@ impl Lower<'_> {
         let count = if pair { 4i64 } else { 2 };
         let a = attrs! { count: count, trans: !*turned, offset: offset };
         let f = self.e.many(&dialect::LDMATRIX, &[*base], a)?;
+        let f = self.rounded(f)?;
         out.insert((col, at), f[..2].to_vec());
         if pair {
             out.insert((col + 8, at), f[2..].to_vec());
@@ -265,16 +280,15 @@ impl Lower<'_> {
     /// One register of elements that do not lie side by side.
     fn gather(
         &mut self,
-        s: &Stage,
         base: ValueId,
         offset: impl Fn(usize) -> i64,
         packed: u8,
     ) -> Result<ValueId> {
-        debug_assert_eq!(s.elem.bits(), 8);
         let x: Vec<ValueId> = (0..1usize << packed)
             .map(|i| Ok(self.e.many(&dialect::LOAD, &[base], attrs! { offset: offset(i) })?[0]))
             .collect::<Result<_>>()?;
-        self.e.one(&dialect::PACK, &x, attrs! {})
+        let x = self.e.one(&dialect::PACK, &x, attrs! {})?;
+        Ok(self.rounded(vec![x])?[0])
     }
 
     /// A product without fragments: a loop over k, in which every thread reads the rows and columns of its
@@ -312,8 +326,12 @@ impl Lower<'_> {
                 if let Some(v) = seen.get(&(first, offset)) {
                     return Ok(*v);
                 }
-                let (p, elem) = if first { (pa, sa.elem) } else { (pb, sb.elem) };
+                let (p, elem, own) = if first { (pa, sa.elem, ea) } else { (pb, sb.elem, eb) };
                 let mut v = e.many(&dialect::LOAD, &[p], attrs! { offset: offset })?[0];
+                if (elem, own) == (Elem::F32, Elem::Tf32) {
+                    v = e.one(&arith::CAST, &[v], attrs! { to: own })?;
+                    v = e.one(&arith::CAST, &[v], attrs! { to: acc })?;
+                }
                 if elem != acc {
                     v = e.one(&arith::CAST, &[v], attrs! { to: acc })?;
                 }

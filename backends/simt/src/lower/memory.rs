@@ -5,7 +5,7 @@ use std::rc::Rc;
 use silure_ir::dialects::{arith, tile};
 use silure_ir::{Elem, Num, OpId, Result, Type, ValueId, attrs, bail};
 
-use super::classes::{Product, product, tile_of};
+use super::classes::{Product, product, rounds, tile_of};
 use super::{Lower, Val};
 use crate::dialect;
 use crate::layout::{Bits, Layout};
@@ -457,13 +457,14 @@ impl Lower<'_> {
         while let Some(v) = todo.pop() {
             for &u in self.src.uses(v) {
                 let o = self.src.op(u);
-                if o.def == &tile::TRANSPOSE {
+                if o.def == &tile::TRANSPOSE || rounds(self.src, u) {
                     todo.push(o.result());
                     continue;
                 }
                 let side = |i: usize| o.operand(i).and_then(|v| tile_of(self.src, v));
                 let (Some((a, sa)), Some((b, sb))) = (side(0), side(1)) else { continue };
                 let e = match product(self.caps, a, b, sa[0], sb[1], sa[1]) {
+                    Product::Fragments(Elem::Tf32) => elem,
                     Product::Fragments(e) => e,
                     Product::Scalars => elem,
                 };
@@ -531,6 +532,7 @@ impl Lower<'_> {
             let offset = Self::stage_offset(s, &p.bits, e);
             let a = attrs! { bytes: (p.size << v) as i64, offset: offset, from: from };
             self.e.op(&dialect::ASYNC_COPY, &[Some(base), Some(src), test, first], a)?;
+            self.copying = true;
         }
         Ok(())
     }
@@ -539,7 +541,7 @@ impl Lower<'_> {
     pub(super) fn close(&mut self) -> Result<()> {
         if self.open {
             self.open = false;
-            if self.caps.async_copy {
+            if std::mem::take(&mut self.copying) {
                 self.e.op(&dialect::ASYNC_COMMIT, &[], attrs! {})?;
                 self.e.op(&dialect::ASYNC_WAIT, &[], attrs! {})?;
             }

@@ -9,6 +9,7 @@
 //! block: the vector form runs if it holds, an element-by-element form if not.
 
 mod angle;
+mod barriers;
 mod classes;
 mod convert;
 mod dot;
@@ -29,7 +30,7 @@ use silure_target::{Target, Unit};
 
 use crate::dialect;
 use crate::layout::{Bits, Layout};
-use classes::{Plan, permutation, tile_of};
+use classes::{Plan, permutation, rounds, tile_of};
 use emit::{Emit, Fact};
 use memory::Stage;
 
@@ -113,6 +114,8 @@ struct Lower<'a> {
     /// Memory for exchanges, whose size is known at the end.
     scratch: HashMap<Elem, ValueId>,
     scratch_bytes: i64,
+    /// Copies have begun since the last wait for all.
+    copying: bool,
     /// Bytes that are used once the rest is no longer needed.
     least: i64,
 }
@@ -144,6 +147,7 @@ pub fn lower_tile(f: &Func, caps: &Caps, options: &Options) -> Result<Func> {
             peak: 0,
             scratch: HashMap::new(),
             scratch_bytes: 0,
+            copying: false,
             least: 0,
         };
         lower.signature();
@@ -251,6 +255,10 @@ impl Lower<'_> {
         f.attrs.set("shared", total);
         f.attrs.set("target", self.caps.name.as_str());
         crate::kernel::remove_dead(&mut f);
+        // Of global memory barriers order what a fence says.
+        if !self.src.walk().iter().any(|op| self.src.op(*op).def == &tile::FENCE) {
+            barriers::reduce(&mut f);
+        }
         Ok(f)
     }
 
@@ -356,6 +364,10 @@ impl Lower<'_> {
             let x: Vec<ValueId> = args.iter().map(|v| self.scalar(*v)).collect::<Result<_>>()?;
             let y = self.pointwise(op, &x)?;
             return Ok(if scalar { Val::One(y) } else { Val::Uniform(y) });
+        }
+        if rounds(self.src, op) && self.plan.staged.contains(&o.result()) {
+            // The products round what they read.
+            return self.val(args[0]);
         }
         let l = self.layout(o.result())?;
         let args: Vec<Rc<[ValueId]>> =

@@ -26,6 +26,8 @@ pub struct Case {
     pub cores: i64,
     /// What floats are multiplied with.
     pub by: f64,
+    /// Arguments of which some elements are not finite.
+    pub wild: &'static [(&'static str, f64)],
 }
 
 pub const EXACT: Case = Case {
@@ -38,6 +40,7 @@ pub const EXACT: Case = Case {
     most: 1 << 20,
     cores: super::CORES,
     by: 1.0,
+    wild: &[],
 };
 
 /// Elements moved.
@@ -570,6 +573,11 @@ impl Made {
                 let small: Vec<f64> = x.to_f64s().iter().map(|v| v * self.case.by).collect();
                 x = Tensor::from_f64s(t.elem, x.shape(), &small).unwrap();
             }
+            for (_, value) in self.case.wild.iter().filter(|i| i.0 == &**name) {
+                let mut all = x.to_f64s();
+                all.iter_mut().skip(seed).step_by(97).for_each(|v| *v = *value);
+                x = Tensor::from_f64s(t.elem, x.shape(), &all).unwrap();
+            }
             if let Some((_, below, first)) = self.case.ints.iter().find(|i| i.0 == &**name) {
                 let ends = [n / 3, n / 3 + n / 2, n];
                 if *below == "ends" || *below == "lengths" {
@@ -796,5 +804,6 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .chain(WINDOWS)
         .chain(BLOCKS)
         .chain(CODES)
+        .chain(super::units::all())
         .chain(super::rare::all())
 }

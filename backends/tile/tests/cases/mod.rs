@@ -13,6 +13,7 @@ macro_rules! cases {
 
 pub mod graph;
 pub mod rare;
+pub mod units;
 
 use silure_ir::dialects::tile::KernelArg;
 use silure_ir::eval::Interp;

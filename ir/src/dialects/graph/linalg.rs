@@ -20,13 +20,18 @@ use crate::types::{TensorType, Type};
 /// Batched matrix product.
 pub static MATMUL: OpDef = OpDef {
     name: "graph.matmul",
-    doc: "a · b over the last two axes; leading axes are a batch and equal. Both have rank 2 or more.",
+    doc: "a · b over the last two axes; leading axes are a batch and equal. Both have rank 2 or more. With `tf32` operands \
+          of f32 are rounded to tf32 first, sums stay in f32.",
     operands: &[one("a", Of::Num), one("b", Of::Num)],
     results: &["y"],
+    attrs: &[flag("tf32", false)],
     infer: Some(|cx| {
         let (a, b) = (cx.tensor(0)?, cx.tensor(1)?);
         if a.elem != b.elem {
             return Err(cx.wrong(1, &format!("elements {}", a.elem), cx.ty(1)?));
+        }
+        if cx.attrs().bool("tf32") && a.elem != Elem::F32 {
+            return Err(cx.wrong(0, "f32, which `tf32` rounds", cx.ty(0)?));
         }
         Ok(vec![Type::tensor(a.elem, product_dims(cx, a, b)?)])
     }),
@@ -90,7 +95,14 @@ pub(super) fn multiply(
 fn eval_matmul(cx: &EvalCx) -> Result<Vec<Datum>> {
     let (a, b) = (cx.tensor(0)?, cx.tensor(1)?);
     if a.elem().is_float() {
-        let (shape, y) = multiply(a.shape(), &a.to_f64s(), b.shape(), &b.to_f64s())?;
+        let [x, w] = [a, b].map(|t| {
+            let all = t.to_f64s();
+            match cx.attrs().bool("tf32") {
+                true => all.into_iter().map(|v| Elem::Tf32.decode(Elem::Tf32.encode(v))).collect(),
+                false => all,
+            }
+        });
+        let (shape, y) = multiply(a.shape(), &x, b.shape(), &w)?;
         return Ok(vec![util::floats(a.elem(), &shape, &y)?]);
     }
     let ([_, m, k, n], shape) = product_sizes(a.shape(), b.shape())?;
