@@ -63,3 +63,33 @@ fn without_a_driver_there_is_one_line() {
     }
     silure(&["run", s(&model), "--device", "gpu"]).code(2).says("cuda:emulated");
 }
+
+/// A product of f32 is one of tf32 where that was asked for, which is said, and nowhere else.
+#[test]
+fn tf32_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = "module @m {\n  entry @main(%a: f32[20, 40], %b: f32[40, 24]) -> (y: f32[20, 24]) {\n    \
+                  %y = graph.matmul %a, %b : f32[20, 24]\n    return %y\n  }\n}\n";
+    let model = file(dir.path(), "product.sir", source);
+    let emit = ["compile", s(&model), "--target", "cuda:sm_80", "--emit", "ptx"];
+    let plain = silure(&emit).code(0);
+    assert!(plain.out.contains(".target sm_80") && !plain.out.contains("tf32"), "{}", plain.out);
+    let rounded = silure(&[&emit[..], &["--tf32"]].concat()).code(0);
+    assert!(rounded.out.contains("m16n8k8.row.col.f32.tf32.tf32.f32"), "{}", rounded.out);
+    rounded.says("tf32: what 1 products of f32 multiply is rounded to it");
+    let engine = dir.path().join("product.silure");
+    silure(&["compile", s(&model), "--tf32", "-o", s(&engine)])
+        .code(5)
+        .says("products in tf32 are for the matrix units of CUDA targets");
+    // Numbers of few bits are what they were.
+    let x = |n: usize| (0..n).map(|i| (i * 7 % 23) as f32 - 11.0).collect::<Vec<f32>>();
+    let a = file(dir.path(), "a.npy", npy("20, 40", &x(800)));
+    let b = file(dir.path(), "b.npy", npy("40, 24", &x(960)));
+    let run = |more: &[&str]| {
+        let out = dir.path().join("out");
+        let args = ["run", s(&model), "--inputs", s(&a), s(&b), "--out-dir", s(&out)];
+        silure(&[&args[..], more].concat()).code(0);
+        std::fs::read(out.join("out_0.npy")).unwrap()
+    };
+    assert_eq!(run(&["--device", "cuda:emulated", "--tf32"]), run(&[]));
+}

@@ -1,5 +1,6 @@
 //! Attention over pages by matrix units where heads share their keys: the rows of a program's tile are heads of one token.
-//! Values may be the first features of the keys, as those of latent attention are, and are read once then.
+//! Values may be the first features of the keys, as those of latent attention are, and are read once then. f32 beside a cache of
+//! bf16 is the sum of three bf16, queries and weights of keys alike.
 //!
 //! Features lie in pieces of a power of two: those that the values are, and the rest. A tile of keys lies in one page.
 
@@ -8,6 +9,7 @@ use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::attention::{Seen, seen};
 use crate::attention_units::{Shape, view, wide};
+use crate::blocks::thirds;
 use crate::lanes::{Place, tensor_of};
 use crate::points::places;
 use crate::shares::Share;
@@ -53,6 +55,9 @@ pub(crate) fn suits(f: &Func, op: OpId) -> Option<Heads<'_>> {
         Some(v) => v.dims[2].as_const()?,
         None => a.int("values"),
     };
+    if !(1..=VALUES).contains(&e) || !(1..=VALUES + REST).contains(&d) {
+        return None;
+    }
     let group = heads.checked_div(kv)?;
     let latent = v.is_none();
     let first = if latent { wide(e) } else { wide(d) };
@@ -63,25 +68,30 @@ pub(crate) fn suits(f: &Func, op: OpId) -> Option<Heads<'_>> {
     let width: i64 = pieces.iter().map(|p| p.1 as i64).sum();
     let values = wide(e);
     let lines = 2 * (width + if latent { 0 } else { values as i64 });
+    let whole = (q.elem, k.elem) == (Elem::F32, Elem::Bf16);
     let keys = [KEYS, KEYS / 2, KEYS / 4].into_iter().find(|n| n * lines <= BYTES)?.min(page);
-    let most = if values > 256 { ROWS / 2 } else { ROWS };
-    let fits = matches!(q.elem, Elem::F16 | Elem::Bf16)
-        && q.elem == k.elem
-        && v.is_none_or(|v| v.elem == q.elem)
-        && (1..=VALUES).contains(&e)
+    let most = match (values > 256, whole) {
+        (true, true) => ROWS / 4,
+        (true, false) | (false, true) => ROWS / 2,
+        _ => ROWS,
+    };
+    let fits = matches!(k.elem, Elem::F16 | Elem::Bf16)
+        && (q.elem == k.elem || whole)
+        && v.is_none_or(|v| v.elem == k.elem)
         && (d <= VALUES || latent)
         && d - (first as i64).min(d) <= REST
         && page >= 16
         && (page as u64).is_power_of_two()
         && group >= FEW;
     let shape = Shape {
-        elem: q.elem,
+        elem: k.elem,
         rows: (group as u64).next_power_of_two().clamp(16, most as u64) as usize,
         keys: keys as usize,
         d: first,
         e: values,
         scale: a.get("scale").map_or(1.0 / (d as f64).sqrt(), |_| a.float("scale")),
         cap: a.float("softcap"),
+        whole,
     };
     fits.then(|| Heads {
         f,
@@ -135,7 +145,9 @@ impl Heads<'_> {
         for (at, n) in &self.pieces {
             let at = w.index(*at)?;
             let form = attrs! { tile: vec![shape.rows as i64, *n as i64], axes: vec![2i64, 3] };
-            queries.push(w.one(&tile::LOAD, &[vq, token, g, top, at], form)?);
+            let x = w.one(&tile::LOAD, &[vq, token, g, top, at], form)?;
+            w.span(&[shape.rows, *n]);
+            queries.push(if shape.whole { thirds(&mut w, x, true)?.to_vec() } else { vec![x] });
         }
         let tokens = w.dim(f, &self.tokens)?;
         let parts: Vec<&Place> = [lengths, pages].into_iter().chain(ends).collect();
@@ -177,7 +189,7 @@ impl Heads<'_> {
             let mut pieces = vec![];
             for (query, (at, n)) in queries.iter().zip(&self.pieces) {
                 let at = w.index(*at)?;
-                pieces.push((*query, load(w, vk, line, at, *n)?));
+                pieces.push((query.clone(), load(w, vk, line, at, *n)?));
             }
             let values = match vv {
                 Some(vv) => load(w, vv, line, zero, shape.e)?,

@@ -6,6 +6,7 @@ use silure_ir::dialects::{arith, tile};
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::attention::sequence;
+use crate::blocks::thirds;
 use crate::lanes::{Place, tensor_of};
 use crate::points::places;
 use crate::writer::{Title, Writer};
@@ -71,6 +72,8 @@ pub(crate) struct Shape {
     pub e: usize,
     pub scale: f64,
     pub cap: f64,
+    /// Queries and weights of keys are f32, multiplied as the sum of three bf16.
+    pub whole: bool,
 }
 
 /// Where keys and values are side by side.
@@ -120,7 +123,7 @@ impl Shape {
         so_far: &[ValueId],
         hide: impl FnOnce(&mut Writer, ValueId) -> Result<ValueId>,
     ) -> Result<Vec<ValueId>> {
-        self.round_of(w, &[(query, k)], v, so_far, hide)
+        self.round_of(w, &[(vec![query], k)], v, so_far, hide)
     }
 
     /// How many times the greatest score is that of base 2.
@@ -133,11 +136,11 @@ impl Shape {
         }
     }
 
-    /// The same of queries and keys whose features are in pieces.
+    /// The same of queries and keys whose features are in pieces, of queries each a sum of some.
     pub fn round_of(
         &self,
         w: &mut Writer,
-        pieces: &[(ValueId, ValueId)],
+        pieces: &[(Vec<ValueId>, ValueId)],
         v: ValueId,
         so_far: &[ValueId],
         hide: impl FnOnce(&mut Writer, ValueId) -> Result<ValueId>,
@@ -146,7 +149,10 @@ impl Shape {
         let mut s = w.all(Elem::F32, Num::F(0.0))?;
         for (query, k) in pieces {
             let k = w.one(&tile::TRANSPOSE, &[*k], attrs! { perm: vec![1i64, 0] })?;
-            s = w.one(&tile::DOT, &[*query, k, s], attrs! {})?;
+            // The least parts first.
+            for query in query.iter().rev() {
+                s = w.one(&tile::DOT, &[*query, k, s], attrs! {})?;
+            }
         }
         let factor = self.factor();
         if self.cap > 0.0 {
@@ -185,9 +191,16 @@ impl Shape {
         let sum = w.one(&arith::FMA, &[so_far[1], shrink, sum], attrs! {})?;
         w.span(&[self.rows, self.e]);
         let shrink = w.spread(shrink, 0)?;
-        let kept = w.two(&arith::MUL, so_far[2], shrink)?;
-        let p = w.cast_to(p, self.elem)?;
-        Ok(vec![most, sum, w.one(&tile::DOT, &[p, v, kept], attrs! {})?])
+        let mut values = w.two(&arith::MUL, so_far[2], shrink)?;
+        w.span(&[self.rows, self.keys]);
+        let parts = match self.whole {
+            true => thirds(w, p, true)?.to_vec(),
+            false => vec![w.cast_to(p, self.elem)?],
+        };
+        for p in parts.into_iter().rev() {
+            values = w.one(&tile::DOT, &[p, v, values], attrs! {})?;
+        }
+        Ok(vec![most, sum, values])
     }
 
     /// The tiles of keys and values from `at` on.
@@ -303,6 +316,7 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
         e,
         scale: a.get("scale").map_or(1.0 / (features as f64).sqrt(), |_| a.float("scale")),
         cap: a.float("softcap"),
+        whole: false,
     };
     for i in [0, head, token] {
         w.axis(f, &q.dims[i]);
@@ -399,6 +413,7 @@ pub(crate) fn paged(f: &Func, op: OpId, name: Title, guard: Option<&Dim>) -> Res
         e,
         scale: a.get("scale").map_or(1.0 / (features as f64).sqrt(), |_| a.float("scale")),
         cap: a.float("softcap"),
+        whole: false,
     };
     let lead = w.lead(f, guard);
     w.axis(f, &q.dims[1]);

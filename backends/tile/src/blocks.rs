@@ -323,7 +323,7 @@ impl<'a> Scaled<'a> {
                     None => own,
                 });
             }
-            if self.x.1.is_none() && !w.elem(q).is_some_and(|e| e.bits() == 16) {
+            if self.x.1.is_none() && w.elem(q).is_none_or(|e| e.bits() != 16) {
                 q = w.cast_to(q, Elem::F32)?;
                 if let Some(zero) = zero {
                     w.span(&[cols, deep]);

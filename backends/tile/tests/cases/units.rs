@@ -98,6 +98,9 @@ pub const HEADS: &[Case] = cases! {
     "latent_parts" "graph.paged_attention" [ints: &[("lengths", "640", 1), ("pages", "40", 0)], sum: "20000", most: 70] "(%q: bf16[n, 6, 40], %k: bf16[640, 1, 40], %lengths: i64[n], %pages: i64[n, 40]) -> (y: bf16[n, 6, 32]) {
       %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 16, scale = 0.001, values = 32} : bf16[n, 6, 32]
       return %y";
+    "latent_whole" "graph.paged_attention" [ints: &[("lengths", "90", 1), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: f32[n, 20, 40], %k: bf16[144, 1, 40], %lengths: i64[n], %pages: i64[n, 6]) -> (y: f32[n, 20, 32]) {
+      %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 16, scale = 0.001, values = 32} : f32[n, 20, 32]
+      return %y";
     "heads_window" "graph.paged_attention" [ints: &[("lengths", "90", 1), ("pages", "9", 0)], sum: "2000", most: 130, cores: 1] "(%q: f16[n, 8, 24], %k: f16[288, 2, 24], %v: f16[288, 2, 16], %lengths: i32[n], %pages: i32[n, 3]) -> (y: f16[n, 8, 16]) {
       %y = graph.paged_attention %q, %k, %v, %lengths, %pages {page = 32, softcap = 2.0, window = 37} : f16[n, 8, 16]
       return %y";
@@ -126,6 +129,12 @@ pub const LARGE: &[Case] = cases! {
       return %y";
     "large_latent" "graph.paged_attention" "(%q: bf16[4, 128, 576], %k: bf16[65536, 1, 576], %lengths: i64[4], %pages: i64[4, 1024]) -> (y: bf16[4, 128, 512]) {
       %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 64, scale = 0.07, values = 512} : bf16[4, 128, 512]
+      return %y";
+    "large_latent_whole" "graph.paged_attention" "(%q: f32[4, 128, 576], %k: bf16[65536, 1, 576], %lengths: i64[4], %pages: i64[4, 1024]) -> (y: f32[4, 128, 512]) {
+      %y = graph.paged_attention %q, %k, _, %lengths, %pages {page = 64, scale = 0.07, values = 512} : f32[4, 128, 512]
+      return %y";
+    "large_heads_whole" "graph.paged_attention" "(%q: f32[4, 64, 128], %k: bf16[65536, 8, 128], %v: bf16[65536, 8, 128], %lengths: i64[4], %pages: i64[4, 1024]) -> (y: f32[4, 64, 128]) {
+      %y = graph.paged_attention %q, %k, %v, %lengths, %pages {page = 64} : f32[4, 64, 128]
       return %y";
     "large_heads" "graph.paged_attention" "(%q: bf16[4, 64, 128], %k: bf16[65536, 8, 128], %v: bf16[65536, 8, 128], %lengths: i64[4], %pages: i64[4, 1024]) -> (y: bf16[4, 64, 128]) {
       %y = graph.paged_attention %q, %k, %v, %lengths, %pages {page = 64} : bf16[4, 64, 128]
