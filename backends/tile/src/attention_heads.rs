@@ -137,7 +137,8 @@ impl Heads<'_> {
             w.axis(f, d);
         }
         w.place([&vec![1; lead + 2][..], &[shape.rows]].concat(), false)?;
-        w.warps(if shape.rows * shape.e <= HELD { 4 } else { 8 });
+        let held = shape.rows * (shape.e + if shape.whole { shape.d } else { 0 });
+        w.warps(if held <= HELD { 4 } else { 8 });
         let (token, g, top) = (w.offset(lead), w.offset(lead + 1), w.offset(lead + 2));
         let (zero, one) = (w.index(0)?, w.index(1)?);
         let vq = view(&mut w, f, &self.apart(q, self.d))?;
@@ -145,9 +146,7 @@ impl Heads<'_> {
         for (at, n) in &self.pieces {
             let at = w.index(*at)?;
             let form = attrs! { tile: vec![shape.rows as i64, *n as i64], axes: vec![2i64, 3] };
-            let x = w.one(&tile::LOAD, &[vq, token, g, top, at], form)?;
-            w.span(&[shape.rows, *n]);
-            queries.push(if shape.whole { thirds(&mut w, x, true)?.to_vec() } else { vec![x] });
+            queries.push(w.one(&tile::LOAD, &[vq, token, g, top, at], form)?);
         }
         let tokens = w.dim(f, &self.tokens)?;
         let parts: Vec<&Place> = [lengths, pages].into_iter().chain(ends).collect();
@@ -189,7 +188,14 @@ impl Heads<'_> {
             let mut pieces = vec![];
             for (query, (at, n)) in queries.iter().zip(&self.pieces) {
                 let at = w.index(*at)?;
-                pieces.push((query.clone(), load(w, vk, line, at, *n)?));
+                let key = load(w, vk, line, at, *n)?;
+                // Three of each, made when they are needed, so that threads hold one.
+                w.span(&[shape.rows, *n]);
+                let query = match shape.whole {
+                    true => thirds(w, *query, true)?.to_vec(),
+                    false => vec![*query],
+                };
+                pieces.push((query, key));
             }
             let values = match vv {
                 Some(vv) => load(w, vv, line, zero, shape.e)?,
