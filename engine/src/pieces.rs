@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn writes_end_at_multiples_and_bytes_are_those_given() {
-        let all: Vec<u8> = (0..3 * PIECE + 77).map(|i| (i * 31 >> 5) as u8).collect();
+        let all: Vec<u8> = (0..3 * PIECE + 77).map(|i| (i * 31 / 32) as u8).collect();
         // Short ones, one across a border, several pieces at once, the rest.
         let cuts = [0, 5, 4096, PIECE - 1, PIECE + 10, 3 * PIECE + 1, all.len()];
         let mut p = Pieces::new(Log::default());

@@ -86,9 +86,12 @@ fn count(f: &Func, dims: &[Dim]) -> u64 {
         let (lo, hi) = f.symbol_range(s);
         Some(NOMINAL.max(lo).min(hi))
     };
-    dims.iter().fold(1u64, |n, d| {
-        n.saturating_mul(d.eval(&symbol).map_or(NOMINAL as u64, |v| v.max(0) as u64))
-    })
+    let one = |d: &Dim| match d.as_const() {
+        Some(n) => n.max(0),
+        // Frames of a signal that is shorter than one are none, but there will be some.
+        None => d.eval(&symbol).map_or(NOMINAL, |v| v.max(1)),
+    };
+    dims.iter().fold(1u64, |n, d| n.saturating_mul(one(d) as u64))
 }
 
 /// What it costs to have a value in the other layout too.
