@@ -259,8 +259,9 @@ fn products_by_blocks_match() {
 #[test]
 fn products_of_bytes_by_blocks_match() {
     let mut rng = Rng(73);
-    let cases: [(usize, usize, usize, usize); 10] = [
+    let cases: [(usize, usize, usize, usize); 11] = [
         (1, 16, 32, 32),
+        (1, 71, 256, 64),
         (1, 5, 96, 128),
         (2, 33, 128, 64),
         (3, 48, 96, 32),
