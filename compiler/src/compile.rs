@@ -145,6 +145,14 @@ pub struct Lowered {
     pub notes: Vec<String>,
 }
 
+/// An error where the targets are not those that an option is for.
+fn needs(there: bool, what: &str, options: &Options) -> Result<()> {
+    match there {
+        true => Ok(()),
+        false => Err(Error::Target(format!("{what}, not for {}", options.targets.join(", ")))),
+    }
+}
+
 /// What a precision did, for the user.
 pub(crate) fn narrowed(p: Precision, products: u64, passes: &[PassRun]) -> String {
     let mut rules = passes.iter().flat_map(|r| &r.rules);
@@ -340,31 +348,18 @@ impl Compiler {
             }
             if phase == Phase::Graph {
                 if options.rounded_rows {
-                    if family != "cpu" {
-                        let m = "activations int8 is for the CPU's kernels";
-                        return Err(Error::Target(format!(
-                            "{m}, not for {}",
-                            options.targets.join(", ")
-                        )));
-                    }
+                    let what = "activations int8";
+                    needs(family == "cpu", &format!("{what} is for the CPU's kernels"), options)?;
                     let run = driver.run("activation_blocks", module)?;
                     report.notes.push(match run.changes {
-                        0 => "activations int8: no product has weights by blocks, none is rounded"
-                            .into(),
-                        n => format!(
-                            "activations int8: the rows of {n} products with weights by blocks"
-                        ),
+                        0 => format!("{what}: no product has weights by blocks, none is rounded"),
+                        n => format!("{what}: the rows of {n} products with weights by blocks"),
                     });
                     report.passes.extend(run.passes);
                 }
                 if options.tf32 {
-                    if family != "cuda" {
-                        let m = "products in tf32 are for the matrix units of CUDA targets";
-                        return Err(Error::Target(format!(
-                            "{m}, not for {}",
-                            options.targets.join(", ")
-                        )));
-                    }
+                    let m = "products in tf32 are for the matrix units of CUDA targets";
+                    needs(family == "cuda", m, options)?;
                     let run = driver.run("tf32", module)?;
                     report.notes.push(match run.changes {
                         0 => "tf32: there is no product of f32, none is rounded".into(),

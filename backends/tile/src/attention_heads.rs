@@ -15,7 +15,7 @@ use crate::points::places;
 use crate::shares::Share;
 use crate::split;
 use crate::writer::{Title, Writer};
-use crate::{Kernel, PAGE};
+use crate::{Kernel, attention_units};
 
 /// Heads that share their keys, from which on they are rows of one tile; and most of a tile.
 const FEW: i64 = 4;
@@ -175,16 +175,7 @@ impl Heads<'_> {
             let rest = w.one(&arith::MOD, &[at, page], attrs! {})?;
             let entry = w.one(&arith::ADD, &[table, turn], attrs! {})?;
             let id = pages.single(w, f, entry, -1.0)?;
-            let id = w.one(&tile::INDEX, &[id], attrs! {})?;
-            let above = w.one(&arith::GE, &[id, zero], attrs! {})?;
-            let below = w.one(&arith::LT, &[id, whole], attrs! {})?;
-            let real = w.one(&arith::AND, &[above, below], attrs! {})?;
-            w.demand(real, None, PAGE)?;
-            // Rows in front of the cache read as zeros.
-            let line = w.one(&arith::MUL, &[id, page], attrs! {})?;
-            let line = w.one(&arith::ADD, &[line, rest], attrs! {})?;
-            let nowhere = w.index(-(shape.keys as i64))?;
-            let line = w.one(&arith::SELECT, &[real, line, nowhere], attrs! {})?;
+            let [line, real] = attention_units::row(w, id, rest, [page, whole, zero], shape.keys)?;
             let mut pieces = vec![];
             for (query, (at, n)) in queries.iter().zip(&self.pieces) {
                 let at = w.index(*at)?;

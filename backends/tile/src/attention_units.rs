@@ -389,6 +389,26 @@ pub(crate) fn attention(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
     w.done()
 }
 
+/// The row of the cache that position `rest` of a page lies in, and whether the page is inside: `page` rows are a page, `whole` pages
+/// the cache. A page outside is reported; its row is `keys` in front of the first, and such rows read as zeros.
+pub(crate) fn row(
+    w: &mut Writer,
+    id: ValueId,
+    rest: ValueId,
+    [page, whole, zero]: [ValueId; 3],
+    keys: usize,
+) -> Result<[ValueId; 2]> {
+    let id = w.one(&tile::INDEX, &[id], attrs! {})?;
+    let above = w.one(&arith::GE, &[id, zero], attrs! {})?;
+    let below = w.one(&arith::LT, &[id, whole], attrs! {})?;
+    let real = w.one(&arith::AND, &[above, below], attrs! {})?;
+    w.demand(real, None, PAGE)?;
+    let line = w.one(&arith::MUL, &[id, page], attrs! {})?;
+    let line = w.one(&arith::ADD, &[line, rest], attrs! {})?;
+    let nowhere = w.index(-(keys as i64))?;
+    Ok([w.one(&arith::SELECT, &[real, line, nowhere], attrs! {})?, real])
+}
+
 /// `graph.paged_attention` of prompts. A program's tokens may be of several sequences, which it takes one after the other;
 /// pages outside the cache hold keys that nothing sees.
 pub(crate) fn paged(f: &Func, op: OpId, name: Title, guard: Option<&Dim>) -> Result<Kernel> {
@@ -482,16 +502,7 @@ pub(crate) fn paged(f: &Func, op: OpId, name: Title, guard: Option<&Dim>) -> Res
             let entry = w.one(&arith::MUL, &[i, per], attrs! {})?;
             let entry = w.one(&arith::ADD, &[entry, turn], attrs! {})?;
             let id = pages.single(w, f, entry, -1.0)?;
-            let id = w.one(&tile::INDEX, &[id], attrs! {})?;
-            let above = w.one(&arith::GE, &[id, zero], attrs! {})?;
-            let below = w.one(&arith::LT, &[id, whole], attrs! {})?;
-            let real = w.one(&arith::AND, &[above, below], attrs! {})?;
-            w.demand(real, None, PAGE)?;
-            // Rows in front of the cache read as zeros.
-            let line = w.one(&arith::MUL, &[id, page], attrs! {})?;
-            let line = w.one(&arith::ADD, &[line, rest], attrs! {})?;
-            let nowhere = w.index(-(shape.keys as i64))?;
-            let line = w.one(&arith::SELECT, &[real, line, nowhere], attrs! {})?;
+            let [line, real] = row(w, id, rest, [page, whole, zero], shape.keys)?;
             let tiles =
                 [load(w, vk, line, g, [shape.keys, d])?, load(w, vv, line, g, [shape.keys, e])?];
             shape.round(w, query, tiles, so_far, |w, s| {
