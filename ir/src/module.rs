@@ -63,8 +63,11 @@ impl Module {
         if self.weight(&weight.name).is_some() {
             let base = weight.name.clone();
             let taken: HashSet<&str> = self.weights.iter().map(|w| &*w.name).collect();
-            let numbered = |n: usize| -> Arc<str> { format!("{base}_{n}").into() };
-            weight.name = (1..).map(numbered).find(|n| !taken.contains(&**n)).expect("endless");
+            let mut n = 0;
+            while taken.contains(&*weight.name) {
+                n += 1;
+                weight.name = format!("{base}_{n}").into();
+            }
         }
         let name = weight.name.clone();
         self.weights.push(weight);

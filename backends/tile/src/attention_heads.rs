@@ -9,9 +9,9 @@ use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::attention::{Seen, seen};
 use crate::attention_units::{Shape, view, wide};
-use crate::blocks::thirds;
 use crate::lanes::{Place, tensor_of};
 use crate::points::places;
+use crate::scaled::thirds;
 use crate::shares::Share;
 use crate::split;
 use crate::writer::{Title, Writer};

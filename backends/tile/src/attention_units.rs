@@ -6,9 +6,9 @@ use silure_ir::dialects::{arith, tile};
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, ValueId, attrs, bail};
 
 use crate::attention::sequence;
-use crate::blocks::thirds;
 use crate::lanes::{Place, tensor_of};
 use crate::points::places;
+use crate::scaled::thirds;
 use crate::writer::{Title, Writer};
 use crate::{Kernel, PAGE, TOKENS};
 

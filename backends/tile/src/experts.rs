@@ -14,11 +14,12 @@ use silure_ir::dialects::{arith, tile};
 use silure_ir::func::Op;
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, TensorType, Type, ValueId, attrs, bail};
 
-use crate::blocks::{Blocks, Codes, DEEP, Scaled, Sides, division, exact};
+use crate::blocks::{Blocks, Codes, DEEP, division};
 use crate::lanes::{Place, tensor_of};
 use crate::matmul::widened;
 use crate::points::{around, places};
 use crate::product::{extent, matrix, product, turned};
+use crate::scaled::{Scaled, Sides, exact};
 use crate::writer::{Title, Writer, cover};
 use crate::{Arg, EXPERT, Kernel};
 

@@ -63,6 +63,7 @@ mod quantize;
 mod recurrent;
 mod resize;
 mod rows;
+mod scaled;
 mod scatter;
 mod shares;
 mod space;

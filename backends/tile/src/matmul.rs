@@ -6,7 +6,7 @@ use silure_ir::func::Op;
 use silure_ir::{Dim, Elem, Func, Num, OpId, Result, Type, ValueId, attrs, bail};
 
 use crate::anchor::Anchor;
-use crate::blocks::thirds;
+use crate::scaled::thirds;
 use crate::space::Space;
 use crate::split::{self, Parts, Split};
 use crate::writer::{Title, Writer, cover};

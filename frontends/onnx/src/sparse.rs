@@ -103,8 +103,8 @@ impl Model {
         let mut out = Vec::with_capacity(count as usize);
         for one in bytes.chunks_exact(8 * axes.len()) {
             let mut place = 0;
-            for (i, size) in one.chunks_exact(8).zip(axes) {
-                let i = i64::from_le_bytes(i.try_into().expect("eight bytes"));
+            for (i, size) in one.as_chunks().0.iter().zip(axes) {
+                let i = i64::from_le_bytes(*i);
                 match u64::try_from(i) {
                     Ok(i) if i < *size => place = place * size + i,
                     _ => {
