@@ -1,11 +1,11 @@
 """A decoder beside llama.cpp and onnxruntime: a prompt of 128 tokens, then steps of one token, interleaved.
 
     python3 decoder.py ENGINE [--gguf FILE] [--onnx FILE] [--lib libsilure_capi.so] [--threads 1] [--rounds 20]
-        [--reference F.npy]
+        [--reference F.npy] [--text IDS.npy]
 
 ENGINE is compiled from the folder that FILE was converted from (to ONNX by decoder_onnx.py). A round is one prompt and STEPS tokens of each
 side, whose order changes from round to round; the medians of the rounds are compared, ratios are peer ÷ ours. With
-`--reference` (f32 logits of the last tokens of PROMPTS other prompts) the errors of both are printed: root of the mean
+`--reference` (f32 logits of the last tokens of PROMPTS other prompts: of tokens by chance, or of the tokens of a text) the errors of both are printed: root of the mean
 square, relative to that of the reference. `--write-reference` writes our own logits, of an f32 engine say.
 """
 
@@ -125,7 +125,11 @@ def bounds(ratios):
 
 def compare(sides, a):
     """The last logits of PROMPTS prompts beside the reference's."""
-    prompts = np.random.default_rng(6).integers(3, a.vocab, (PROMPTS, 128)).tolist()
+    if a.text:
+        ids = np.load(a.text)
+        prompts = ids[: len(ids) // 128 * 128].reshape(-1, 128).tolist()
+    else:
+        prompts = np.random.default_rng(6).integers(3, a.vocab, (PROMPTS, 128)).tolist()
     logits = {n: np.array([s.step(p, 0, a.page, a.vocab) for p in prompts]) for n, s in sides.items()}
     if a.write_reference:
         np.save(a.write_reference, logits["silure"])
@@ -134,7 +138,7 @@ def compare(sides, a):
         for name, y in logits.items():
             error = np.sqrt(np.mean((y - reference) ** 2) / np.mean(reference**2))
             same = int((y.argmax(-1) == reference.argmax(-1)).sum())
-            print(f"{name}: error {error:.4f}, same token of {PROMPTS}: {same}")
+            print(f"{name}: error {error:.4f}, same token of {len(prompts)}: {same}")
 
 
 def main():
@@ -148,6 +152,7 @@ def main():
     p.add_argument("--page", type=int, default=64)
     p.add_argument("--vocab", type=int, default=32000)
     p.add_argument("--reference")
+    p.add_argument("--text")
     p.add_argument("--write-reference")
     a = p.parse_args()
     sides = {"silure": Silure(a.engine, a.lib, a.threads)}

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 pub const ALIGN: usize = 64;
 
 /// Bytes from which on a block is a mapping of its own.
-const LARGE: usize = 4 << 20;
+const LARGE: usize = 2 << 20;
 
 /// A 64-byte aligned block of initialised bytes.
 #[derive(Debug)]

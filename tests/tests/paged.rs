@@ -160,7 +160,9 @@ impl Rig {
         let compiled =
             compiler.compile(load(), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
         let printed = text::print(&compiled.module);
+        let few = form.heads / form.kv <= 8;
         assert!(printed.contains("attention.paged.f32"), "{printed}");
+        assert_eq!(printed.contains("attention.steps.f32"), few, "{printed}");
         let engine = Engine::from_bytes(&compiled.to_bytes().unwrap()).unwrap();
         Rig { engine, module: load().module }
     }
@@ -211,19 +213,61 @@ fn pages_follow_the_interpreter_on_every_form() {
         Form { shared: true, cache: Elem::Bf16, attrs: ", window = 9", ..PLAIN },
     ];
     for form in forms {
-        let rig = Rig::new(&form);
-        let (mut one, mut two) = (rig.session(1), rig.session(2));
-        let oracle = Interp::new(&rig.module, &silure::ir::weight::NoFiles, Limits::default());
-        for (i, (decode, step)) in steps().iter().enumerate() {
-            let entry = if *decode { "decode" } else { "prefill" };
-            let x = inputs(&form, step, *decode);
-            let got = rig.run(&mut one, entry, &x).unwrap_or_else(|e| panic!("{e}"));
-            let data = x.iter().cloned().map(Datum::from).collect();
-            let want = oracle.run(entry, data).unwrap_or_else(|e| panic!("{e}"));
-            close(&format!("{}, step {i}", form.source()), &got, want[0].tensor().unwrap());
-            let again = rig.run(&mut two, entry, &x).unwrap();
-            assert_eq!(got.bytes(), again.bytes(), "threads change nothing");
-        }
+        beside_the_interpreter(&form, &steps());
+    }
+}
+
+fn beside_the_interpreter(form: &Form, steps: &[(bool, Vec<(usize, Vec<i64>, usize, usize)>)]) {
+    let rig = Rig::new(form);
+    let (mut one, mut two) = (rig.session(1), rig.session(2));
+    let oracle = Interp::new(&rig.module, &silure::ir::weight::NoFiles, Limits::default());
+    for (i, (decode, step)) in steps.iter().enumerate() {
+        let entry = if *decode { "decode" } else { "prefill" };
+        let x = inputs(form, step, *decode);
+        let got = rig.run(&mut one, entry, &x).unwrap_or_else(|e| panic!("{e}"));
+        let data = x.iter().cloned().map(Datum::from).collect();
+        let want = oracle.run(entry, data).unwrap_or_else(|e| panic!("{e}"));
+        close(&format!("{}, step {i}", form.source()), &got, want[0].tensor().unwrap());
+        let again = rig.run(&mut two, entry, &x).unwrap();
+        assert_eq!(got.bytes(), again.bytes(), "threads change nothing");
+    }
+}
+
+/// Tokens of long sequences, whose keys are cut into spans, beside short ones.
+#[test]
+fn steps_join_spans_of_keys() {
+    let wide = Form { kv: 4, heads: 8, depth: 64, wide: 64, page: 16, ..PLAIN };
+    let forms = [
+        wide,
+        Form { cache: Elem::Bf16, attrs: ", window = 70", ..wide },
+        Form { cache: Elem::Bf16, kv: 1, heads: 5, depth: 21, wide: 83, ..wide },
+        Form {
+            shared: true,
+            kv: 1,
+            heads: 7,
+            depth: 40,
+            wide: 33,
+            attrs: ", softcap = 2.0",
+            ..wide
+        },
+    ];
+    let apart = |first: i64| (0..12).map(|i| first + i * 5 % 12).collect::<Vec<i64>>();
+    let (a, b, c) = (apart(0), apart(12), apart(24));
+    let chunk = |had, new| (false, vec![(0, a.clone(), had, new)]);
+    let token = |x: usize, y: usize, z: usize| {
+        (true, vec![(0, a.clone(), x, 1), (1, b.clone(), y, 1), (2, c.clone(), z, 1)])
+    };
+    let steps = [
+        chunk(0, 64),
+        chunk(64, 64),
+        chunk(128, 50),
+        (false, vec![(1, b.clone(), 0, 63)]),
+        token(178, 63, 0),
+        token(179, 64, 1),
+        (true, vec![(1, b.clone(), 65, 1)]),
+    ];
+    for form in forms {
+        beside_the_interpreter(&form, &steps);
     }
 }
 
@@ -290,5 +334,25 @@ fn what_lies_outside_the_cache_is_an_error() {
         s.reset().unwrap();
         let e = rig.run(&mut s, "prefill", &x).expect_err("refused");
         assert!(e.contains("outside") || e.contains("range"), "input {input}: {e}");
+    }
+    // Tokens one by one: the same of lengths and pages.
+    let good = inputs(&form, &[(0, vec![1, 2], 6, 1), (1, vec![5], 3, 1)], true);
+    s.reset().unwrap();
+    rig.run(&mut s, "decode", &good).unwrap();
+    for (input, at, value) in [
+        (4, 0, 0),
+        (4, 0, 9),
+        (4, 1, i64::MIN),
+        (5, 0, PAGES as i64),
+        (5, 1, -1),
+        (5, 2, i64::MAX / 2),
+    ] {
+        let mut x = good.clone();
+        let mut v = x[input].to_i64s();
+        v[at] = value;
+        x[input] = integers(x[input].shape(), &v);
+        s.reset().unwrap();
+        let e = rig.run(&mut s, "decode", &x).expect_err("refused");
+        assert!(e.contains("outside"), "input {input}: {e}");
     }
 }

@@ -127,6 +127,8 @@ pub static KERNELS: &[&Kernel] = &[
     &cast::CAST,
     &attention::ATTENTION_F32,
     &attention::paged::ATTENTION_PAGED_F32,
+    &attention::steps::ATTENTION_STEPS_F32,
+    &attention::steps::ATTENTION_STEPS_JOIN_F32,
     &rows::rotary::ROTARY_F32,
     &strings::convert::STRING_FORMAT,
     &strings::convert::STRING_PARSE,

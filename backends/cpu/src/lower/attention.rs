@@ -1,8 +1,8 @@
 //! Attention as one kernel; what feeds it is read in place through transposes.
 
-use silure_ir::{Dim, Elem, Result, bail};
-use silure_kernels_cpu::attention::Attention;
+use silure_ir::{Dim, Elem, Result, TensorType, bail};
 use silure_kernels_cpu::attention::paged::Paged;
+use silure_kernels_cpu::attention::{Attention, FEW, steps};
 
 use super::matmul::{Strided, strided};
 use super::{Lowering, Sizes, elem_is, f32_bits, strides};
@@ -140,9 +140,28 @@ static PAGED: Lowering = Lowering {
             .set("scale", f32_bits(scale))
             .set("softcap", f32_bits(a.float("softcap")))
             .set("window", Dim::Const(a.int("window")))
-            .flag("half", tk.elem == Elem::Bf16)
-            .done()?;
-        let ins = [Some(s.value), Some(k), v, Some(lengths), Some(pages), ends];
-        Ok(vec![l.launch1("attention.paged.f32", &ins, y, sizes)?])
+            .flag("half", tk.elem == Elem::Bf16);
+        let mut ins = vec![Some(s.value), Some(k), v, Some(lengths), Some(pages)];
+        // One token of each sequence: the keys are cut, if few queries read each.
+        let each = [&tq.dims[1], &tk.dims[1], &tk.dims[2]].map(Dim::as_const);
+        let few = ends.is_none().then(|| match each {
+            [Some(heads), Some(kv), Some(depth)] if kv > 0 && heads / kv <= FEW as i64 => {
+                Some((heads, kv * depth * tk.elem.bits() as i64 / 8))
+            }
+            _ => None,
+        });
+        let Some((heads, row)) = few.flatten() else {
+            ins.push(ends);
+            let sizes = sizes.set("span", Dim::Const(0)).done()?;
+            return Ok(vec![l.launch1("attention.paged.f32", &ins, y, sizes)?]);
+        };
+        let span = Dim::Const(steps::span(row as usize) as i64);
+        let sizes = sizes.set("span", span.clone()).done()?;
+        let positions = table.dims[1].clone() * Dim::Const(a.int("page"));
+        let part = y.dims[2].clone() + Dim::Const(2);
+        let dims = [table.dims[0].clone(), positions.ceildiv(&span), Dim::Const(heads), part];
+        let parts = TensorType::new(Elem::F32, dims);
+        let parts = l.launch1("attention.steps.f32", &ins, parts, sizes.clone())?;
+        Ok(vec![l.launch1("attention.steps.join.f32", &[Some(parts)], y, sizes)?])
     },
 };

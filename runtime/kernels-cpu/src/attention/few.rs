@@ -1,17 +1,62 @@
-//! A few queries: keys and values are read where they lie, each once, without being turned or copied.
+//! A few queries: keys and values are read where they lie, each once, without being turned, widened in memory or copied.
 
 use super::KEYS;
 use crate::conv::lanes::{LANES, Lanes, with_lanes};
-use crate::gemm::core::prefetch_lines;
 use crate::isa::Isa;
 
 /// The most queries whose keys are not turned for a product.
-pub(super) const FEW: usize = 8;
+pub const FEW: usize = 8;
 
-/// Keys that are asked for before they are read.
-const AHEAD: isize = 8;
+/// Rows of keys or values of one head.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// The first row.
+    pub first: *const u8,
+    /// The row behind, in elements.
+    pub step: isize,
+    pub count: usize,
+    /// They hold bf16, not f32.
+    pub half: bool,
+}
 
-/// Scores of `rows` queries (at most [`FEW`]) of `depth` features, side by side, with `n` keys `step` floats apart, times a
+/// An element of a row.
+trait Feature: Copy {
+    /// `n ≤ 16` of them as f32, zeros behind them.
+    ///
+    /// # Safety
+    /// `p` points at `n` elements; the machine has the level.
+    unsafe fn load_part<L: Lanes>(p: *const Self, n: usize) -> L;
+}
+
+impl Feature for f32 {
+    #[inline(always)]
+    unsafe fn load_part<L: Lanes>(p: *const f32, n: usize) -> L {
+        // SAFETY: by the caller's contract.
+        unsafe { L::load_part(p, n) }
+    }
+}
+
+/// The bits of a bf16.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Bf16(u16);
+
+impl Feature for Bf16 {
+    #[inline(always)]
+    unsafe fn load_part<L: Lanes>(p: *const Bf16, n: usize) -> L {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            if n == LANES {
+                return L::load_bf16(p as *const u16);
+            }
+            let mut v = [0u16; LANES];
+            std::ptr::copy_nonoverlapping(p as *const u16, v.as_mut_ptr(), n);
+            L::load_bf16(v.as_ptr())
+        }
+    }
+}
+
+/// Scores of `rows` queries (at most [`FEW`]) of `depth` features, side by side, with the keys, times a
 /// factor: those of query `r` from `out + r · KEYS` on.
 ///
 /// # Safety
@@ -19,26 +64,26 @@ const AHEAD: isize = 8;
 #[inline(always)]
 pub(super) unsafe fn scores<I: Isa>(
     (q, rows, depth): (*const f32, usize, usize),
-    keys: (*const f32, isize, usize),
+    keys: Rows,
     (out, scale): (*mut f32, f32),
 ) {
     let mut r = 0;
     // SAFETY: by the caller's contract.
     unsafe {
         while r < rows {
-            let (q, out) = (q.add(r * depth), out.add(r * KEYS));
+            let (q, out) = ((q.add(r * depth), depth), (out.add(r * KEYS), scale));
             match rows - r {
-                1 => part::<I, 1>(q, depth, keys, out, scale),
-                2 => part::<I, 2>(q, depth, keys, out, scale),
-                3 => part::<I, 3>(q, depth, keys, out, scale),
-                _ => part::<I, 4>(q, depth, keys, out, scale),
+                1 => few_scores::<I, 1>(q, keys, out),
+                2 => few_scores::<I, 2>(q, keys, out),
+                3 => few_scores::<I, 3>(q, keys, out),
+                _ => few_scores::<I, 4>(q, keys, out),
             }
             r += 4;
         }
     }
 }
 
-/// Adds `n` values of `depth` features, `step` floats apart, to the sums of `rows` queries, side by side: times the weights of
+/// Adds values of `depth` features to the sums of `rows` queries, side by side: times the weights of
 /// query `r`, which lie from `weights + r · KEYS` on. What the sums were is not read if this is the `first` part.
 ///
 /// # Safety
@@ -46,7 +91,7 @@ pub(super) unsafe fn scores<I: Isa>(
 #[inline(always)]
 pub(super) unsafe fn values<I: Isa>(
     (weights, rows): (*const f32, usize),
-    values: (*const f32, isize, usize),
+    values: Rows,
     (sums, depth): (*mut f32, usize),
     first: bool,
 ) {
@@ -54,12 +99,12 @@ pub(super) unsafe fn values<I: Isa>(
     // SAFETY: by the caller's contract.
     unsafe {
         while r < rows {
-            let (w, to) = (weights.add(r * KEYS), sums.add(r * depth));
+            let (w, to) = (weights.add(r * KEYS), (sums.add(r * depth), depth));
             match rows - r {
-                1 => sum::<I, 1>(w, values, to, depth, first),
-                2 => sum::<I, 2>(w, values, to, depth, first),
-                3 => sum::<I, 3>(w, values, to, depth, first),
-                _ => sum::<I, 4>(w, values, to, depth, first),
+                1 => few_values::<I, 1>(w, values, to, first),
+                2 => few_values::<I, 2>(w, values, to, first),
+                3 => few_values::<I, 3>(w, values, to, first),
+                _ => few_values::<I, 4>(w, values, to, first),
             }
             r += 4;
         }
@@ -69,59 +114,102 @@ pub(super) unsafe fn values<I: Isa>(
 /// Those of `R` queries.
 ///
 /// # Safety
-/// As [`values`].
+/// As [`scores`].
 #[inline(always)]
-unsafe fn sum<I: Isa, const R: usize>(
-    weights: *const f32,
-    values: (*const f32, isize, usize),
-    sums: *mut f32,
-    depth: usize,
-    first: bool,
+unsafe fn few_scores<I: Isa, const R: usize>(
+    q: (*const f32, usize),
+    keys: Rows,
+    out: (*mut f32, f32),
 ) {
     // SAFETY: by the caller's contract.
-    unsafe { with_lanes!(I, sum_lanes::<R>(weights, values, sums, depth, first)) }
+    unsafe {
+        match keys.half {
+            true => with_lanes!(I, dots::<Bf16, R>(q, keys, out)),
+            false => with_lanes!(I, dots::<f32, R>(q, keys, out)),
+        }
+    }
 }
 
-/// Those of `R` queries, four vectors of features at a time.
+/// Those of `R` queries.
 ///
 /// # Safety
 /// As [`values`].
 #[inline(always)]
-unsafe fn sum_lanes<I: Isa, L: Lanes, const R: usize>(
+unsafe fn few_values<I: Isa, const R: usize>(
     weights: *const f32,
-    (v, step, n): (*const f32, isize, usize),
-    sums: *mut f32,
-    depth: usize,
+    values: Rows,
+    sums: (*mut f32, usize),
+    first: bool,
+) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        match values.half {
+            true => with_lanes!(I, sum::<Bf16, R>(weights, values, sums, first)),
+            false => with_lanes!(I, sum::<f32, R>(weights, values, sums, first)),
+        }
+    }
+}
+
+/// Those of `R` queries: four vectors of features at a time, then one, the last of which may be in part.
+///
+/// # Safety
+/// As [`values`]; the rows hold `E`.
+#[inline(always)]
+unsafe fn sum<I: Isa, L: Lanes, E: Feature, const R: usize>(
+    weights: *const f32,
+    values: Rows,
+    sums: (*mut f32, usize),
     first: bool,
 ) {
     const WAYS: usize = 4;
+    let depth = sums.1;
+    let mut at = 0;
     // SAFETY: by the caller's contract.
     unsafe {
-        for i0 in (0..depth).step_by(WAYS * LANES) {
-            let width = |w: usize| (depth - i0).saturating_sub(w * LANES).min(LANES);
-            let mut all = [[L::splat(0.0); WAYS]; R];
-            for j in 0..n {
-                let value = v.offset(j as isize * step).add(i0);
-                prefetch_lines(value.wrapping_offset(AHEAD * step), (0, WAYS));
-                for w in 0..WAYS {
-                    if width(w) == 0 {
-                        break;
-                    }
-                    let x = L::load_part(value.add(w * LANES), width(w));
-                    for (r, all) in all.iter_mut().enumerate() {
-                        all[w] = L::fma(L::splat(*weights.add(r * KEYS + j)), x, all[w]);
-                    }
+        while at + WAYS * LANES <= depth {
+            columns::<L, E, R, WAYS>(weights, values, sums, (at, LANES), first);
+            at += WAYS * LANES;
+        }
+        while at + LANES <= depth {
+            columns::<L, E, R, 1>(weights, values, sums, (at, LANES), first);
+            at += LANES;
+        }
+        if at < depth {
+            columns::<L, E, R, 1>(weights, values, sums, (at, depth - at), first);
+        }
+    }
+}
+
+/// Those of `W` vectors from feature `at` on, of `width` features each.
+///
+/// # Safety
+/// As [`sum`]; the features are there.
+#[inline(always)]
+unsafe fn columns<L: Lanes, E: Feature, const R: usize, const W: usize>(
+    weights: *const f32,
+    values: Rows,
+    (sums, depth): (*mut f32, usize),
+    (at, width): (usize, usize),
+    first: bool,
+) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let mut all = [[L::splat(0.0); W]; R];
+        let mut value = (values.first as *const E).wrapping_add(at);
+        for j in 0..values.count {
+            for w in 0..W {
+                let x = E::load_part::<L>(value.add(w * LANES), width);
+                for r in 0..R {
+                    all[r][w] = L::fma(L::splat(*weights.add(r * KEYS + j)), x, all[r][w]);
                 }
             }
-            for (r, all) in all.iter().enumerate() {
-                let to = sums.add(r * depth + i0);
-                for (w, sum) in all.iter().enumerate() {
-                    let (to, width) = (to.wrapping_add(w * LANES), width(w));
-                    if width > 0 {
-                        let sum = if first { *sum } else { L::load_part(to, width).add(*sum) };
-                        sum.store_part(to, width);
-                    }
-                }
+            value = value.wrapping_offset(values.step);
+        }
+        for (r, all) in all.iter().enumerate() {
+            for (w, sum) in all.iter().enumerate() {
+                let to = sums.add(r * depth + at + w * LANES);
+                let sum = if first { *sum } else { L::load_part(to, width).add(*sum) };
+                sum.store_part(to, width);
             }
         }
     }
@@ -130,46 +218,37 @@ unsafe fn sum_lanes<I: Isa, L: Lanes, const R: usize>(
 /// Scores of `R` queries.
 ///
 /// # Safety
-/// As [`scores`].
+/// As [`scores`]; the rows hold `E`.
 #[inline(always)]
-unsafe fn part<I: Isa, const R: usize>(
-    q: *const f32,
-    depth: usize,
-    keys: (*const f32, isize, usize),
-    out: *mut f32,
-    scale: f32,
-) {
-    // SAFETY: by the caller's contract.
-    unsafe { with_lanes!(I, part_lanes::<R>(q, depth, keys, out, scale)) }
-}
-
-#[inline(always)]
-unsafe fn part_lanes<I: Isa, L: Lanes, const R: usize>(
-    q: *const f32,
-    depth: usize,
-    (k, step, n): (*const f32, isize, usize),
-    out: *mut f32,
-    scale: f32,
+unsafe fn dots<I: Isa, L: Lanes, E: Feature, const R: usize>(
+    (q, depth): (*const f32, usize),
+    keys: Rows,
+    (out, scale): (*mut f32, f32),
 ) {
     // The sums of sixteen keys by query, and one query's turned.
     let mut lines = [[[0f32; LANES]; LANES]; R];
     let mut turned = [[0f32; LANES]; LANES];
+    let k = keys.first as *const E;
     // SAFETY: by the caller's contract.
     unsafe {
-        for j0 in (0..n).step_by(LANES) {
-            let count = (n - j0).min(LANES);
+        for j0 in (0..keys.count).step_by(LANES) {
+            let count = (keys.count - j0).min(LANES);
             for j in 0..count {
-                let key = k.offset((j0 + j) as isize * step);
-                // Keys of a head lie apart, which the machine does not foresee.
-                prefetch_lines(key.wrapping_offset(AHEAD * step), (0, depth.div_ceil(LANES)));
+                let key = k.offset((j0 + j) as isize * keys.step);
                 let mut sums = [L::splat(0.0); R];
-                for i in (0..depth).step_by(LANES) {
-                    let width = (depth - i).min(LANES);
-                    let v = L::load_part(key.add(i), width);
+                let mut add = |i: usize, width: usize| {
+                    let v = E::load_part::<L>(key.add(i), width);
                     for (r, sum) in sums.iter_mut().enumerate() {
                         let x = L::load_part(q.add(r * depth + i), width);
                         *sum = L::fma(x, v, *sum);
                     }
+                };
+                let whole = depth / LANES * LANES;
+                for i in (0..whole).step_by(LANES) {
+                    add(i, LANES);
+                }
+                if whole < depth {
+                    add(whole, depth - whole);
                 }
                 for (sum, line) in sums.iter().zip(&mut lines) {
                     sum.store(line[j].as_mut_ptr());

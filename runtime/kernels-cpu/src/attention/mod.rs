@@ -7,6 +7,9 @@
 
 mod few;
 pub mod paged;
+pub mod steps;
+
+pub use few::FEW;
 
 use crate::abi::OK;
 use crate::gemm::MR;

@@ -53,11 +53,13 @@ sizes! {
         pub window: usize,
         /// The cache holds bf16.
         pub half: bool,
+        /// Positions of a span, where the keys are cut ([`super::steps`]).
+        pub span: usize,
     }
 }
 
 impl Paged {
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
@@ -72,13 +74,24 @@ impl Paged {
         self.queries().div_ceil(QUERIES).max(spread)
     }
 
+    /// Rows of the cache for a few queries; `at`: the first element, and the step of a row.
+    fn rows_at(&self, base: *const u8, (first, step): (i64, i64), count: usize) -> few::Rows {
+        let first = base.wrapping_offset(first as isize * self.element() as isize);
+        few::Rows { first, step: step as isize, count, half: self.half }
+    }
+
+    /// Bytes of an element of the cache.
+    pub(super) fn element(&self) -> usize {
+        if self.half { 2 } else { 4 }
+    }
+
     fn product_bytes(&self) -> usize {
         let depth = self.depth.max(KEYS);
         let few = core::scratch_bytes(MR, depth, true, false);
         core::scratch_bytes(QUERIES, depth, true, false).max(few)
     }
 
-    fn scratch(&self) -> usize {
+    pub(super) fn scratch(&self) -> usize {
         let floats = |n: usize| align64(n.saturating_mul(4));
         floats(QUERIES.saturating_mul(self.depth))
             .saturating_add(floats(QUERIES * KEYS))
@@ -91,7 +104,7 @@ impl Paged {
             .saturating_add(self.product_bytes())
     }
 
-    fn valid(&self) -> bool {
+    pub(super) fn valid(&self) -> bool {
         self.kv_heads > 0
             && self.heads.is_multiple_of(self.kv_heads)
             && self.page > 0
@@ -100,10 +113,10 @@ impl Paged {
 }
 
 /// One sequence: its new tokens, its length, its pages.
-struct Sequence<'a> {
-    tokens: (usize, usize),
-    length: usize,
-    pages: &'a [i64],
+pub(super) struct Sequence<'a> {
+    pub tokens: (usize, usize),
+    pub length: usize,
+    pub pages: &'a [i64],
 }
 
 impl Sequence<'_> {
@@ -116,7 +129,7 @@ impl Sequence<'_> {
     /// The cache row of position `j`, and how many positions from there to `end` lie side by side.
     /// `None` if a page is outside the cache.
     #[inline(always)]
-    fn run(&self, s: &Paged, j: usize, end: usize) -> Option<(usize, usize)> {
+    pub fn run(&self, s: &Paged, j: usize, end: usize) -> Option<(usize, usize)> {
         let page = |i: usize| {
             let p = usize::try_from(*self.pages.get(i)?).ok()?;
             p.checked_add(1)?.checked_mul(s.page).filter(|last| *last <= s.rows).map(|_| p)
@@ -130,21 +143,55 @@ impl Sequence<'_> {
     }
 }
 
-/// The buffers and scratch of a task.
+/// The operands and scratch of a task.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     q: *const f32,
-    k: *const u8,
-    v: *const u8,
-    y: *mut f32,
+    pub k: *const u8,
+    pub v: *const u8,
     queries: *mut f32,
     scores: *mut f32,
-    sums: *mut f32,
+    /// Of each query: its sums of values, side by side,
+    pub sums: *mut f32,
     fresh: *mut f32,
-    top: *mut f32,
-    total: *mut f32,
+    /// its greatest score
+    pub top: *mut f32,
+    /// and the total of its weights.
+    pub total: *mut f32,
     widened: *mut f32,
     rest: *mut u8,
+}
+
+impl Place {
+    /// # Safety
+    /// The first buffers of the call are q, k and v; its scratch has [`Paged::scratch`] bytes.
+    #[inline(always)]
+    pub unsafe fn carve(s: &Paged, call: &Call) -> Place {
+        let mut scratch = call.scratch;
+        let mut carve = |n: usize| {
+            let at = scratch as *mut f32;
+            scratch = scratch.wrapping_add(align64(n * 4));
+            at
+        };
+        let widened = if s.half { KEYS * s.depth.max(s.value_depth) } else { 0 };
+        // SAFETY: by the caller's contract.
+        let buf = |i: usize| unsafe { call.bufs.get::<u8>(i) };
+        let mut p = Place {
+            q: buf(0) as *const f32,
+            k: buf(1),
+            v: if buf(2).is_null() { buf(1) } else { buf(2) },
+            queries: carve(QUERIES * s.depth),
+            scores: carve(QUERIES * KEYS),
+            sums: carve(QUERIES * s.value_depth),
+            fresh: carve(QUERIES * s.value_depth),
+            top: carve(QUERIES),
+            total: carve(QUERIES),
+            widened: carve(widened),
+            rest: std::ptr::null_mut(),
+        };
+        p.rest = scratch;
+        p
+    }
 }
 
 /// `rows` rows of `width` features, as f32: in place, or widened.
@@ -175,17 +222,19 @@ unsafe fn floats(
     }
 }
 
-/// The queries `r0..r1` (at most [`QUERIES`]) of key head `g`, all of one sequence.
+/// What the queries `r0..r1` (at most [`QUERIES`]) of key head `g`, all of one sequence, see among the keys `keys`: their
+/// greatest score, total and sums of values, which say nothing of queries that see none.
 ///
 /// # Safety
-/// The buffers cover the sizes, scratch is carved as [`Paged::scratch`] counts it.
+/// The buffers cover the sizes, scratch is carved as [`Place::carve`] does.
 #[inline(always)]
-unsafe fn attend<I: Isa>(
+pub(super) unsafe fn attend<I: Isa>(
     s: &Paged,
     p: &Place,
     seq: &Sequence,
     g: usize,
     (r0, r1): (usize, usize),
+    keys: (usize, usize),
     plain: &Bound,
 ) -> i32 {
     let (group, rows, vd) = (s.group(), r1 - r0, s.value_depth);
@@ -193,7 +242,7 @@ unsafe fn attend<I: Isa>(
     let scaled = Bound { spec: Epilogue { alpha: s.scale, ..Epilogue::NONE }, ..*plain };
     let oldest =
         |r: usize| if s.window > 0 { (position(r) + 1).saturating_sub(s.window) } else { 0 };
-    let (begin, end) = (oldest(0), position(rows - 1) + 1);
+    let (begin, end) = (oldest(0).max(keys.0), (position(rows - 1) + 1).min(keys.1));
     // SAFETY: by the caller's contract; rows of the cache are inside it by `Sequence::run`.
     unsafe {
         for r in 0..rows {
@@ -208,13 +257,14 @@ unsafe fn attend<I: Isa>(
             while j < j1 {
                 let Some((row, n)) = seq.run(s, j, j1) else { return INDEX_OUT_OF_RANGE };
                 let first = row as i64 * s.k[0] + g as i64 * s.k[1];
-                let (k, step) = floats(p.k, s.half, (first, s.k[0]), (n, s.depth), p.widened);
                 if rows <= FEW {
                     let lines = (p.scores.add(j - j0), s.scale);
-                    few::scores::<I>((p.queries, rows, s.depth), (k, step as isize, n), lines);
+                    let keys = s.rows_at(p.k, (first, s.k[0]), n);
+                    few::scores::<I>((p.queries, rows, s.depth), keys, lines);
                     j += n;
                     continue;
                 }
+                let (k, step) = floats(p.k, s.half, (first, s.k[0]), (n, s.depth), p.widened);
                 let product = Block {
                     a: p.queries,
                     a_row: s.depth as i64,
@@ -247,14 +297,15 @@ unsafe fn attend<I: Isa>(
             while j < j1 {
                 let Some((row, n)) = seq.run(s, j, j1) else { return INDEX_OUT_OF_RANGE };
                 let first = row as i64 * s.v[0] + g as i64 * s.v[1];
-                let (v, step) = floats(p.v, s.half, (first, s.v[0]), (n, vd), p.widened);
                 let adds = j > begin;
                 if rows <= FEW {
                     let weights = (p.scores.add(j - j0) as *const f32, rows);
-                    few::values::<I>(weights, (v, step as isize, n), (p.sums, vd), !adds);
+                    let values = s.rows_at(p.v, (first, s.v[0]), n);
+                    few::values::<I>(weights, values, (p.sums, vd), !adds);
                     j += n;
                     continue;
                 }
+                let (v, step) = floats(p.v, s.half, (first, s.v[0]), (n, vd), p.widened);
                 let product = Block {
                     a: p.scores.add(j - j0),
                     a_row: KEYS as i64,
@@ -275,11 +326,6 @@ unsafe fn attend<I: Isa>(
                 j += n;
             }
         }
-        for r in 0..rows {
-            let (token, head) = ((r0 + r) / group, g * group + (r0 + r) % group);
-            let (out, inv) = (p.y.add((token * s.heads + head) * vd), 1.0 / *p.total.add(r));
-            strip::map(out, p.sums.add(r * vd), vd, |v: f32| v * inv);
-        }
     }
     OK
 }
@@ -289,28 +335,7 @@ unsafe fn body<I: Isa>(s: &Paged, call: &Call) -> i32 {
     // SAFETY: by the ABI the buffers cover the sizes; scratch is carved as `scratch` counts it.
     unsafe {
         let buf = |i: usize| call.bufs.get::<u8>(i);
-        let mut scratch = call.scratch;
-        let mut carve = |n: usize| {
-            let at = scratch as *mut f32;
-            scratch = scratch.add(align64(n * 4));
-            at
-        };
-        let widened = if s.half { KEYS * s.depth.max(s.value_depth) } else { 0 };
-        let mut p = Place {
-            q: buf(0) as *const f32,
-            k: buf(1),
-            v: if buf(2).is_null() { buf(1) } else { buf(2) },
-            y: buf(6) as *mut f32,
-            queries: carve(QUERIES * s.depth),
-            scores: carve(QUERIES * KEYS),
-            sums: carve(QUERIES * s.value_depth),
-            fresh: carve(QUERIES * s.value_depth),
-            top: carve(QUERIES),
-            total: carve(QUERIES),
-            widened: carve(widened),
-            rest: std::ptr::null_mut(),
-        };
-        p.rest = scratch;
+        let (p, y) = (Place::carve(s, call), buf(6) as *mut f32);
         let lengths = std::slice::from_raw_parts(buf(3) as *const i64, s.sequences);
         let pages = buf(4) as *const i64;
         let ends = buf(5) as *const i64;
@@ -333,9 +358,15 @@ unsafe fn body<I: Isa>(s: &Paged, call: &Call) -> i32 {
                 let seq = Sequence { tokens: (first, end), length, pages: own };
                 let (from, to) = ((first * group).max(r0), (end * group).min(r1));
                 if from < to {
-                    let status = attend::<I>(s, &p, &seq, g, (from, to), &plain);
+                    let status = attend::<I>(s, &p, &seq, g, (from, to), (0, length), &plain);
                     if status != OK {
                         return status;
+                    }
+                    for r in from..to {
+                        let at = r / group * s.heads + g * group + r % group;
+                        let (sums, vd) = (p.sums.add((r - from) * s.value_depth), s.value_depth);
+                        let inv = 1.0 / *p.total.add(r - from);
+                        strip::map(y.add(at * vd), sums, vd, |v: f32| v * inv);
                     }
                 }
                 first = end;

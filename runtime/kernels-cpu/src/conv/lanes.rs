@@ -21,6 +21,11 @@ pub trait Lanes: Copy {
     /// # Safety
     /// The machine has the level; `p` points at sixteen elements.
     unsafe fn load(p: *const f32) -> Self;
+    /// Sixteen elements of memory in bf16.
+    ///
+    /// # Safety
+    /// The machine has the level; `p` points at sixteen elements.
+    unsafe fn load_bf16(p: *const u16) -> Self;
     /// Writes sixteen elements.
     ///
     /// # Safety
@@ -110,6 +115,12 @@ impl<const FMA: bool> Lanes for Array<FMA> {
         Array(unsafe { (p as *const [f32; LANES]).read_unaligned() })
     }
     #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: by the caller's contract.
+        let v = unsafe { (p as *const [u16; LANES]).read_unaligned() };
+        Array(v.map(|v| f32::from_bits((v as u32) << 16)))
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: by the caller's contract.
         unsafe { (p as *mut [f32; LANES]).write_unaligned(self.0) }
@@ -155,6 +166,17 @@ mod x86 {
         unsafe fn load(p: *const f32) -> Self {
             // SAFETY: see above.
             unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let one = |p: *const u16| {
+                    let v = _mm256_cvtepu16_epi32(_mm_loadu_si128(p as *const __m128i));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))
+                };
+                [one(p), one(p.add(8))]
+            }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
@@ -214,6 +236,14 @@ mod x86 {
         unsafe fn load(p: *const f32) -> Self {
             // SAFETY: see above.
             unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p as *const __m256i));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v))
+            }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
