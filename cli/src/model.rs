@@ -61,6 +61,9 @@ pub struct CompileArgs {
     /// Type of the elements of a language model's cache (f32 if absent)
     #[arg(long, value_enum, value_name = "TYPE")]
     pub cache: Option<Cache>,
+    /// Draw tokens in the engine: `decode` of a language model gives the next tokens instead of logits (directories and .gguf files)
+    #[arg(long)]
+    pub sample: bool,
     /// Passes instead of the standard ones, for example canonicalize,fold,fuse,dce
     #[arg(long, value_name = "PIPELINE")]
     pub passes: Option<String>,
@@ -247,6 +250,7 @@ impl CompileArgs {
             }),
             sequences: self.sequences,
             meta: self.meta,
+            sample: self.sample,
             ..Default::default()
         }
     }
@@ -318,7 +322,7 @@ pub fn load(c: &Compiler, path: &Path, args: &CompileArgs, report: &Report) -> R
         }
         c.load_directory(path, &args.directory())?
     } else if args.directory() != Default::default() {
-        let m = "--context, --pages, --page-size, --cache and --weights apply to language models: directories and .gguf files";
+        let m = "--context, --pages, --page-size, --cache, --sample and --weights apply to language models: directories and .gguf files";
         return Err(Failure::usage(format!("{}: {m}", path.display())));
     } else {
         c.load(path, &args.import()?)?

@@ -29,7 +29,7 @@ mod tokenizer;
 
 pub use assets::Assets;
 pub use error::{Error, Result};
-pub use model::{Batch, Decoder, Limits, Model};
+pub use model::{Batch, Decoder, Draws, Limits, Model};
 pub use pages::{Pages, Table};
 pub use sampler::Sampler;
 pub use scheduler::{End, Event, Request, Scheduler};

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use silure_engine::plan::{Port, PortKind};
-use silure_runtime::{Engine, RunOptions, Session, SessionOptions, TensorRef};
+use silure_runtime::sample::SETTINGS;
+use silure_runtime::{Engine, RunOptions, Session, SessionOptions, Tensor, TensorRef};
 use silure_types::Elem;
 use std::sync::Arc;
 
@@ -25,6 +26,17 @@ pub struct Batch {
     pub rows: Vec<i64>,
     /// Columns of `pages`.
     pub width: usize,
+}
+
+/// How the next tokens of a `decode` are drawn; see docs/language-models.md.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draws {
+    /// Six numbers for each sequence ([`Row::numbers`](silure_runtime::sample::Row::numbers)).
+    pub settings: Vec<f64>,
+    /// Bits of the tokens that are penalised, `words` for each sequence.
+    pub seen: Vec<i32>,
+    /// Words of a row of `seen`.
+    pub words: usize,
 }
 
 /// What a decoder can take.
@@ -54,12 +66,24 @@ pub trait Decoder {
     fn prefill(&mut self, batch: &Batch) -> Result<Vec<f32>>;
     /// One step of one token per sequence; gives `tokens × vocab` logits.
     fn decode(&mut self, batch: &Batch) -> Result<Vec<f32>>;
+    /// Whether it draws tokens itself: then [`Decoder::draw`] takes the place of `decode`.
+    fn draws(&self) -> bool {
+        false
+    }
+    /// One step of one token per sequence; gives the next token of each, −1 where logits have none.
+    fn draw(&mut self, _: &Batch, _: &Draws) -> Result<Vec<i64>> {
+        Err(Error::field("decode", "a decoder that draws tokens", "one that gives logits"))
+    }
     /// Copies the rows of a page of every cache.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<()>;
 }
 
-/// The inputs of `prefill`; `decode` has the first five.
-const INPUTS: [&str; 7] = ["tokens", "positions", "slots", "lengths", "pages", "ends", "rows"];
+/// The inputs: of a `decode` the first five, of one that draws the next two, of `prefill` the last two.
+const INPUTS: [&str; 9] =
+    ["tokens", "positions", "slots", "lengths", "pages", "settings", "seen", "ends", "rows"];
+const STEP: [usize; 5] = [0, 1, 2, 3, 4];
+const DRAWN: [usize; 7] = [0, 1, 2, 3, 4, 5, 6];
+const PREFILL: [usize; 7] = [0, 1, 2, 3, 4, 7, 8];
 
 /// An engine with the entries `prefill` and `decode`.
 pub struct Model {
@@ -76,6 +100,8 @@ struct Entry {
     index: usize,
     name: &'static str,
     order: Vec<usize>,
+    /// It gives tokens, not logits.
+    draws: bool,
 }
 
 impl Model {
@@ -94,8 +120,11 @@ impl Model {
         let (page, pages) = (option("language.page")? as usize, option("language.pages")?);
         let (context, vocab) =
             (option("language.context")? as usize, option("language.vocab")? as usize);
-        let prefill = Entry::find(engine, "prefill", 7, vocab)?;
-        let decode = Entry::find(engine, "decode", 5, vocab)?;
+        let prefill = Entry::find(engine, "prefill", &PREFILL, vocab)?;
+        let decode = match draws(engine) {
+            true => Entry::find(engine, "decode", &DRAWN, vocab)?,
+            false => Entry::find(engine, "decode", &STEP, vocab)?,
+        };
         let most = |e: &Entry, input: &str, axis: usize| e.extent(engine, input, axis).1 as usize;
         let limits = Limits {
             page,
@@ -131,44 +160,66 @@ impl Model {
         &mut self.options
     }
 
-    fn run(&mut self, decode: bool, batch: &Batch) -> Result<Vec<f32>> {
+    /// Runs an entry; gives the bytes of its result, which must be as many.
+    fn run(&mut self, decode: bool, batch: &Batch, draws: &Draws, count: usize) -> Result<Tensor> {
         let entry = if decode { &self.decode } else { &self.prefill };
-        let shape = [batch.lengths.len(), batch.width];
-        let all: [(&[i64], &[usize]); 7] = [
-            (&batch.tokens, &[batch.tokens.len()]),
-            (&batch.positions, &[batch.positions.len()]),
-            (&batch.slots, &[batch.slots.len()]),
-            (&batch.lengths, &[batch.lengths.len()]),
-            (&batch.pages, &shape),
-            (&batch.ends, &[batch.ends.len()]),
-            (&batch.rows, &[batch.rows.len()]),
+        let (lengths, pages) = (batch.lengths.len(), [batch.lengths.len(), batch.width]);
+        let (settings, seen) = ([lengths, SETTINGS], [lengths, draws.words]);
+        let all: [(Elem, &[u8], &[usize]); 9] = [
+            (Elem::I64, bytes_of(&batch.tokens), &[batch.tokens.len()]),
+            (Elem::I64, bytes_of(&batch.positions), &[batch.positions.len()]),
+            (Elem::I64, bytes_of(&batch.slots), &[batch.slots.len()]),
+            (Elem::I64, bytes_of(&batch.lengths), &[lengths]),
+            (Elem::I64, bytes_of(&batch.pages), &pages),
+            (Elem::F64, bytes_of(&draws.settings), &settings),
+            (Elem::I32, bytes_of(&draws.seen), &seen),
+            (Elem::I64, bytes_of(&batch.ends), &[batch.ends.len()]),
+            (Elem::I64, bytes_of(&batch.rows), &[batch.rows.len()]),
         ];
         let inputs: Vec<TensorRef<'_>> = entry
             .order
             .iter()
             .map(|i| {
-                let (values, shape) = all[*i];
-                TensorRef { elem: Elem::I64, shape, bytes: bytes_of(values), strings: None }
+                let (elem, bytes, shape) = all[*i];
+                TensorRef { elem, shape, bytes, strings: None }
             })
             .collect();
-        let out = self.session.run_with(entry.index, &inputs, &self.options)?;
-        let rows = if decode { batch.tokens.len() } else { batch.rows.len() };
-        let logits = out.first().map(|t| t.bytes()).unwrap_or_default();
-        let needed = rows.saturating_mul(self.limits.vocab).saturating_mul(4);
-        if logits.len() != needed {
-            let place = format!("entry {}: logits", entry.name);
-            let present = format!("{} bytes", logits.len());
+        let mut out = self.session.run_with(entry.index, &inputs, &self.options)?;
+        let needed = count * if entry.draws { 8 } else { 4 };
+        let present = out.first().map_or(0, |t| t.bytes().len());
+        if present != needed {
+            let place = format!("entry {}: result", entry.name);
             return Err(Error::field(place, format!("{needed} bytes"), present));
         }
+        Ok(out.swap_remove(0))
+    }
+
+    fn logits(&mut self, decode: bool, batch: &Batch) -> Result<Vec<f32>> {
+        if decode && self.decode.draws {
+            return Err(Error::field(
+                "decode",
+                "an engine that gives logits",
+                "one that draws tokens",
+            ));
+        }
+        let rows = if decode { batch.tokens.len() } else { batch.rows.len() };
+        let count = rows.saturating_mul(self.limits.vocab);
+        let out = self.run(decode, batch, &Draws::default(), count)?;
         let word = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        Ok(logits.chunks_exact(4).map(word).collect())
+        Ok(out.bytes().chunks_exact(4).map(word).collect())
     }
 }
 
-/// The bytes of integers; the machine is little-endian, as engines are.
-fn bytes_of(values: &[i64]) -> &[u8] {
+/// A number of 4 or 8 bytes.
+trait Number: Copy {}
+impl Number for i64 {}
+impl Number for i32 {}
+impl Number for f64 {}
+
+/// The bytes of numbers; the machine is little-endian, as engines are.
+fn bytes_of<T: Number>(values: &[T]) -> &[u8] {
     const { assert!(cfg!(target_endian = "little")) };
-    // SAFETY: every byte of an i64 is initialised, and the slice covers exactly these.
+    // SAFETY: every byte of a number is initialised, and the slice covers exactly these.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), std::mem::size_of_val(values)) }
 }
 
@@ -178,11 +229,21 @@ impl Decoder for Model {
     }
 
     fn prefill(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        self.run(false, batch)
+        self.logits(false, batch)
     }
 
     fn decode(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        self.run(true, batch)
+        self.logits(true, batch)
+    }
+
+    fn draws(&self) -> bool {
+        self.decode.draws
+    }
+
+    fn draw(&mut self, batch: &Batch, draws: &Draws) -> Result<Vec<i64>> {
+        let out = self.run(true, batch, draws, batch.tokens.len())?;
+        let word = |b: &[u8]| i64::from_le_bytes(std::array::from_fn(|i| b[i]));
+        Ok(out.bytes().chunks_exact(8).map(word).collect())
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<()> {
@@ -196,22 +257,25 @@ impl Decoder for Model {
 
 impl Entry {
     /// Finds an entry and checks its inputs and output.
-    fn find(engine: &Engine, name: &'static str, count: usize, vocab: usize) -> Result<Entry> {
+    fn find(engine: &Engine, name: &'static str, inputs: &[usize], vocab: usize) -> Result<Entry> {
         let plan = engine.plan();
         let Some(index) = plan.entry(name) else {
             let all: Vec<_> = plan.entries.iter().map(|e| plan.str(e.name)).collect();
             return Err(Error::field("engine", format!("an entry '{name}'"), all.join(", ")));
         };
         let e = &plan.entries[index];
-        let needed = &INPUTS[..count];
+        let needed: Vec<&str> = inputs.iter().map(|i| INPUTS[*i]).collect();
+        let draws = needed.contains(&"settings");
         let present: Vec<&str> = e.inputs.iter().map(|p| plan.str(p.name)).collect();
         let place = |n: &str| format!("entry {name}: {n}");
         let order: Option<Vec<usize>> =
-            present.iter().map(|n| needed.iter().position(|m| m == n)).collect();
+            present.iter().map(|n| inputs.iter().copied().find(|i| INPUTS[*i] == *n)).collect();
         let mut sorted = order.clone().unwrap_or_default();
         sorted.sort_unstable();
         sorted.dedup();
-        let Some(order) = order.filter(|_| sorted.len() == count && present.len() == count) else {
+        let Some(order) =
+            order.filter(|_| sorted.len() == inputs.len() && present.len() == inputs.len())
+        else {
             return Err(Error::field(place("inputs"), needed.join(", "), present.join(", ")));
         };
         let check = |p: &Port, elem: Elem, rank: usize, needed: &str| {
@@ -222,19 +286,25 @@ impl Entry {
         for (p, i) in e.inputs.iter().zip(&order) {
             match INPUTS[*i] {
                 "pages" => check(p, Elem::I64, 2, "i64 [b, p]")?,
+                "settings" => check(p, Elem::F64, 2, "f64 [b, 6]")?,
+                "seen" => check(p, Elem::I32, 2, "i32 [b, w]")?,
                 _ => check(p, Elem::I64, 1, "i64 of one axis")?,
             }
         }
         let [logits] = &e.outputs[..] else {
-            return Err(Error::field(place("outputs"), "logits", e.outputs.len()));
+            return Err(Error::field(place("outputs"), "logits or tokens alone", e.outputs.len()));
         };
+        if draws {
+            check(logits, Elem::I64, 1, "i64 [b]")?;
+            return Ok(Entry { index, name, order, draws });
+        }
         check(logits, Elem::F32, 2, "f32 [rows, vocab]")?;
         let d = &logits.dims[1];
         if (d.min, d.max) != (vocab as u64, vocab as u64) {
             let needed = format!("f32 [rows, {vocab}] (option language.vocab)");
             return Err(Error::field(place("logits"), needed, plan.port_text(logits)));
         }
-        Ok(Entry { index, name, order })
+        Ok(Entry { index, name, order, draws })
     }
 
     /// Bounds of an axis of an input.
@@ -244,6 +314,13 @@ impl Entry {
         let port = e.inputs.iter().find(|p| plan.str(p.name) == input);
         port.and_then(|p| p.dims.get(axis)).map_or((0, 0), |d| (d.min, d.max.min(1 << 40)))
     }
+}
+
+/// Whether the engine's `decode` says that it draws.
+fn draws(engine: &Engine) -> bool {
+    let plan = engine.plan();
+    let inputs = plan.entry("decode").map(|i| &plan.entries[i].inputs);
+    inputs.is_some_and(|all| all.iter().any(|p| plan.str(p.name) == "settings"))
 }
 
 /// The states of the cache; each must have the rows that the options say.

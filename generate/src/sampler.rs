@@ -1,10 +1,10 @@
 //! Which token comes next.
 //!
 //! Greedy: the largest logit, the lowest token among equals. Sampling applies, in this order: the
-//! repetition penalty, the temperature, top-k, top-p, min-p; then draws. Probabilities are computed in
-//! f64. The draw is documented so that it can be repeated elsewhere: SplitMix64 started at the seed gives
-//! one 64-bit number x per token, u = ⌊x / 2¹¹⌋ · 2⁻⁵³, and the token is the first whose cumulative
-//! probability exceeds u, tokens in descending order of probability, the lower token first among equals.
+//! repetition penalty, the temperature, top-k, top-p, min-p; then draws. Weights are whole numbers up to 2⁴⁰, and every step
+//! is one that all targets take to the bit (the op `graph.sample`): an engine that draws tokens itself gives the same ones. The
+//! draw is documented so that it can be repeated elsewhere: SplitMix64 started at the seed gives one 64-bit number x per
+//! token, u = ⌊x / 2¹¹⌋ · 2⁻⁵³, and the token is the first whose sum of weights, tokens in ascending order, exceeds ⌊u · sum of all⌋.
 //!
 //! ```
 //! use silure_generate::{Sampler, Settings};
@@ -15,15 +15,16 @@
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;
+use silure_runtime::sample::{Row, Weights};
 
 /// Chooses tokens for one sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     settings: Settings,
     state: u64,
-    /// Tokens left with their weight: logits first, then probabilities. Kept for its memory.
-    left: Vec<(u32, f64)>,
-    seen: Vec<u32>,
+    /// Kept for their memory.
+    weights: Weights,
+    seen: Vec<i32>,
 }
 
 impl Sampler {
@@ -31,92 +32,70 @@ impl Sampler {
     pub fn new(settings: &Settings) -> Result<Sampler> {
         settings.check()?;
         let state = settings.seed;
-        Ok(Sampler { settings: settings.clone(), state, left: vec![], seen: vec![] })
+        let (settings, weights) = (settings.clone(), Weights::default());
+        Ok(Sampler { settings, state, weights, seen: vec![] })
     }
 
     /// The next token after `history`, the prompt and what was generated. Each call of a sampler that
     /// samples draws one number.
     pub fn next(&mut self, logits: &[f32], history: &[u32]) -> Result<u32> {
-        if let Some(i) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
-            let needed = "numbers";
-            return Err(Error::field(format!("logit of token {i}"), needed, logits[i]));
+        let row = self.row();
+        self.seen(history);
+        self.weights.weigh(logits, &row, &self.seen);
+        if let Some(token) = self.weights.draw(&row) {
+            return Ok(token);
         }
-        if self.settings.greedy() && self.settings.repetition_penalty == 1.0 {
-            return first_of_largest(logits.iter().map(|x| *x as f64));
-        }
-        self.left.clear();
-        self.left.extend(logits.iter().enumerate().map(|(i, x)| (i as u32, *x as f64)));
-        self.penalise(history);
-        if self.settings.greedy() {
-            return first_of_largest(self.left.iter().map(|t| t.1));
-        }
-        self.filter();
-        let u = (self.draw() >> 11) as f64 / (1u64 << 53) as f64;
-        let mut sum = 0.0;
-        for (token, p) in &self.left {
-            sum += p;
-            if sum > u {
-                return Ok(*token);
+        Err(match logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+            Some(i) => Error::field(format!("logit of token {i}"), "numbers", logits[i]),
+            None => {
+                let present = format!("{}, none of them finite", logits.len());
+                Error::field("logits", "one that is finite", present)
             }
+        })
+    }
+
+    /// How the next token is drawn; a sampler that samples draws one number for it.
+    pub fn row(&mut self) -> Row {
+        let draw = match self.settings.greedy() {
+            true => 0.0,
+            false => (self.draw() >> 11) as f64 / (1u64 << 53) as f64,
+        };
+        Row { draw, ..self.form() }
+    }
+
+    fn form(&self) -> Row {
+        let s = &self.settings;
+        Row {
+            temperature: s.temperature,
+            top_k: s.top_k.map_or(0.0, |k| k as f64),
+            top_p: s.top_p,
+            min_p: s.min_p,
+            penalty: s.repetition_penalty,
+            draw: 0.0,
         }
-        // Rounding may leave the sum a little below 1.
-        self.left.last().map(|t| t.0).ok_or_else(|| none_left(logits.len()))
+    }
+
+    /// The tokens that are penalised, as bits: token i is bit i mod 32 of word i / 32. None without a penalty.
+    pub fn seen(&mut self, history: &[u32]) -> &[i32] {
+        self.seen.clear();
+        if self.settings.repetition_penalty != 1.0 {
+            let words = history.iter().max().map_or(0, |t| *t as usize / 32 + 1);
+            self.seen.resize(words, 0);
+            history.iter().for_each(|t| self.seen[*t as usize / 32] |= 1 << (t % 32));
+        }
+        &self.seen
     }
 
     /// The tokens that may be drawn with their probabilities, most probable first.
-    pub fn candidates(&mut self, logits: &[f32], history: &[u32]) -> &[(u32, f64)] {
-        self.left.clear();
-        self.left.extend(logits.iter().enumerate().map(|(i, x)| (i as u32, *x as f64)));
-        self.penalise(history);
-        self.filter();
-        &self.left
-    }
-
-    fn penalise(&mut self, history: &[u32]) {
-        let penalty = self.settings.repetition_penalty;
-        if penalty == 1.0 {
-            return;
-        }
-        self.seen.clear();
-        self.seen.extend_from_slice(history);
-        self.seen.sort_unstable();
-        self.seen.dedup();
-        for t in &self.seen {
-            if let Some((_, x)) = self.left.get_mut(*t as usize) {
-                *x = if *x < 0.0 { *x * penalty } else { *x / penalty };
-            }
-        }
-    }
-
-    /// Logits to the probabilities of those that pass, in order.
-    fn filter(&mut self) {
-        let s = &self.settings;
-        let left = &mut self.left;
-        left.iter_mut().for_each(|t| t.1 /= s.temperature);
-        let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if let Some(k) = s.top_k.filter(|k| *k < left.len()) {
-            // Those equal to the k-th stay, as elsewhere.
-            left.select_nth_unstable_by(k - 1, order);
-            let least = left[k - 1].1;
-            left.retain(|t| t.1 >= least);
-        }
-        left.retain(|t| t.1 > f64::NEG_INFINITY);
-        left.sort_unstable_by(order);
-        normalise(left);
-        if s.top_p < 1.0 {
-            let mut sum = 0.0;
-            let cut = left.iter().position(|t| {
-                sum += t.1;
-                sum >= s.top_p
-            });
-            left.truncate(cut.map_or(left.len(), |c| c + 1));
-            scale(left);
-        }
-        if s.min_p > 0.0 {
-            let least = left.first().map_or(0.0, |t| t.1) * s.min_p;
-            left.retain(|t| t.1 >= least);
-            scale(left);
-        }
+    pub fn candidates(&mut self, logits: &[f32], history: &[u32]) -> Vec<(u32, f64)> {
+        let row = self.form();
+        self.seen(history);
+        self.weights.weigh(logits, &row, &self.seen);
+        let mut left: Vec<(u32, f64)> = self.weights.left().collect();
+        let sum: f64 = left.iter().map(|t| t.1).sum();
+        left.iter_mut().for_each(|t| t.1 /= sum);
+        left.sort_by(|a, b| b.1.total_cmp(&a.1));
+        left
     }
 
     fn draw(&mut self) -> u64 {
@@ -126,34 +105,6 @@ impl Sampler {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
-}
-
-fn none_left(count: usize) -> Error {
-    Error::field("logits", "one that is finite", format!("{count}, none of them finite"))
-}
-
-fn first_of_largest(values: impl Iterator<Item = f64>) -> Result<u32> {
-    let mut best: Option<(u32, f64)> = None;
-    let mut count = 0;
-    for (i, x) in values.enumerate() {
-        count = i + 1;
-        if x > best.map_or(f64::NEG_INFINITY, |b| b.1) {
-            best = Some((i as u32, x));
-        }
-    }
-    best.map(|b| b.0).ok_or_else(|| none_left(count))
-}
-
-/// Softmax; the first is the largest.
-fn normalise(left: &mut [(u32, f64)]) {
-    let most = left.first().map_or(0.0, |t| t.1);
-    left.iter_mut().for_each(|t| t.1 = (t.1 - most).exp());
-    scale(left);
-}
-
-fn scale(left: &mut [(u32, f64)]) {
-    let sum: f64 = left.iter().map(|t| t.1).sum();
-    left.iter_mut().for_each(|t| t.1 /= sum);
 }
 
 #[cfg(test)]

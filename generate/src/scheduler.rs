@@ -7,7 +7,7 @@
 //! is computed again later.
 
 use crate::error::{Error, Result};
-use crate::model::{Batch, Decoder, Limits};
+use crate::model::{Batch, Decoder, Draws, Limits};
 use crate::pages::{Pages, Table};
 use crate::sampler::Sampler;
 use crate::settings::Settings;
@@ -193,6 +193,9 @@ impl<D: Decoder> Scheduler<D> {
         if chosen.is_empty() {
             return Ok(());
         }
+        if decode && self.decoder.draws() {
+            return self.drawn(chosen, &batch, events);
+        }
         let logits = match decode {
             true => self.decoder.decode(&batch)?,
             false => self.decoder.prefill(&batch)?,
@@ -220,6 +223,41 @@ impl<D: Decoder> Scheduler<D> {
                 _ => s.advance(&own[own.len() - vocab..], self.limits.context, events)?,
             };
             if let Some(end) = end {
+                events.push(Event::End(s.id, end));
+                over.push(s.id);
+            }
+        }
+        over.into_iter().for_each(|id| self.finish(id));
+        Ok(())
+    }
+
+    /// A `decode` that draws tokens itself.
+    fn drawn(
+        &mut self,
+        chosen: Vec<(usize, usize)>,
+        batch: &Batch,
+        events: &mut Vec<Event>,
+    ) -> Result<()> {
+        let (mut draws, mut seen) = (Draws::default(), vec![]);
+        for (i, _) in &chosen {
+            let s = &mut self.running[*i];
+            draws.settings.extend(s.sampler.row().numbers());
+            seen.push(s.sampler.seen(&s.tokens).to_vec());
+        }
+        draws.words = seen.iter().map(Vec::len).max().unwrap_or(0);
+        for mut row in seen {
+            row.resize(draws.words, 0);
+            draws.seen.extend(row);
+        }
+        let (tokens, mut over) = (self.decoder.draw(batch, &draws)?, vec![]);
+        for ((i, count), token) in chosen.into_iter().zip(tokens) {
+            let s = &mut self.running[i];
+            s.done += count;
+            self.pages.publish(&mut s.table, &s.tokens[..s.done]);
+            let Ok(token) = u32::try_from(token) else {
+                return Err(Error::field("logits", "numbers, one of them finite", "others"));
+            };
+            if let Some(end) = s.take(token, self.limits.context, events) {
                 events.push(Event::End(s.id, end));
                 over.push(s.id);
             }
@@ -325,18 +363,23 @@ impl Sequence {
         events: &mut Vec<Event>,
     ) -> Result<Option<End>> {
         let token = self.sampler.next(logits, &self.tokens)?;
+        Ok(self.take(token, context, events))
+    }
+
+    /// Goes on with a token.
+    fn take(&mut self, token: u32, context: usize, events: &mut Vec<Event>) -> Option<End> {
         if !self.request.ignore_stop && self.request.settings.stop.contains(&token) {
-            return Ok(Some(End::Stop(token)));
+            return Some(End::Stop(token));
         }
         self.tokens.push(token);
         events.push(Event::Token(self.id, token));
         let new = self.tokens.len() - self.request.prompt.len();
-        Ok(if new >= self.request.max_new_tokens {
+        if new >= self.request.max_new_tokens {
             Some(End::Length)
         } else if self.tokens.len() >= context {
             Some(End::Context)
         } else {
             None
-        })
+        }
     }
 }

@@ -130,15 +130,15 @@ pub(crate) fn chooses(f: &Func, op: OpId) -> bool {
     false
 }
 
-/// Whether what an op gives is a result of the function, as the logits of a head are: errors of its weights
-/// are the result's own, and 4 bits are too few for them.
+/// Whether what an op gives is a result of the function, as the logits of a head are, or what a token
+/// is drawn from: errors of its weights are the result's own, and 4 bits are too few for them.
 pub(crate) fn gives(f: &Func, op: OpId) -> bool {
     let moves = [graph::RESHAPE.name, arith::CAST.name];
     let mut open = f.op(op).results.to_vec();
     while let Some(v) = open.pop() {
         for &u in f.uses(v) {
             match f.op(u).def.name {
-                n if n == core::RETURN.name => return true,
+                n if [core::RETURN.name, graph::SAMPLE.name].contains(&n) => return true,
                 n if moves.contains(&n) => open.extend(&f.op(u).results),
                 _ => {}
             }

@@ -53,5 +53,6 @@ pub use options::{CancelToken, ProfileRow, RunOptions, SPANS, Span};
 pub use pool::{Job, Pool};
 pub use session::{Session, SessionOptions};
 pub use silure_kernels_cpu::abi;
+pub use silure_kernels_cpu::rows::sample;
 pub use tensor::{Tensor, TensorMut, TensorRef};
 pub use value::{Value, ValueRef};

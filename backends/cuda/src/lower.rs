@@ -95,7 +95,7 @@ tiles! {
     "graph.matmul" "graph.matmul_blocks" "graph.expert_matmul" "graph.conv"
     "graph.softmax" "graph.log_softmax" "graph.layer_norm" "graph.rms_norm" "graph.rotary"
     "graph.attention" "graph.paged_attention"
-    "graph.reduce" "graph.argmax" "graph.argmin" "graph.top_k"
+    "graph.reduce" "graph.argmax" "graph.argmin" "graph.top_k" "graph.sample"
     "graph.max_pool" "graph.average_pool" "graph.resize"
     "graph.matmul_integer" "graph.conv_integer" "graph.conv_transpose"
     "graph.lstm" "graph.gru" "graph.rnn"

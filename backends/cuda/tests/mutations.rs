@@ -195,7 +195,7 @@ fn every_change_is_noticed() {
 
 /// A case of each family of kernels that ops become (silure-tile); a number says which of its kernels is meant, a target
 /// another one than sm_80.
-const FAMILIES: [&str; 67] = [
+const FAMILIES: [&str; 69] = [
     "row_column_one",
     "transposed",
     "plain",
@@ -208,6 +208,8 @@ const FAMILIES: [&str; 67] = [
     "reduce_last",
     "argmax",
     "top_k",
+    "sample",
+    "sample_tiles",
     "softmax_first",
     "transpose",
     "slice",

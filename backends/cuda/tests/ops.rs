@@ -8,7 +8,9 @@ mod assembler;
 mod emulator;
 
 use assembler::{assemble, ptxas};
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, units};
+use cases::{
+    CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, sample, units,
+};
 use emulator::{options, run};
 use silure_cuda::ptx;
 use silure_ir::dialects::tile::KernelArg;
@@ -98,6 +100,11 @@ fn moves() {
 #[test]
 fn lines() {
     check_graph("cuda:sm_80", graph::LINES);
+}
+
+#[test]
+fn tokens() {
+    check_graph("cuda:sm_80", sample::SAMPLE);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::anchor::Anchor;
 use crate::writer::Title;
 use crate::{
     Kernel, attention, attention_units, blocks, create, experts, integer, lines, map, matmul,
-    moves, patches, points, pool, product, quantize, recurrent, resize, rows, scatter,
+    moves, patches, points, pool, product, quantize, recurrent, resize, rows, sample, scatter,
 };
 
 /// The kernels that compute an op, in the order of their launches; together they write all its results. An op that
@@ -87,6 +87,7 @@ fn made(f: &Func, op: OpId, title: Title) -> Result<Vec<Kernel>> {
         "graph.reduce" => one(lines::reduce(f, op, title)),
         "graph.argmax" | "graph.argmin" => one(lines::arg(f, op, title)),
         "graph.top_k" => one(lines::top_k(f, op, title)),
+        "graph.sample" => one(sample::sample(f, op, title)),
         n => bail!(Unsupported, "`{n}` has no tile kernel"),
     }
 }

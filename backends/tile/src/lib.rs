@@ -11,6 +11,7 @@
 //! | `graph.softmax`, `rms_norm`, `layer_norm` along the last axis | [`rows`]: a program walks along some rows |
 //! | elements moved (parts, joins, margins, rows by an index, states), `rotary`, pools | a program has a line of elements of the result and computes where each comes from |
 //! | `reduce`, `argmax`, `top_k`, softmax along any axis | a program has some lines and walks along them |
+//! | `sample` | a program has a row of logits: weights, two bisections, the token |
 //! | `conv`, `matmul_blocks` | products whose operands are made on the way: patches, codes with scales |
 //! | `expert_matmul` | rows one by one, or put in the order of their experts and multiplied together |
 //! | `conv_integer`, `conv_transpose`, `matmul_integer` | the same of bytes with zero points, and of positions that fit |
@@ -63,6 +64,7 @@ mod quantize;
 mod recurrent;
 mod resize;
 mod rows;
+mod sample;
 mod scaled;
 mod scatter;
 mod shares;

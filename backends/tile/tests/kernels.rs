@@ -2,7 +2,9 @@
 
 mod cases;
 
-use cases::{CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, units};
+use cases::{
+    CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, sample, units,
+};
 use silure_ir::Type;
 use silure_ir::dialects::tile::{Options, run_kernel};
 use silure_tile::{Arg, map};
@@ -55,6 +57,11 @@ fn moves() {
 #[test]
 fn lines() {
     graph(graph::LINES);
+}
+
+#[test]
+fn tokens() {
+    graph(sample::SAMPLE);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::json;
 use silure_engine::plan::{BufKind, Inst, KernelRef, Plan};
 use silure_generate::{
-    Assets, End, Event, Message, Model, Request, Scheduler, Settings, StopStrings, Stream,
+    Assets, Decoder, End, Event, Message, Model, Request, Scheduler, Settings, StopStrings, Stream,
     Tokenizer,
 };
 use silure_runtime::{Engine, Pool, SessionOptions, Tensor, limits, npy};
@@ -127,7 +127,10 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
         std::fs::metadata(f).map_err(|e| Failure::io(f, e))?;
     }
     // The seed is that of drawing; language models have no random operators.
-    let compile = CompileArgs { seed: None, ..a.compile.clone() };
+    let mut compile = CompileArgs { seed: None, ..a.compile.clone() };
+    // Logits stay on the device; only of a prompt's last token they come to the host.
+    compile.sample |=
+        a.device.device.is_some() && a.score.is_none() && silure::hf::is_model(&a.file);
     let engine = model::engine(&a.file, &compile, &a.device.open(report)?, report)?;
     let assets = Assets::of(&engine);
     let tokenizer = assets.tokenizer()?;
@@ -151,7 +154,11 @@ pub fn run(a: &Args, report: &mut Report) -> Result<()> {
     let pool = Arc::new(Pool::new(threads));
     let options = SessionOptions { pool: Some(pool.clone()), memory_limit: a.memory };
     let began = Instant::now();
-    let mut scheduler = Scheduler::new(Model::new(&engine, options)?, a.chunk);
+    let model = Model::new(&engine, options)?;
+    if a.device.device.is_some() && !model.draws() {
+        report.info("tokens are drawn on the host: the engine's `decode` gives logits (--sample makes one that draws)");
+    }
+    let mut scheduler = Scheduler::new(model, a.chunk);
     let most = a.max_new_tokens.or(settings.max_new_tokens).unwrap_or(256);
     let request = Request {
         prompt: prompt.clone(),

@@ -52,6 +52,8 @@ pub struct ImportOptions {
     pub meta: bool,
     /// The form of latent attention.
     pub latent: LatentForm,
+    /// `decode` draws the next tokens itself and gives them instead of logits.
+    pub sample: bool,
 }
 
 /// The sizes that the options lead to.
@@ -63,6 +65,8 @@ pub(crate) struct Sizes {
     pub sequences: usize,
     /// Type of the cache's elements.
     pub cache: Elem,
+    /// Whether `decode` draws tokens.
+    pub sample: bool,
 }
 
 /// How many numbers a model has learned: elements of its tensors, scales not counted.
@@ -257,6 +261,10 @@ fn refuse_cache(o: &ImportOptions) -> Result<()> {
             "an encoder has no cache: its type, pages, page size and tokens of a step do not apply";
         return Err(Error::new(Code::Unsupported, "options", what));
     }
+    if o.sample {
+        let what = "an encoder has no next tokens that it could draw";
+        return Err(Error::new(Code::Unsupported, "options", what));
+    }
     Ok(())
 }
 
@@ -307,6 +315,7 @@ impl ImportOptions {
             let e = Error::new(Code::Unsupported, "cache", "a cache of this type");
             return Err(e.needed("f32 or bf16").present(cache.name()));
         }
-        Ok(Sizes { context, pages, page, tokens: tokens.max(sequences), sequences, cache })
+        let (tokens, sample) = (tokens.max(sequences), self.sample);
+        Ok(Sizes { context, pages, page, tokens, sequences, cache, sample })
     }
 }

@@ -52,6 +52,7 @@ pub static KERNELS: &[&Kernel] = &[
     &rows::arg::ARGMAX_U8,
     &rows::arg::ARGMAX_I32,
     &rows::arg::ARGMAX_I64,
+    &rows::sample::SAMPLE_F32,
     &rows::scan::SCAN_F32,
     &rows::scan::SCAN_F64,
     &rows::scan::SCAN_I32,

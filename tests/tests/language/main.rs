@@ -9,6 +9,7 @@ mod device;
 mod gguf;
 mod latent;
 mod meta;
+mod sampling;
 mod score;
 mod steps;
 mod weights;

@@ -6,6 +6,7 @@ use silure_kernels_cpu::rows::arg::Arg;
 use silure_kernels_cpu::rows::norm::{GroupNorm, Norm};
 use silure_kernels_cpu::rows::reduce::Reduce;
 use silure_kernels_cpu::rows::rotary::Rotary;
+use silure_kernels_cpu::rows::sample::Sample;
 use silure_kernels_cpu::rows::scan::Scan;
 use silure_kernels_cpu::rows::softmax::Softmax;
 
@@ -26,6 +27,7 @@ pub(super) static TABLE: &[&Lowering] = &[
     &ARGMAX,
     &ARGMIN,
     &CUMSUM,
+    &SAMPLE,
 ];
 
 fn f32_only(cx: &InferCx) -> Result<(), String> {
@@ -264,5 +266,21 @@ static CUMSUM: Lowering = Lowering {
             .done()?;
         let kernel = format!("scan.{}", t.elem);
         Ok(vec![l.launch1(&kernel, &[Some(x)], y, sizes)?])
+    },
+};
+
+static SAMPLE: Lowering = Lowering {
+    op: "graph.sample",
+    can: |_| Ok(()),
+    lower: |l, op| {
+        let ins = [0, 1, 2].map(|i| l.b.func.op(op).operand(i));
+        let (x, seen) = (l.t(l.operand(op, 0)?)?, l.t(l.operand(op, 2)?)?);
+        let sizes = Sizes::of(Sample::FIELDS)
+            .set("rows", x.dims[0].clone())
+            .set("vocab", x.dims[1].clone())
+            .set("words", seen.dims[1].clone())
+            .done()?;
+        let y = l.out(op, 0)?;
+        Ok(vec![l.launch1("sample.f32", &ins, y, sizes)?])
     },
 };

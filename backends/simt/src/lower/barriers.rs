@@ -224,3 +224,116 @@ fn walk(
     }
     (open, found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use silure_ir::text::{self, ParseOptions};
+    use silure_ir::{Context, Module};
+
+    /// A kernel in words: `wA` and `rA` write and read part A (or B) of shared memory, `cA` copies there in the background, `.` waits
+    /// for all copies and `,` for all but one, `|` is a barrier, `[ ]` a loop, `( / )` a choice.
+    fn kernel(words: &str) -> Module {
+        let mut body = String::new();
+        for (i, word) in words.split_whitespace().enumerate() {
+            let part = if word.ends_with('B') { "%b" } else { "%a" };
+            body += &match &word[..1] {
+                "w" => format!("simt.store {part}, _, %v\n"),
+                "r" => format!("%x{i} = simt.load {part} : f32\n"),
+                "c" => format!("simt.async_copy {part}, %g {{bytes = 4}}\nsimt.async_commit\n"),
+                "." => "simt.async_wait\n".into(),
+                "," => "simt.async_wait {pending = 1}\n".into(),
+                "|" => "simt.barrier\n".into(),
+                "[" => format!("simt.for %n, %n, %n do(%i{i}: index) {{\n"),
+                "]" | ")" => "yield\n}\n".into(),
+                "(" => "simt.if %p do {\n".into(),
+                "/" => "yield\n} do {\n".into(),
+                _ => panic!("no word: {word}"),
+            };
+        }
+        let source = format!(
+            "module @m {{ kernel @k(%g: ptr<f32, global>, %n: index, %v: f32, %p: bool) {{
+%a = simt.shared {{at = 0, bytes = 64, elem = f32}} : ptr<f32, shared>
+%b = simt.shared {{at = 64, bytes = 64, elem = f32}} : ptr<f32, shared>
+{body}return
+}} }}"
+        );
+        let mut cx = Context::new();
+        crate::register(&mut cx).unwrap();
+        let parsed = text::parse(&cx, "k", &source, ParseOptions::default());
+        parsed.unwrap_or_else(|e| panic!("{source}\n{e}"))
+    }
+
+    /// What is left of the borders: `|`, `.` and `,`, in their order.
+    fn left(words: &str) -> String {
+        let mut m = kernel(words);
+        let f = &mut m.funcs[0];
+        reduce(f);
+        let word = |op: &OpId| match f.op(*op).def {
+            d if d == &dialect::BARRIER => Some('|'),
+            d if d == &dialect::ASYNC_WAIT => {
+                Some(if f.op(*op).attrs.int("pending") == 0 { '.' } else { ',' })
+            }
+            _ => None,
+        };
+        f.walk().iter().filter_map(word).collect()
+    }
+
+    #[test]
+    fn what_orders_two_accesses_stays() {
+        for words in ["wA | rA", "rA | wA", "wA | wA", "wB wA | rA", "wA rB | rB rA", "cA . | rA"] {
+            assert!(left(words).contains('|'), "{words}");
+        }
+        // One of two that stand side by side is enough, whichever it is.
+        assert_eq!(left("wA | | rA"), "|");
+        assert_eq!(left("wA | rB | rA"), "|");
+        assert_eq!(left("wA | rA | wA"), "||");
+    }
+
+    #[test]
+    fn what_orders_nothing_goes() {
+        for words in ["|", "wA |", "| rA", "rA | rA", "wA | rB", "[ rA | rB ]"] {
+            assert_eq!(left(words), "", "{words}");
+        }
+        assert_eq!(left("wA | rB wB | rB"), "|");
+    }
+
+    #[test]
+    fn the_next_round_counts() {
+        // Alone the first of each pair goes; in a loop the next round's write is behind the barrier.
+        for (once, often) in
+            [("rA | wB", "[ rA | wB ]"), ("| wA", "[ | wA ]"), ("rA wA |", "[ rA wA | ]")]
+        {
+            assert_eq!((left(once).as_str(), left(often).as_str()), ("", "|"), "{often}");
+        }
+        assert_eq!((left("wA | rA |").as_str(), left("[ wA | rA | ]").as_str()), ("|", "||"));
+        // What is before the loop, and behind it.
+        assert_eq!(left("wA [ | rA ]"), "|");
+        assert_eq!(left("wA [ rB | ] rA"), "|");
+        // A loop may have no rounds: the barrier in it does not order what is before it and behind it.
+        assert_eq!(left("wA [ | rB ] | rA"), "|");
+        assert_eq!(left("wA | [ wB | rB ] rA"), "||");
+        assert_eq!(left("[ [ rA ] | [ wA ] ]"), "|");
+    }
+
+    #[test]
+    fn each_way_of_a_choice_counts() {
+        assert_eq!(left("( wA / ) | rA"), "|");
+        assert_eq!(left("( / rA ) | rA"), "");
+        assert_eq!(left("wA | ( rB / rA )"), "|");
+        // A barrier in one way alone orders nothing for the other.
+        assert_eq!(left("wA ( | / ) rA"), "|");
+        assert_eq!(left("wA | ( | / ) rA"), "|");
+    }
+
+    #[test]
+    fn waits_stay_for_what_is_copied_and_read() {
+        assert_eq!(left("cA . | rA"), ".|");
+        assert_eq!(left("cA . rB"), "");
+        assert_eq!(left("cA . . rA"), ".");
+        assert_eq!(left("[ . | rA cA ]"), ".|");
+        assert_eq!(left("cA [ rB . ] rA"), ".");
+        // What waits for some of the copies is left alone, and may read them.
+        assert_eq!(left("cA cA , | rA | cA . | rA"), ",||.|");
+    }
+}

@@ -804,6 +804,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         .chain(WINDOWS)
         .chain(BLOCKS)
         .chain(CODES)
+        .chain(super::sample::SAMPLE)
         .chain(super::units::all())
         .chain(super::rare::all())
 }

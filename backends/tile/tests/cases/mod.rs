@@ -13,6 +13,7 @@ macro_rules! cases {
 
 pub mod graph;
 pub mod rare;
+pub mod sample;
 pub mod units;
 
 use silure_ir::dialects::tile::KernelArg;

@@ -1,7 +1,7 @@
 //! A decoder: embedding, layers of attention and feed-forward network, norm, logits.
 
 use silure_ir::dialects::{arith, graph};
-use silure_ir::{ValueId, attrs};
+use silure_ir::{Attrs, Dim, Elem, ValueId, attrs};
 
 use super::attention::Heads;
 use super::experts::Experts;
@@ -73,7 +73,13 @@ impl Decoder {
             net.begin(name);
             let step = Step::new(net, sizes, &self.rope, prefill)?;
             let logits = self.logits(net, &step)?;
-            net.end(&[("logits", logits)])?;
+            match sizes.sample && !prefill {
+                true => {
+                    let token = self.token(net, &step, logits)?;
+                    net.end(&[("token", token)])?;
+                }
+                false => net.end(&[("logits", logits)])?,
+            }
         }
         Ok(())
     }
@@ -94,6 +100,16 @@ impl Decoder {
         net.enter("lm_head");
         let head = if self.tied { table } else { "lm_head.weight".into() };
         net.product(x, &[(head.clone(), self.vocab)], self.hidden, &head)
+    }
+
+    /// The next tokens, drawn as two more inputs say.
+    fn token(&self, net: &mut Net, step: &Step, logits: ValueId) -> Result<ValueId> {
+        net.enter("sample");
+        let words = net.symbol("w", 0, self.vocab.div_ceil(32));
+        let six = Dim::from(graph::SETTINGS);
+        let settings = net.input("settings", Elem::F64, vec![step.n.clone(), six]);
+        let seen = net.input("seen", Elem::I32, vec![step.n.clone(), words]);
+        net.op(&graph::SAMPLE, &[logits, settings, seen], Attrs::new())
     }
 
     fn norm(&self, net: &mut Net, x: ValueId, at: &str) -> Result<ValueId> {

@@ -26,6 +26,7 @@ mod quant;
 mod reduce;
 mod rnn;
 mod rotary;
+mod sample;
 mod scan;
 mod select;
 mod sequence;
@@ -54,6 +55,7 @@ pub use quant::*;
 pub use reduce::*;
 pub use rnn::*;
 pub use rotary::*;
+pub use sample::*;
 pub use scan::*;
 pub use select::*;
 pub use sequence::*;
@@ -70,7 +72,7 @@ pub static OPS: &[&OpDef] = &[
     &SLICE, &CONCAT, &SPLIT, &PAD, &TILE,
     &GATHER, &GATHER_ELEMENTS, &GATHER_ND, &SCATTER_ELEMENTS, &SCATTER_ND,
     &RANGE, &FULL, &EYE_LIKE, &TRILU, &ONE_HOT,
-    &NONZERO, &COMPRESS, &UNIQUE, &TOP_K,
+    &NONZERO, &COMPRESS, &UNIQUE, &TOP_K, &SAMPLE,
     &CUMSUM, &REVERSE_SEQUENCE, &DEPTH_TO_SPACE, &SPACE_TO_DEPTH,
     &MATMUL, &MATMUL_INTEGER, &MATMUL_BLOCKS, &GATHER_BLOCKS, &EINSUM, &DET, &ATTENTION, &PAGED_ATTENTION, &EXPERT_MATMUL,
     &ROTARY,
