@@ -11,6 +11,9 @@
 #[allow(dead_code, reason = "the language tests use the rest")]
 mod weights;
 
+#[path = "../../backends/cuda/tests/assembler/units.rs"]
+mod units;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -155,31 +158,10 @@ fn assemble(
     let Some(dump) = dump else { return Ok(()) };
     let out = Command::new(dump).arg(&object).output().unwrap();
     let sass = String::from_utf8_lossy(&out.stdout);
-    if !out.status.success() || !sass.contains("EXIT") {
+    if !out.status.success() {
         return Err(format!("no machine code: {}", String::from_utf8_lossy(&out.stderr)));
     }
-    let units = ["HMMA", "IMMA", "QMMA", "DMMA"];
-    let has: Vec<&str> = units.into_iter().filter(|u| sass.contains(&format!("{u}."))).collect();
-    let text = &k.text;
-    let claimed = |types: &[&str]| {
-        text.lines().any(|l| l.contains("mma.sync") && types.iter().any(|t| l.contains(t)))
-    };
-    let bytes = [".s8", ".u8"];
-    // Where products of 8-bit floats have no unit of their own they are made by that of f16.
-    let float8 = claimed(&[".e4m3", ".e5m2"]);
-    let own = matches!(arch, "sm_89" | "sm_120");
-    let want = [
-        (claimed(&[".f16.f16", ".bf16.bf16", ".tf32"]) || float8 && !own, "HMMA"),
-        (claimed(&bytes), "IMMA"),
-        (float8 && own, "QMMA"),
-        (false, "DMMA"),
-    ];
-    for (claims, unit) in want {
-        if claims != has.contains(&unit) {
-            return Err(format!("matrix units {has:?} where the text {claims} asks for {unit}"));
-        }
-    }
-    Ok(())
+    units::compare(&k.text, arch, &sass).map(|_| ())
 }
 
 #[test]
