@@ -56,42 +56,68 @@ fn steps(case: &Case, engine: &Arc<Engine>, tokens: usize) {
     assert_eq!(said, case.tokens[..tokens], "{}: greedy tokens on the device", case.name);
 }
 
-/// A cache and weights of bf16: every product of the model reads what is stored in halves.
-#[test]
-fn deepseek_in_halves_on_the_device() {
-    let case = Case::read("deepseek-v3");
-    let o = ImportOptions { cache: Some(Elem::Bf16), ..options() };
-    let engine = on_device_as(&Compiler::new().unwrap(), &case, &o, Some(Precision::Bf16));
-    let mut steps = Steps::new(&engine, PAGE, PAGES);
+/// The prompt without its last eight tokens at once, then these one by one.
+fn in_pieces(engine: &Arc<Engine>, case: &Case, page: usize) -> Vec<Vec<f64>> {
+    let mut steps = Steps::new(engine, page, PAGES * PAGE / page);
     let (head, tail) = case.prompt.split_at(case.prompt.len() - 8);
     let mut s = steps.sequence(case.prompt.len());
     let mut logits = steps.step("prefill", &mut [(&mut s, head)]);
     for token in tail {
         logits.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
     }
-    // The same engine options on the host: both round weights and cache alike.
+    assert_eq!(logits.len(), case.prompt.len());
+    logits
+}
+
+/// The same engine options on the host, and how far logits of a device are from what it gives.
+fn off_the_host(
+    case: &Case,
+    o: &ImportOptions,
+    precision: Option<Precision>,
+    got: &[Vec<f64>],
+) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     case.write(folder.path(), 1);
     let c = Compiler::new().unwrap();
-    let half = Options { precision: Some(Precision::Bf16), ..Options::default() };
-    let host = c.compile(load(&c, folder.path(), &o), &half).unwrap_or_else(|e| panic!("{e}"));
+    let form = Options { precision, ..Options::default() };
+    let host = c.compile(load(&c, folder.path(), o), &form).unwrap_or_else(|e| panic!("{e}"));
     let host = Engine::from_bytes(&host.to_bytes().unwrap()).unwrap();
-    let mut steps = Steps::new(&host, PAGE, PAGES);
-    let mut s = steps.sequence(case.prompt.len());
-    let mut want = steps.step("prefill", &mut [(&mut s, head)]);
-    for token in tail {
-        want.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
-    }
-    let pairs = want.iter().flatten().zip(logits.iter().flatten());
-    let off = pairs.fold(
-        0f64,
-        |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs()) },
-    );
-    let bound = bound(&case);
+    let want = in_pieces(&host, case, o.page.unwrap());
+    let pairs = want.iter().flatten().zip(got.iter().flatten());
+    pairs
+        .fold(0f64, |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs()) })
+}
+
+/// A cache and weights of bf16: every product of the model reads what is stored in halves.
+#[test]
+fn deepseek_in_halves_on_the_device() {
+    let case = Case::read("deepseek-v3");
+    let (o, halves) = (ImportOptions { cache: Some(Elem::Bf16), ..options() }, Precision::Bf16);
+    let engine = on_device_as(&Compiler::new().unwrap(), &case, &o, Some(halves));
+    let logits = in_pieces(&engine, &case, PAGE);
+    let (off, bound) = (off_the_host(&case, &o, Some(halves), &logits), bound(&case));
     println!("deepseek-v3 in halves: off by {off:.2e} from the host, {bound:.2e} are allowed");
-    assert_eq!((logits.len(), want.len()), (case.prompt.len(), case.prompt.len()));
     // The halves are there: they are further from the truth than f32 may be.
     assert!(super::off(&case, 0, &logits) > 10.0 * bound, "nothing was rounded to halves");
+    assert!(off <= bound, "off by {off:e}, {bound:e} are allowed");
+}
+
+/// Pages that are long enough for matrix units: heads that share a cache of latents are multiplied with it together.
+#[test]
+fn latent_attention_by_units_on_the_device() {
+    const LONG: usize = 16;
+    let case = Case::read("deepseek-v3");
+    let (page, pages) = (Some(LONG), Some(PAGES * PAGE / LONG));
+    let o = ImportOptions { cache: Some(Elem::Bf16), page, pages, ..options() };
+    let bytes = compiled(&Compiler::new().unwrap(), &case, &o, None, "cuda:sm_80");
+    let file = EngineFile::parse(&bytes).unwrap();
+    let kernels = file.device_code().into_iter().flat_map(|c| c.1.kernels);
+    let attention = kernels.filter(|k| k.name.starts_with("paged_attention"));
+    let units = attention.filter(|k| k.text.contains("mma.sync")).count();
+    assert!(units > 0, "no attention by units");
+    let logits = in_pieces(&opened(&bytes), &case, LONG);
+    let (off, bound) = (off_the_host(&case, &o, None, &logits), bound(&case));
+    println!("{units} kernels by units: off by {off:.2e} from the host, {bound:.2e} are allowed");
     assert!(off <= bound, "off by {off:e}, {bound:e} are allowed");
 }
 
@@ -135,32 +161,11 @@ fn eights() {
     let kernels = file.device_code().into_iter().flat_map(|c| c.1.kernels);
     let eights = kernels.filter(|k| k.text.contains(".f32.e4m3.e4m3.f32")).count();
     assert!(eights > 1, "{eights} kernels multiply 8-bit floats");
-    let engine = opened(&bytes);
-    let folder = tempfile::tempdir().unwrap();
-    case.write(folder.path(), 1);
-    let form = Options { precision: Some(Precision::Fp8), ..Options::default() };
-    let host = c.compile(load(&c, folder.path(), &options()), &form);
-    let host = host.unwrap_or_else(|e| panic!("{e}"));
-    let host = Engine::from_bytes(&host.to_bytes().unwrap()).unwrap();
-    let [got, want] = [&engine, &host].map(|e| {
-        let mut steps = Steps::new(e, PAGE, PAGES);
-        let (head, tail) = case.prompt.split_at(case.prompt.len() - 8);
-        let mut s = steps.sequence(case.prompt.len());
-        let mut logits = steps.step("prefill", &mut [(&mut s, head)]);
-        for token in tail {
-            logits.extend(steps.step("decode", &mut [(&mut s, std::slice::from_ref(token))]));
-        }
-        logits
-    });
-    let pairs = want.iter().flatten().zip(got.iter().flatten());
-    let off = pairs.fold(
-        0f64,
-        |m, (a, b)| if (a - b).is_nan() { f64::INFINITY } else { m.max((a - b).abs()) },
-    );
+    let got = in_pieces(&opened(&bytes), &case, PAGE);
+    let off = off_the_host(&case, &options(), Some(Precision::Fp8), &got);
     let bound = bound(&case);
     println!("in 8 bits on both sides: off by {off:.2e} from the host, {bound:.2e} are allowed");
     println!("off by {:.2e} from the truth", super::off(&case, 0, &got));
-    assert_eq!((got.len(), want.len()), (case.prompt.len(), case.prompt.len()));
     assert!(super::off(&case, 0, &got) > 10.0 * bound, "nothing was rounded to 8 bits");
     assert!(off <= bound, "off by {off:e}, {bound:e} are allowed");
 }

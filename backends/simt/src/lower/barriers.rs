@@ -240,10 +240,12 @@ mod tests {
             body += &match &word[..1] {
                 "w" => format!("simt.store {part}, _, %v\n"),
                 "r" => format!("%x{i} = simt.load {part} : f32\n"),
-                "c" => format!("simt.async_copy {part}, %g {{bytes = 4}}\nsimt.async_commit\n"),
-                "." => "simt.async_wait\n".into(),
+                "c" => {
+                    format!("simt.async_copy {part}, %g {{bytes = 4}}\nsimt.async_commit {{}}\n")
+                }
+                "." => "simt.async_wait {}\n".into(),
                 "," => "simt.async_wait {pending = 1}\n".into(),
-                "|" => "simt.barrier\n".into(),
+                "|" => "simt.barrier {}\n".into(),
                 "[" => format!("simt.for %n, %n, %n do(%i{i}: index) {{\n"),
                 "]" | ")" => "yield\n}\n".into(),
                 "(" => "simt.if %p do {\n".into(),
