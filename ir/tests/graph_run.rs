@@ -374,6 +374,32 @@ fn strings_are_made_read_and_counted() {
     assert_eq!(out, want);
 }
 
+/// With log₂e as the temperature weights are powers of two: 1, 8, 4, 8 and 2, and in the last row 1, 2, 4, 2 and 2.
+#[test]
+fn tokens_are_drawn_by_weights() {
+    let m = parse(
+        "",
+        "%x: f32[6, 5], %s: f64[6, 6], %seen: i32[6, 1]",
+        "%y = graph.sample %x, %s, %seen : i64[6]
+         return %y",
+        "y: i64[6]",
+    );
+    let x = vec!["0.0, 3.0, 2.0, 3.0, 1.0"; 6].join(", ");
+    // The largest; all; three of the largest; those that make 0.6; those of half the largest; a penalty.
+    let settings = [
+        "0.0, 0.0, 1.0, 0.0, 1.0, 0.9",
+        "1.4426950408889634, 0.0, 1.0, 0.0, 1.0, 0.5",
+        "1.4426950408889634, 3.0, 1.0, 0.0, 1.0, 0.99",
+        "1.4426950408889634, 0.0, 0.6, 0.0, 1.0, 0.5",
+        "1.4426950408889634, 0.0, 1.0, 0.5, 1.0, 0.45",
+        "1.4426950408889634, 0.0, 1.0, 0.0, 3.0, 0.99",
+    ];
+    let (x, s) =
+        (format!("dense<f32[6, 5]: {x}>"), format!("dense<f64[6, 6]: {}>", settings.join(", ")));
+    let y = run(&m, &[&x, &s, "dense<i32[6, 1]: 0, 0, 0, 0, 0, 10>"]).unwrap();
+    assert_eq!(y, ["dense<i64[6]: 1, 2, 3, 3, 2, 4>"]);
+}
+
 #[test]
 fn attention_is_its_parts() {
     let m = parse(
