@@ -384,7 +384,7 @@ fn tokens_are_drawn_by_weights() {
          return %y",
         "y: i64[6]",
     );
-    let x = vec!["0.0, 3.0, 2.0, 3.0, 1.0"; 6].join(", ");
+    let x = ["0.0, 3.0, 2.0, 3.0, 1.0"; 6].join(", ");
     // The largest; all; three of the largest; those that make 0.6; those of half the largest; a penalty.
     let settings = [
         "0.0, 0.0, 1.0, 0.0, 1.0, 0.9",
