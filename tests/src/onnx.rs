@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use prost::Message;
-use silure_onnx::proto::{
+use silure_onnx_proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };

@@ -56,7 +56,7 @@ fn check(what: &str, files: &[PathBuf]) -> (usize, usize, usize) {
 fn outcomes(
     what: &str,
     folder: &Path,
-    models: &[(String, silure_onnx::proto::ModelProto)],
+    models: &[(String, silure_onnx_proto::ModelProto)],
 ) -> Vec<(String, Outcome)> {
     let files: Vec<PathBuf> = models.iter().map(|(n, m)| onnx::write(folder, n, m)).collect();
     let outcomes = probe("model", &files);

@@ -10,7 +10,7 @@ use prost::Message;
 use silure::ir::{Elem, Tensor};
 use silure::{Compiler, Options};
 use silure_engine::Plan;
-use silure_onnx::proto::{GraphProto, ModelProto, NodeProto};
+use silure_onnx_proto::{GraphProto, ModelProto, NodeProto};
 use silure_runtime::Engine;
 use silure_tests::child::{run, silure};
 use silure_tests::onnx::{self, F32, graph, info, model, node};

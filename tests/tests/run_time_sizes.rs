@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use silure::Compiler;
 use silure::ir::{Elem, Tensor};
-use silure_onnx::proto::{NodeProto, ValueInfoProto};
+use silure_onnx_proto::{NodeProto, ValueInfoProto};
 use silure_runtime::{Engine, Session};
 use silure_tests::onnx::{F32, I64, graph, info, int, model, node, string, with, write};
 use silure_tests::{engine, to_oracle, to_runtime};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use silure::Compiler;
 use silure::ir::{Elem, Tensor};
-use silure_onnx::proto::{AttributeProto, NodeProto, OperatorSetIdProto};
+use silure_onnx_proto::{AttributeProto, NodeProto, OperatorSetIdProto};
 use silure_runtime::{Engine, Session, SessionOptions};
 use silure_tests::{engine, onnx, oracle, run, to_runtime};
 

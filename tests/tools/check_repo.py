@@ -35,6 +35,7 @@ ARROWS = {
     "silure-generate": {"silure-types", "silure-images", "silure-engine", "silure-kernels-cpu", "silure-runtime"},
     "silure-passes": {"silure-types", "silure-images", "silure-ir", "silure-target"},
     "silure-onnx": {"silure-types", "silure-images", "silure-ir"},
+    "silure-onnx-proto": set(),
     "silure-hf": {"silure-types", "silure-images", "silure-ir"},
     "silure-launch": {"silure-types", "silure-images", "silure-ir", "silure-target", "silure-passes", "silure-engine"},
     "silure-cpu": COMPILER - {"silure-cpu", "silure-onnx", "silure-hf", "silure-tile", "silure-simt", "silure-cuda"},

@@ -12,13 +12,15 @@
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::{Attr, Call, Graph, Node, Op, Program, Value, ValueId, order};
 use crate::load::{Model, domain};
-use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto};
+use crate::proto::{
+    ATTRIBUTE_TYPES, AttributeProto, FunctionProto, GraphProto, Identity, NodeProto, ValueInfoProto,
+};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A table of functions that define operators: the body for an operator, if it is to be expanded.
-pub type Bodies<'m> = dyn Fn(&Op<'m>) -> Option<&'m FunctionProto> + 'm;
+pub type Bodies<'m> = dyn Fn(&Op<'m>) -> Option<FunctionProto<'m>> + 'm;
 
 impl Model {
     /// Checks the graph, inlines model-local functions and orders the nodes.
@@ -29,7 +31,7 @@ impl Model {
     /// As [`Model::resolve`]; operators for which `bodies` has an answer are expanded as well.
     pub fn resolve_with<'m>(&'m self, bodies: &Bodies<'m>) -> Result<Program<'m>> {
         let mut functions = HashMap::new();
-        for f in &self.proto().functions {
+        for f in self.proto().functions() {
             let key = (domain(f.domain()), f.name(), f.overload());
             if functions.insert(key, f).is_some() {
                 let at = format!("function {}", quote(f.name()));
@@ -65,11 +67,11 @@ impl Model {
 
 struct Resolver<'m, 'b> {
     model: &'m Model,
-    functions: HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>,
+    functions: HashMap<(&'m str, &'m str, &'m str), FunctionProto<'m>>,
     bodies: &'b Bodies<'m>,
     values: Vec<Value<'m>>,
     tensors: Vec<Tensor>,
-    loaded: HashMap<*const (), usize>,
+    loaded: HashMap<*const u8, usize>,
     graphs: u32,
     nodes: usize,
     dead: usize,
@@ -81,10 +83,10 @@ struct Resolver<'m, 'b> {
 struct Env<'e, 'm> {
     opsets: &'e BTreeMap<&'m str, i64>,
     /// Inside a function: its attributes, `None` for one without a value. Outside: `None`.
-    attrs: Option<&'e HashMap<&'m str, Option<&'m AttributeProto>>>,
+    attrs: Option<&'e HashMap<&'m str, Option<AttributeProto<'m>>>>,
     call: Option<Arc<Call<'m>>>,
     /// The functions being inlined, outermost first.
-    stack: &'e [*const FunctionProto],
+    stack: &'e [*const u8],
 }
 
 /// Names of one graph or function body. `None`: a formal input that the caller omitted.
@@ -107,9 +109,14 @@ fn structure(at: &str, what: impl Into<String>) -> Error {
     Error::new(Code::Structure, at, what)
 }
 
+/// The name of an attribute's type; a number that has none means nothing.
+pub(crate) fn type_name(number: i32) -> &'static str {
+    usize::try_from(number).ok().and_then(|n| ATTRIBUTE_TYPES.get(n)).unwrap_or(&"UNDEFINED")
+}
+
 /// How a node is called in errors.
-fn node_at(node: &NodeProto, call: Option<&Call<'_>>) -> String {
-    let mut at = match (node.name(), node.output.iter().find(|o| !o.is_empty())) {
+fn node_at(node: NodeProto<'_>, call: Option<&Call<'_>>) -> String {
+    let mut at = match (node.name(), node.output().find(|o| !o.is_empty())) {
         ("", Some(out)) => format!("{} node producing {}", node.op_type(), quote(out)),
         ("", None) => format!("{} node", node.op_type()),
         (name, _) => format!("{} node {}", node.op_type(), quote(name)),
@@ -146,7 +153,7 @@ impl<'m> Resolver<'m, '_> {
 
     fn graph(
         &mut self,
-        proto: &'m GraphProto,
+        proto: GraphProto<'m>,
         outer: Option<&Scope<'_, 'm>>,
         env: &Env<'_, 'm>,
         depth: usize,
@@ -170,7 +177,7 @@ impl<'m> Resolver<'m, '_> {
             nodes: Vec::new(),
             captures: Vec::new(),
         };
-        for input in &proto.input {
+        for input in proto.input() {
             if input.name().is_empty() {
                 return Err(structure(at, "an input has no name"));
             }
@@ -178,9 +185,9 @@ impl<'m> Resolver<'m, '_> {
         }
         let mut with_value = HashSet::new();
         // A sparse one has the name of its values.
-        let dense = proto.initializer.iter().map(|t| (t.name(), Ok(t)));
-        let sparse = proto.sparse_initializer.iter();
-        let sparse = sparse.map(|s| (s.values.as_ref().map_or("", |v| v.name()), Err(s)));
+        let dense = proto.initializer().map(|t| (t.name(), Ok(t)));
+        let sparse = proto.sparse_initializer();
+        let sparse = sparse.map(|s| (s.values().map_or("", |v| v.name()), Err(s)));
         for (name, t) in dense.chain(sparse) {
             let at = format!("initializer {}", quote(name));
             if name.is_empty() {
@@ -191,7 +198,7 @@ impl<'m> Resolver<'m, '_> {
                     if depth > 0 {
                         return Err(structure(&at, "an input of a subgraph has a value"));
                     }
-                    if self.model.proto().ir_version() >= 4 {
+                    if self.model.proto().ir_version().unwrap_or(0) >= 4 {
                         self.notes.push(format!(
                             "input {} has a default value, which is compiled in",
                             quote(name)
@@ -203,21 +210,21 @@ impl<'m> Resolver<'m, '_> {
             };
             let model = self.model;
             let tensor = match t {
-                Ok(t) => self.tensor(std::ptr::from_ref(t).cast(), || model.tensor(t, &at)),
-                Err(s) => self.tensor(std::ptr::from_ref(s).cast(), || model.sparse(s, &at)),
+                Ok(t) => self.tensor(t.identity(), || model.tensor(t, &at)),
+                Err(s) => self.tensor(s.identity(), || model.sparse(s, &at)),
             }?;
             graph.constants.push((value, tensor));
         }
         graph.inputs.retain(|v| !with_value.contains(v));
-        for node in &proto.node {
+        for node in proto.node() {
             self.declare(node, &mut scope, id, &HashMap::new(), env)?;
         }
         self.hidden(&scope, at);
-        self.types(&scope, proto.input.iter().chain(&proto.output).chain(&proto.value_info));
-        for node in &proto.node {
+        self.types(&scope, proto.input().chain(proto.output()).chain(proto.value_info()));
+        for node in proto.node() {
             self.node(node, &scope, id, env, depth, &mut graph.nodes)?;
         }
-        for output in &proto.output {
+        for output in proto.output() {
             match scope.find(output.name()) {
                 Some(Some(v)) => graph.outputs.push(v),
                 Some(None) => {
@@ -251,19 +258,19 @@ impl<'m> Resolver<'m, '_> {
         self.notes.push(format!("{at}: hides values of the graphs around it: {which}"));
     }
 
-    fn types(&mut self, scope: &Scope<'_, 'm>, infos: impl Iterator<Item = &'m ValueInfoProto>) {
+    fn types(&mut self, scope: &Scope<'_, 'm>, infos: impl Iterator<Item = ValueInfoProto<'m>>) {
         for info in infos {
             if let Some(Some(v)) = scope.names.get(info.name()) {
                 let value = &mut self.values[v.0 as usize];
                 if value.ty.is_none() {
-                    value.ty = info.r#type.as_ref();
+                    value.ty = info.r#type();
                 }
             }
         }
     }
 
     /// The number of the tensor that a message of the file (`key`) describes: each is read once.
-    fn tensor(&mut self, key: *const (), read: impl FnOnce() -> Result<Tensor>) -> Result<usize> {
+    fn tensor(&mut self, key: *const u8, read: impl FnOnce() -> Result<Tensor>) -> Result<usize> {
         if let Some(i) = self.loaded.get(&key) {
             return Ok(*i);
         }
@@ -276,7 +283,7 @@ impl<'m> Resolver<'m, '_> {
     /// function's formal outputs.
     fn declare(
         &mut self,
-        node: &'m NodeProto,
+        node: NodeProto<'m>,
         scope: &mut Scope<'_, 'm>,
         owner: u32,
         bound: &HashMap<&'m str, ValueId>,
@@ -290,10 +297,10 @@ impl<'m> Resolver<'m, '_> {
                 .needed(format!("more than {limit}"))
                 .present(format!("a limit of {limit}")));
         }
-        for name in node.output.iter().filter(|o| !o.is_empty()) {
+        for name in node.output().filter(|o| !o.is_empty()) {
             let at = || node_at(node, env.call.as_deref());
-            let id = bound.get(name.as_str()).copied();
-            if scope.names.contains_key(name.as_str()) {
+            let id = bound.get(name).copied();
+            if scope.names.contains_key(name) {
                 self.define(scope, name, owner, id, &at())?;
             }
             self.define(scope, name, owner, id, "")?;
@@ -303,7 +310,7 @@ impl<'m> Resolver<'m, '_> {
 
     fn node(
         &mut self,
-        proto: &'m NodeProto,
+        proto: NodeProto<'m>,
         scope: &Scope<'_, 'm>,
         owner: u32,
         env: &Env<'_, 'm>,
@@ -314,9 +321,9 @@ impl<'m> Resolver<'m, '_> {
         if proto.op_type().is_empty() {
             return Err(structure(&at(), "a node has no operator"));
         }
-        let mut inputs = Vec::with_capacity(proto.input.len());
-        for name in &proto.input {
-            inputs.push(match name.as_str() {
+        let mut inputs = Vec::with_capacity(proto.input().count());
+        for name in proto.input() {
+            inputs.push(match name {
                 "" => None,
                 name => scope.find(name).ok_or_else(|| {
                     structure(&at(), format!("operand {} is defined nowhere", quote(name)))
@@ -324,7 +331,7 @@ impl<'m> Resolver<'m, '_> {
             });
         }
         let outputs: Vec<Option<ValueId>> =
-            proto.output.iter().map(|name| scope.find(name).flatten()).collect();
+            proto.output().map(|name| scope.find(name).flatten()).collect();
         let (attrs, graphs) = self.attributes(proto, scope, env, depth)?;
         let dom = domain(proto.domain());
         let function = self.functions.get(&(dom, proto.op_type(), proto.overload())).copied();
@@ -357,16 +364,16 @@ impl<'m> Resolver<'m, '_> {
 
     fn attributes(
         &mut self,
-        proto: &'m NodeProto,
+        proto: NodeProto<'m>,
         scope: &Scope<'_, 'm>,
         env: &Env<'_, 'm>,
         depth: usize,
     ) -> Result<(Vec<Attr<'m>>, Vec<(&'m str, Graph<'m>)>)> {
         let at = || node_at(proto, env.call.as_deref());
-        let mut attrs = Vec::with_capacity(proto.attribute.len());
+        let mut attrs = Vec::with_capacity(proto.attribute().count());
         let mut graphs = Vec::new();
         let mut names = HashSet::new();
-        for a in &proto.attribute {
+        for a in proto.attribute() {
             let name = a.name();
             if name.is_empty() || !names.insert(name) {
                 let how = if name.is_empty() { "has no name" } else { "is given twice" };
@@ -385,21 +392,21 @@ impl<'m> Resolver<'m, '_> {
                             structure(&at(), what)
                         })?;
                     let Some(value) = *declared else { continue };
-                    let (want, have) = (a.r#type(), value.r#type());
-                    if want as i32 != 0 && have as i32 != 0 && want != have {
+                    let (want, have) = (a.r#type().unwrap_or(0), value.r#type().unwrap_or(0));
+                    if want != 0 && have != 0 && want != have {
                         let what = format!("attribute {} has another type", quote(name));
                         return Err(structure(&at(), what)
-                            .needed(want.as_str_name())
-                            .present(have.as_str_name()));
+                            .needed(type_name(want))
+                            .present(type_name(have)));
                     }
                     value
                 }
             };
-            if !value.graphs.is_empty() {
+            if value.graphs().next().is_some() {
                 let what = format!("attribute {} is a list of graphs", quote(name));
                 return Err(Error::new(Code::Unsupported, at(), what));
             }
-            match &value.g {
+            match value.g() {
                 Some(g) => {
                     let at = format!("subgraph {} of {}", quote(name), at());
                     graphs.push((name, self.graph(g, Some(scope), env, depth + 1, &at)?));
@@ -414,8 +421,8 @@ impl<'m> Resolver<'m, '_> {
 
     fn inline(
         &mut self,
-        f: &'m FunctionProto,
-        call: &'m NodeProto,
+        f: FunctionProto<'m>,
+        call: NodeProto<'m>,
         inputs: &[Option<ValueId>],
         outputs: &[Option<ValueId>],
         given: &[Attr<'m>],
@@ -429,7 +436,7 @@ impl<'m> Resolver<'m, '_> {
             quote(f.name()),
             node_at(call, env.call.as_deref())
         );
-        if env.stack.contains(&std::ptr::from_ref(f)) {
+        if env.stack.contains(&f.identity()) {
             return Err(structure(&at, "the function calls itself"));
         }
         let limit = self.model.limits.call_depth;
@@ -438,9 +445,10 @@ impl<'m> Resolver<'m, '_> {
                 .needed(format!("more than {limit} levels"))
                 .present(format!("a limit of {limit} levels")));
         }
-        for (what, have, formal) in
-            [("operands", inputs.len(), f.input.len()), ("results", outputs.len(), f.output.len())]
-        {
+        for (what, have, formal) in [
+            ("operands", inputs.len(), f.input().count()),
+            ("results", outputs.len(), f.output().count()),
+        ] {
             if have > formal {
                 return Err(structure(&at, format!("the call has too many {what}"))
                     .needed(format!("at most {formal}"))
@@ -449,13 +457,13 @@ impl<'m> Resolver<'m, '_> {
         }
         self.calls += 1;
         let attrs = function_attributes(f, given, &at)?;
-        let opsets: BTreeMap<&str, i64> = if f.opset_import.is_empty() {
-            env.opsets.clone()
-        } else {
-            f.opset_import.iter().map(|o| (domain(o.domain()), o.version())).collect()
-        };
+        let own = f.opset_import().map(|o| (domain(o.domain()), o.version().unwrap_or(0)));
+        let mut opsets: BTreeMap<&str, i64> = own.collect();
+        if opsets.is_empty() {
+            opsets.clone_from(env.opsets);
+        }
         let mut stack = env.stack.to_vec();
-        stack.push(f);
+        stack.push(f.identity());
         let name = if call.name().is_empty() { f.name() } else { call.name() };
         let inner = Env {
             opsets: &opsets,
@@ -464,7 +472,7 @@ impl<'m> Resolver<'m, '_> {
             stack: &stack,
         };
         let mut scope = Scope::default();
-        for (i, formal) in f.input.iter().enumerate() {
+        for (i, formal) in f.input().enumerate() {
             let actual = inputs.get(i).copied().flatten();
             if formal.is_empty() || scope.names.insert(formal, actual).is_some() {
                 return Err(
@@ -473,9 +481,9 @@ impl<'m> Resolver<'m, '_> {
             }
         }
         let mut bound = HashMap::new();
-        for (i, formal) in f.output.iter().enumerate() {
+        for (i, formal) in f.output().enumerate() {
             if let Some(actual) = outputs.get(i).copied().flatten()
-                && bound.insert(formal.as_str(), actual).is_some()
+                && bound.insert(formal, actual).is_some()
             {
                 return Err(
                     structure(&at, "formal outputs need distinct names").present(quote(formal))
@@ -483,10 +491,8 @@ impl<'m> Resolver<'m, '_> {
             }
         }
         // An output that is an input handed through: a copy under the caller's name.
-        for formal in &f.output {
-            let (Some(result), Some(source)) =
-                (bound.get(formal.as_str()), scope.names.get(formal.as_str()))
-            else {
+        for formal in f.output() {
+            let (Some(result), Some(source)) = (bound.get(formal), scope.names.get(formal)) else {
                 continue;
             };
             let Some(source) = *source else {
@@ -504,17 +510,17 @@ impl<'m> Resolver<'m, '_> {
                 graphs: Vec::new(),
             });
         }
-        for node in &f.node {
+        for node in f.node() {
             self.declare(node, &mut scope, owner, &bound, &inner)?;
         }
-        for formal in &f.output {
+        for formal in f.output() {
             if scope.find(formal).is_none() {
                 let what = format!("function output {} is defined nowhere", quote(formal));
                 return Err(structure(&at, what));
             }
         }
-        self.types(&scope, f.value_info.iter());
-        for node in &f.node {
+        self.types(&scope, f.value_info());
+        for node in f.node() {
             self.node(node, &scope, owner, &inner, depth, out)?;
         }
         Ok(())
@@ -523,13 +529,13 @@ impl<'m> Resolver<'m, '_> {
 
 /// The attributes a function's body may refer to, with what the call makes of them.
 fn function_attributes<'m>(
-    f: &'m FunctionProto,
+    f: FunctionProto<'m>,
     given: &[Attr<'m>],
     at: &str,
-) -> Result<HashMap<&'m str, Option<&'m AttributeProto>>> {
-    let mut attrs: HashMap<&str, Option<&AttributeProto>> =
-        f.attribute.iter().map(|name| (name.as_str(), None)).collect();
-    attrs.extend(f.attribute_proto.iter().map(|a| (a.name(), Some(a))));
+) -> Result<HashMap<&'m str, Option<AttributeProto<'m>>>> {
+    let mut attrs: HashMap<&str, Option<AttributeProto<'m>>> =
+        f.attribute().map(|name| (name, None)).collect();
+    attrs.extend(f.attribute_proto().map(|a| (a.name(), Some(a))));
     for a in given {
         match attrs.get_mut(a.name) {
             Some(slot) => *slot = Some(a.value),

@@ -34,7 +34,7 @@ pub struct Value<'m> {
     /// Its name in the file; unique only within its graph or function.
     pub name: &'m str,
     /// Its declared type, if any.
-    pub ty: Option<&'m TypeProto>,
+    pub ty: Option<TypeProto<'m>>,
     /// The graph that defines it ([`Graph::id`]).
     pub owner: u32,
 }
@@ -93,12 +93,12 @@ pub struct Attr<'m> {
     /// The name.
     pub name: &'m str,
     /// The value; its own name may be another one where a function's caller gave it.
-    pub value: &'m AttributeProto,
+    pub value: AttributeProto<'m>,
 }
 
 impl<'m> Node<'m> {
     /// The value of an attribute.
-    pub fn attr(&self, name: &str) -> Option<&'m AttributeProto> {
+    pub fn attr(&self, name: &str) -> Option<AttributeProto<'m>> {
         self.attrs.iter().find(|a| a.name == name).map(|a| a.value)
     }
 

@@ -1,6 +1,6 @@
 //! Reads ONNX models into the graph dialect.
 //!
-//! Reading happens in steps, each usable alone: [`Model::open`] decodes a file safely, and
+//! Reading happens in steps, each usable alone: [`Model::open`] reads a file safely, and
 //! [`Model::resolve`] checks its structure and gives a [`Program`], which is what [`import`] walks to build
 //! a module of the IR.
 //! Files are untrusted: sizes, nesting, references and paths are checked, and what is wrong is an
@@ -20,15 +20,11 @@ mod import;
 mod limits;
 mod load;
 mod opsets;
+pub mod proto;
 mod scan;
 mod sparse;
 mod tensor;
-
-/// The file format, generated from `proto/onnx-ml.proto` (see `proto/README.md`).
-#[allow(missing_docs, clippy::all, rustdoc::all)]
-#[rustfmt::skip]
-#[path = "../proto/onnx.rs"]
-pub mod proto;
+mod wire;
 
 pub use error::{Code, Error, Result, quote};
 pub use external::ExternalFile;
@@ -42,3 +38,4 @@ pub use limits::Limits;
 pub use load::{Model, NEWEST_IR};
 pub use opsets::{OPERATORS, Operator, newest};
 pub use tensor::{Data, Tensor, elem, elements};
+pub use wire::List;

@@ -1,8 +1,9 @@
 //! Opening a model file: size, structure of the bytes, decoding, what it imports.
 //!
 //! The file is read whole (protobuf has no index), at most [`Limits::file_bytes`]; large weights are
-//! meant to be external data, of which only ranges are kept. Every tensor that the file holds as raw
-//! bytes is a slice of the buffer and a range of the file: nothing is copied.
+//! meant to be external data, of which only ranges are kept. It is walked once ([`crate::scan`]) and read from then on
+//! in place: names, nodes and attributes are lent from the buffer ([`crate::proto`]). Every tensor that the file holds
+//! as raw bytes is a slice of the buffer and a range of the file: nothing is copied.
 //!
 //! ```no_run
 //! let model = silure_onnx::Model::open("model.onnx".as_ref())?;
@@ -17,10 +18,9 @@
 use crate::error::{Code, Error, Result, quote};
 use crate::external::Folder;
 use crate::limits::Limits;
-use crate::proto::{GraphProto, ModelProto, TensorProto};
+use crate::proto::{GraphProto, ModelProto};
 use crate::scan;
-use prost::Message;
-use prost::bytes::Bytes;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -31,10 +31,9 @@ use std::sync::atomic::AtomicU64;
 /// The newest IR version of the format that this crate knows (`Version` in `onnx-ml.proto`).
 pub const NEWEST_IR: i64 = 14;
 
-/// A decoded model file.
+/// A model file that was found well-formed.
 #[derive(Debug)]
 pub struct Model {
-    proto: ModelProto,
     opsets: BTreeMap<String, i64>,
     notes: Vec<String>,
     pub(crate) buffer: Bytes,
@@ -103,14 +102,12 @@ impl Model {
             return Err(malformed("not an ONNX model: the file is empty".into()));
         }
         scan::scan(&buffer, &name, &limits)?;
-        let mut proto = ModelProto::decode(buffer.clone())
-            .map_err(|e| malformed(format!("not an ONNX model: {e}")))?;
-        match &mut proto.graph {
-            Some(graph) => fit(graph),
-            None => return Err(malformed("not an ONNX model: it has no graph".into())),
+        let proto = ModelProto::new(&buffer);
+        if proto.graph().is_none() {
+            return Err(malformed("not an ONNX model: it has no graph".into()));
         }
         let mut notes = Vec::new();
-        match proto.ir_version {
+        match proto.ir_version() {
             None => return Err(malformed("not an ONNX model: it has no ir_version".into())),
             Some(v) if v < 1 => {
                 return Err(malformed("ir_version is not a version".into()).present(v.to_string()));
@@ -121,41 +118,41 @@ impl Model {
             Some(_) => {}
         }
         let mut opsets = BTreeMap::new();
-        for import in &proto.opset_import {
-            let domain = domain(import.domain());
-            if import.version() < 1 {
+        for import in proto.opset_import() {
+            let (domain, version) = (domain(import.domain()), import.version().unwrap_or(0));
+            if version < 1 {
                 let what = format!("opset import of domain {} has no version", quote(domain));
                 return Err(malformed(what)
                     .needed("a version of at least 1")
-                    .present(import.version().to_string()));
+                    .present(version.to_string()));
             }
             // Some exporters write an import twice.
-            match opsets.insert(domain.to_string(), import.version()) {
-                Some(v) if v != import.version() => {
+            match opsets.insert(domain.to_string(), version) {
+                Some(v) if v != version => {
                     let what = format!("domain {} is imported in two versions", quote(domain));
-                    return Err(malformed(what).present(format!("{v} and {}", import.version())));
+                    return Err(malformed(what).present(format!("{v} and {version}")));
                 }
                 _ => {}
             }
         }
-        if opsets.is_empty() && proto.ir_version() < 3 {
+        if opsets.is_empty() && proto.ir_version().unwrap_or(0) < 3 {
             opsets.insert(String::new(), 1);
         }
-        if !proto.training_info.is_empty() {
+        if proto.training_info().next().is_some() {
             notes.push("training information is ignored: only inference is imported".into());
         }
         let tensor_bytes = AtomicU64::new(0);
-        Ok(Model { proto, opsets, notes, buffer, path, name, limits, folder, tensor_bytes })
+        Ok(Model { opsets, notes, buffer, path, name, limits, folder, tensor_bytes })
     }
 
-    /// The decoded file.
-    pub fn proto(&self) -> &ModelProto {
-        &self.proto
+    /// The file's message.
+    pub fn proto(&self) -> ModelProto<'_> {
+        ModelProto::new(&self.buffer)
     }
 
     /// The main graph.
-    pub fn graph(&self) -> &GraphProto {
-        self.proto.graph.as_ref().expect("checked when decoded")
+    pub fn graph(&self) -> GraphProto<'_> {
+        self.proto().graph().unwrap_or_default()
     }
 
     /// The version imported of an operator domain; `""` is ONNX's own.
@@ -182,35 +179,6 @@ impl Model {
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
-}
-
-/// Gives back what lists were made longer by than they are. A graph is no deeper than the walk before decoding allows.
-fn fit(graph: &mut GraphProto) {
-    for node in &mut graph.node {
-        node.input.shrink_to_fit();
-        node.output.shrink_to_fit();
-        node.attribute.shrink_to_fit();
-        for a in &mut node.attribute {
-            a.ints.shrink_to_fit();
-            a.floats.shrink_to_fit();
-            a.g.iter_mut().for_each(|g| fit(g));
-        }
-        let tensors = node.attribute.iter_mut().filter_map(|a| a.t.as_deref_mut());
-        tensors.for_each(fit_tensor);
-    }
-    graph.initializer.iter_mut().for_each(fit_tensor);
-    graph.node.shrink_to_fit();
-    graph.initializer.shrink_to_fit();
-    graph.value_info.shrink_to_fit();
-}
-
-fn fit_tensor(t: &mut TensorProto) {
-    t.dims.shrink_to_fit();
-    t.float_data.shrink_to_fit();
-    t.int32_data.shrink_to_fit();
-    t.int64_data.shrink_to_fit();
-    t.double_data.shrink_to_fit();
-    t.uint64_data.shrink_to_fit();
 }
 
 /// ONNX's own domain has two spellings.

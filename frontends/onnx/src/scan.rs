@@ -1,104 +1,39 @@
-//! A walk over the protobuf bytes before they are decoded.
+//! The walk over the bytes of a new file, before anything is made of them.
 //!
-//! Decoding can take far more memory than the file is long: an empty node is two bytes in the file
-//! and some two hundred in memory. The walk adds up what decoding will take, message by message, and
-//! refuses before anything is allocated. It also finds truncation and bad lengths, and says at which
-//! byte. It does not look at values.
-//!
-//! Invariant: [`child`] names every message-typed field of `proto/onnx-ml.proto` (a test compares).
+//! It finds truncation, bad lengths, values of another kind than the format says, texts that are not UTF-8, and a
+//! message written twice where there is one, and says at which byte. What it has accepted is read without a doubt
+//! ([`crate::proto`]). It also adds up, message by message, what the checked form of the model may take: an empty node is
+//! two bytes in the file and some two hundred in memory. Too much is refused before anything is allocated.
 
 use crate::error::{Code, Error, Result};
+use crate::graph::{Attr, Graph, Node, Value};
 use crate::limits::Limits;
-use crate::proto as p;
+use crate::proto::{Field, Kind, Message};
+use crate::tensor::Tensor;
+use crate::wire::{Content, Fault, Reader, Scalar};
 use std::mem::size_of;
 
-/// Messages nested deeper than this are refused (the decoder's own bound is 100).
+/// Messages nested deeper than this are refused.
 const MAX_DEPTH: usize = 96;
 
-macro_rules! messages {
-    ($($kind:ident $name:literal $ty:ty { $($field:literal $child:ident)* })*) => {
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        enum Msg { $($kind),* }
-
-        /// The message type held by field `field` of `msg`, if it holds one.
-        fn child(msg: Msg, field: u64) -> Option<Msg> {
-            match (msg, field) {
-                $($((Msg::$kind, $field) => Some(Msg::$child),)*)*
-                _ => None,
-            }
-        }
-
-        /// Bytes of one decoded message, its heap blocks not counted.
-        fn size(msg: Msg) -> u64 {
-            match msg { $(Msg::$kind => size_of::<$ty>() as u64),* }
-        }
-
-        #[cfg(test)]
-        const TABLE: &[(&str, &[(u64, Msg)])] =
-            &[$(($name, &[$(($field, Msg::$child)),*])),*];
-
-        #[cfg(test)]
-        fn name(msg: Msg) -> &'static str {
-            match msg { $(Msg::$kind => $name),* }
-        }
+/// Bytes that the checked form of one message takes, lists within not counted.
+fn size(message: Message) -> u64 {
+    let bytes = match message {
+        Message::GraphProto => size_of::<Graph<'_>>(),
+        Message::NodeProto => size_of::<Node<'_>>(),
+        Message::AttributeProto => size_of::<Attr<'_>>(),
+        Message::TensorProto => size_of::<Tensor>(),
+        Message::ValueInfoProto => size_of::<Value<'_>>(),
+        _ => size_of::<&[u8]>(),
     };
+    bytes as u64
 }
 
-messages! {
-    Model "ModelProto" p::ModelProto { 8 Opset 7 Graph 14 Pair 20 Training 25 Function 26 Device }
-    Graph "GraphProto" p::GraphProto {
-        1 Node 5 Tensor 15 Sparse 11 Value 12 Value 13 Value 14 Annotation 16 Pair
-    }
-    Node "NodeProto" p::NodeProto { 5 Attr 9 Pair 10 NodeDevice }
-    Attr "AttributeProto" p::AttributeProto {
-        5 Tensor 6 Graph 22 Sparse 14 Type 10 Tensor 11 Graph 23 Sparse 15 Type
-    }
-    Tensor "TensorProto" p::TensorProto { 3 Segment 13 Pair 16 Pair }
-    Segment "Segment" p::tensor_proto::Segment {}
-    Sparse "SparseTensorProto" p::SparseTensorProto { 1 Tensor 2 Tensor }
-    Value "ValueInfoProto" p::ValueInfoProto { 2 Type 4 Pair }
-    Type "TypeProto" p::TypeProto {
-        1 TypeTensor 4 TypeSequence 5 TypeMap 9 TypeOptional 8 TypeSparse 7 TypeOpaque
-    }
-    TypeTensor "Tensor" p::type_proto::Tensor { 2 Shape }
-    TypeSequence "Sequence" p::type_proto::Sequence { 1 Type }
-    TypeMap "Map" p::type_proto::Map { 2 Type }
-    TypeOptional "Optional" p::type_proto::Optional { 1 Type }
-    TypeSparse "SparseTensor" p::type_proto::SparseTensor { 2 Shape }
-    TypeOpaque "Opaque" p::type_proto::Opaque {}
-    Shape "TensorShapeProto" p::TensorShapeProto { 1 Dim }
-    Dim "Dimension" p::tensor_shape_proto::Dimension {}
-    Function "FunctionProto" p::FunctionProto { 11 Attr 7 Node 9 Opset 12 Value 14 Pair }
-    Opset "OperatorSetIdProto" p::OperatorSetIdProto {}
-    Pair "StringStringEntryProto" p::StringStringEntryProto {}
-    Annotation "TensorAnnotation" p::TensorAnnotation { 2 Pair }
-    Training "TrainingInfoProto" p::TrainingInfoProto { 1 Graph 2 Graph 3 Pair 4 Pair }
-    Device "DeviceConfigurationProto" p::DeviceConfigurationProto {}
-    NodeDevice "NodeDeviceConfigurationProto" p::NodeDeviceConfigurationProto { 2 Sharding }
-    Sharding "ShardingSpecProto" p::ShardingSpecProto { 3 IntList 4 ShardedDim }
-    IntList "IntIntListEntryProto" p::IntIntListEntryProto {}
-    ShardedDim "ShardedDimProto" p::ShardedDimProto { 2 Simple }
-    Simple "SimpleShardedDimProto" p::SimpleShardedDimProto {}
-}
-
-/// What one element of a scalar field takes when it arrives packed: wire bytes per element at
-/// least, bytes in memory.
-fn packed(msg: Msg, field: u64) -> Option<(u64, u64)> {
-    Some(match (msg, field) {
-        (Msg::Tensor, 1 | 7 | 11) | (Msg::Attr, 8) | (Msg::Sparse, 3) => (1, 8),
-        (Msg::Tensor, 5) => (1, 4),
-        (Msg::Tensor, 4) | (Msg::Attr, 7) => (4, 4),
-        (Msg::Tensor, 10) => (8, 8),
-        (Msg::Sharding, 2) | (Msg::IntList, 2) => (1, 8),
-        _ => return None,
-    })
-}
-
-/// Walks the bytes of a `ModelProto`; returns the bytes of memory that decoding will take at most
-/// (growth of vectors included), the file's own bytes not counted.
+/// Walks the bytes of a `ModelProto`; returns the bytes of memory that reading it will take at most (growth of vectors
+/// included), the file's own bytes not counted.
 pub fn scan(file: &[u8], at: &str, limits: &Limits) -> Result<u64> {
     let mut walk = Walk { file, at, limit: limits.decoded_bytes, memory: 0 };
-    walk.message(Msg::Model, 0, file.len(), 0)?;
+    walk.message(Message::ModelProto, 0, file.len(), 0)?;
     Ok(walk.memory)
 }
 
@@ -114,24 +49,14 @@ impl Walk<'_> {
         Error::new(Code::Malformed, self.at, format!("not an ONNX model: {what} at byte {pos}"))
     }
 
-    fn varint(&self, pos: &mut usize, end: usize) -> Result<u64> {
-        let start = *pos;
-        let mut value = 0u64;
-        for shift in 0..10 {
-            if *pos >= end {
-                return Err(self.bad(start, "a number is cut off"));
+    fn fault(&self, f: Fault) -> Error {
+        let e = self.bad(f.at, f.what);
+        match f.sizes {
+            Some((needed, present)) => {
+                e.needed(format!("{needed} bytes")).present(format!("{present} bytes"))
             }
-            let byte = self.file[*pos];
-            *pos += 1;
-            if shift == 9 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7F) << (7 * shift);
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
+            None => e,
         }
-        Err(self.bad(start, "a number is longer than 64 bits"))
     }
 
     fn charge(&mut self, bytes: u64, pos: usize) -> Result<()> {
@@ -145,68 +70,105 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn message(&mut self, msg: Msg, mut pos: usize, end: usize, depth: usize) -> Result<()> {
+    fn message(&mut self, message: Message, pos: usize, end: usize, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
-            return Err(Error::new(
-                Code::Limit,
-                self.at,
-                format!("nested too deeply at byte {pos}"),
-            )
-            .needed("more levels")
-            .present(format!("a limit of {MAX_DEPTH} levels")));
+            let what = format!("nested too deeply at byte {pos}");
+            return Err(Error::new(Code::Limit, self.at, what)
+                .needed("more levels")
+                .present(format!("a limit of {MAX_DEPTH} levels")));
         }
-        while pos < end {
-            let start = pos;
-            let key = self.varint(&mut pos, end)?;
-            let field = key >> 3;
-            if field == 0 || key > u64::from(u32::MAX) {
-                return Err(self.bad(start, "a field has no valid number"));
+        let mut reader = Reader::new(self.file, pos, end);
+        // Of the messages that stand once: which were seen, by their place among the fields.
+        let mut seen = 0u64;
+        loop {
+            let start = reader.pos;
+            let Some((number, content)) = reader.field().map_err(|f| self.fault(f))? else {
+                return Ok(());
+            };
+            let fields = message.fields();
+            // What a newer format has besides is passed over.
+            let Some(i) = fields.iter().position(|f| f.number == number) else { continue };
+            let field = fields[i];
+            let Kind::Message(inner) = field.kind else {
+                self.value(message, field, content, start, reader.pos)?;
+                continue;
+            };
+            let Content::Bytes(bytes) = content else {
+                return Err(self.kind(message, field, start));
+            };
+            if !field.many && seen >> i & 1 == 1 {
+                return Err(self.bad(start, &format!("{} is written twice", path(message, field))));
             }
-            match key & 7 {
-                0 => {
-                    self.varint(&mut pos, end)?;
-                    if packed(msg, field).is_some() {
-                        self.charge(16, start)?;
-                    }
-                }
-                kind @ (1 | 5) => {
-                    let n = if kind == 1 { 8 } else { 4 };
-                    if end - pos < n {
-                        return Err(self.bad(start, "a number is cut off"));
-                    }
-                    pos += n;
-                    if packed(msg, field).is_some() {
-                        self.charge(16, start)?;
-                    }
-                }
-                2 => {
-                    let len = self.varint(&mut pos, end)?;
-                    if len > (end - pos) as u64 {
-                        return Err(self
-                            .bad(start, "a field is longer than what is left")
-                            .needed(format!("{len} bytes"))
-                            .present(format!("{} bytes", end - pos)));
-                    }
-                    let stop = pos + len as usize;
-                    if let Some(inner) = child(msg, field) {
-                        // A vector that grows by doubling holds up to twice, and briefly three
-                        // times, what it needs.
-                        self.charge(3 * size(inner), start)?;
-                        self.message(inner, pos, stop, depth + 1)?;
-                    } else if let Some((wire, memory)) = packed(msg, field) {
-                        // Extra growth room does not apply: capacity at most doubles.
-                        self.charge((len / wire).saturating_mul(2 * memory), start)?;
-                    } else if (msg, field) != (Msg::Tensor, 9) {
-                        // A name or a byte string: its bytes and its handle.
-                        self.charge(len + 64, start)?;
-                    }
-                    pos = stop;
-                }
-                _ => return Err(self.bad(start, "a field has an unknown wire type")),
-            }
+            seen |= 1 << i;
+            // A vector that grows by doubling holds up to twice, and briefly three times, what it needs.
+            self.charge(3 * size(inner), start)?;
+            self.message(inner, reader.pos - bytes.len(), reader.pos, depth + 1)?;
         }
-        Ok(())
     }
+
+    /// The field's content is of another kind than the format says.
+    fn kind(&self, message: Message, field: Field, start: usize) -> Error {
+        self.bad(start, &format!("{} has the wrong wire type", path(message, field)))
+    }
+
+    fn value(
+        &mut self,
+        message: Message,
+        field: Field,
+        content: Content<'_>,
+        start: usize,
+        end: usize,
+    ) -> Result<()> {
+        match (field.kind, content) {
+            (Kind::Text, Content::Bytes(b)) => {
+                if std::str::from_utf8(b).is_err() {
+                    return Err(self.bad(start, &format!("{} is not UTF-8", path(message, field))));
+                }
+                // A name: what knows it by it, and its handle.
+                self.charge(b.len() as u64 + 64, start)
+            }
+            (Kind::Bytes, Content::Bytes(b)) => {
+                // The bytes of a tensor stay where they are.
+                let copied = if field.many { b.len() as u64 + 64 } else { 0 };
+                self.charge(copied, start)
+            }
+            (Kind::I64, c) => self.numbers::<i64>(message, field, c, start, end),
+            (Kind::I32, c) => self.numbers::<i32>(message, field, c, start, end),
+            (Kind::U64, c) => self.numbers::<u64>(message, field, c, start, end),
+            (Kind::F32, c) => self.numbers::<f32>(message, field, c, start, end),
+            (Kind::F64, c) => self.numbers::<f64>(message, field, c, start, end),
+            _ => Err(self.kind(message, field, start)),
+        }
+    }
+
+    /// One number, or a packed list of them.
+    fn numbers<T: Scalar>(
+        &mut self,
+        message: Message,
+        field: Field,
+        content: Content<'_>,
+        start: usize,
+        end: usize,
+    ) -> Result<()> {
+        let mut count = 1;
+        if let (Content::Bytes(b), true) = (content, field.many) {
+            let mut list = Reader::new(self.file, end - b.len(), end);
+            count = 0;
+            while list.pos < end {
+                T::next(&mut list).map_err(|f| self.fault(f))?;
+                count += 1;
+            }
+        } else if T::of(content).is_none() {
+            return Err(self.kind(message, field, start));
+        }
+        // As a list it is copied when it is asked for.
+        self.charge(if field.many { 2 * count * size_of::<T>() as u64 } else { 0 }, start)
+    }
+}
+
+/// How a field is called in errors.
+fn path(message: Message, field: Field) -> String {
+    format!("{message:?}.{}", field.name.trim_start_matches("r#"))
 }
 
 #[cfg(test)]
@@ -214,51 +176,99 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// Every message-typed field of the `.proto` file is in the table, and nothing else.
+    /// The declaration is that of the `.proto` file: every message, and every field's number, name and kind.
     #[test]
-    fn table_matches_the_proto_file() {
+    fn the_declaration_is_that_of_the_proto_file() {
         let text: String = include_str!("../proto/onnx-ml.proto")
             .lines()
             .map(|l| l.split("//").next().unwrap_or("").to_string() + "\n")
             .collect();
         let mut stack: Vec<String> = Vec::new();
-        let mut found: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+        let mut found: BTreeMap<String, Vec<(u64, String, bool, String)>> = BTreeMap::new();
+        let mut enums: Vec<String> = vec![];
         for line in text.lines().map(str::trim) {
             let words: Vec<&str> =
                 line.split(|c: char| " ;={".contains(c)).filter(|w| !w.is_empty()).collect();
             if line.starts_with('}') {
                 stack.pop();
             } else if line.ends_with('{') {
-                if words[0] == "message" {
-                    found.entry(words[1].to_string()).or_default();
+                let message = words[0] == "message";
+                // Messages of other messages: their names are those of this crate.
+                let within = stack.last().is_some_and(|s| s == "TypeProto");
+                let name = if within { format!("Type{}", words[1]) } else { words[1].to_string() };
+                if message {
+                    found.entry(name.clone()).or_default();
+                } else if words[0] == "enum" {
+                    enums.push(words[1].into());
                 }
-                stack.push(if words[0] == "message" { words[1].into() } else { words[0].into() });
-            } else if let Some(top) = stack.iter().rev().find(|s| *s != "oneof") {
+                stack.push(if message { name } else { words[0].into() });
+            } else if let Some(top) = stack.iter().rev().find(|s| *s != "oneof")
+                && words.first() != Some(&"reserved")
+            {
                 let skip = usize::from(matches!(words.first(), Some(&"optional" | &"repeated")));
                 if words.len() >= skip + 3
-                    && let (ty, Ok(number)) = (words[skip], words[skip + 2].parse::<u64>())
+                    && let Ok(number) = words[skip + 2].parse::<u64>()
                 {
-                    let ty = ty.rsplit('.').next().unwrap_or(ty).to_string();
-                    found.entry(top.clone()).or_default().push((number, ty));
+                    let many = words[0] == "repeated";
+                    let (ty, name) = (words[skip].to_string(), words[skip + 1].to_string());
+                    found.entry(top.clone()).or_default().push((number, name, many, ty));
                 }
             }
         }
         found.remove("enum");
-        let names: Vec<String> = found.keys().cloned().collect();
-        assert!(names.len() >= 28, "{names:?}");
-        for (message, fields) in &mut found {
-            fields.retain(|(_, ty)| names.contains(ty));
+        assert!(found.len() >= 28, "{:?}", found.keys());
+        assert_eq!(found.len(), Message::ALL.len());
+        for message in Message::ALL {
+            let name = format!("{message:?}");
+            let mut fields = found.remove(&name).unwrap_or_else(|| panic!("{name} is not there"));
+            for (.., ty) in &mut fields {
+                if enums.contains(ty) {
+                    *ty = "int32".into();
+                }
+                if name == "TypeProto" && *ty != "string" {
+                    ty.insert_str(0, "Type");
+                }
+            }
+            let declared = message.fields().iter().map(|f| {
+                let ty = match f.kind {
+                    Kind::Text => "string".into(),
+                    Kind::Bytes => "bytes".into(),
+                    Kind::I64 => "int64".into(),
+                    Kind::I32 => "int32".into(),
+                    Kind::U64 => "uint64".into(),
+                    Kind::F32 => "float".into(),
+                    Kind::F64 => "double".into(),
+                    Kind::Message(m) => format!("{m:?}"),
+                };
+                (f.number, f.name.trim_start_matches("r#").to_string(), f.many, ty)
+            });
+            let mut declared: Vec<_> = declared.collect();
+            declared.sort();
             fields.sort();
-            let (_, table) = TABLE
-                .iter()
-                .find(|(n, _)| n == message)
-                .unwrap_or_else(|| panic!("{message} is not in the table"));
-            let mut table: Vec<(u64, String)> =
-                table.iter().map(|(f, m)| (*f, name(*m).to_string())).collect();
-            table.sort();
-            assert_eq!(&table, fields, "{message}");
+            assert_eq!(declared, fields, "{name}");
         }
-        assert_eq!(found.len(), TABLE.len());
+    }
+
+    #[test]
+    fn values_of_another_kind_and_messages_written_twice_are_refused() {
+        for (bad, what) in [
+            (&[0x0D, 0, 0, 0, 0][..], "ModelProto.ir_version has the wrong wire type"),
+            (&[0x12, 1, 0xFF], "ModelProto.producer_name is not UTF-8"),
+            (&[0x38, 1], "ModelProto.graph has the wrong wire type"),
+            (&[0x3A, 0, 0x3A, 0], "ModelProto.graph is written twice at byte 2"),
+            // Graph { initializer: { dims: packed } }, { float_data: packed }
+            (&[0x3A, 5, 0x2A, 3, 0x0A, 1, 0x80], "a number is cut off at byte 6"),
+            (&[0x3A, 7, 0x2A, 5, 0x22, 3, 0, 0, 0], "a number is cut off at byte 6"),
+            (&[0x3A, 4, 0x2A, 2, 0x21, 0], "a number is cut off"),
+        ] {
+            let e = scan(bad, "m", &Limits::default()).unwrap_err();
+            assert_eq!(e.code(), Code::Malformed, "{e}");
+            assert!(e.to_string().contains(what), "{e}: {what}");
+        }
+        // Unknown fields, and a number written twice.
+        for good in [&[0x08, 3, 0x08, 4][..], &[0xF8, 0x7F, 1], &[0x3A, 4, 0x2A, 2, 0x08, 7]] {
+            scan(good, "m", &Limits::default()).unwrap();
+        }
     }
 
     #[test]

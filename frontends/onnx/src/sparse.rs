@@ -12,14 +12,15 @@ use silure_types::Elem;
 
 impl Model {
     /// The dense tensor that `proto` describes. `at` names it in errors.
-    pub fn sparse(&self, proto: &SparseTensorProto, at: &str) -> Result<Tensor> {
+    pub fn sparse(&self, proto: SparseTensorProto<'_>, at: &str) -> Result<Tensor> {
         let bad = |what: &str| Error::new(Code::Malformed, at, format!("a sparse tensor {what}"));
-        let Some(values) = &proto.values else { return Err(bad("has no values")) };
+        let Some(values) = proto.values() else { return Err(bad("has no values")) };
         let values = self.tensor(values, &format!("values of {at}"))?;
         let [count] = values.dims[..] else {
             return Err(bad("has values that are no list").present(format!("{:?}", values.dims)));
         };
-        let rank = proto.dims.len();
+        let listed = proto.dims();
+        let rank = listed.len();
         if rank == 0 {
             return Err(bad("has no dims"));
         }
@@ -28,12 +29,12 @@ impl Model {
                 .needed(format!("at most {}", self.limits.rank))
                 .present(rank.to_string()));
         }
-        let size = |d: &i64| match u64::try_from(*d) {
+        let size = |d: i64| match u64::try_from(d) {
             Ok(d) if d > 0 => Ok(d),
             _ => Err(Error::new(Code::Range, at, "a dim of a sparse tensor is not positive")
                 .present(d.to_string())),
         };
-        let dims: Vec<u64> = proto.dims.iter().map(size).collect::<Result<_>>()?;
+        let dims: Vec<u64> = listed.iter().map(size).collect::<Result<_>>()?;
         let elem = values.elem;
         // What a string takes at least; of other types the packed bytes.
         let bytes = |n: u64| if elem.is_str() { n.checked_mul(64) } else { elem.packed_bytes(n) };
@@ -72,13 +73,13 @@ impl Model {
     /// Where the values stand in row-major order: each inside, in ascending order.
     fn places(
         &self,
-        proto: &SparseTensorProto,
+        proto: SparseTensorProto<'_>,
         count: u64,
         dims: &[u64],
         at: &str,
     ) -> Result<Vec<usize>> {
         let bad = |what: &str| Error::new(Code::Malformed, at, format!("a sparse tensor {what}"));
-        let Some(indices) = &proto.indices else {
+        let Some(indices) = proto.indices() else {
             return if count == 0 { Ok(vec![]) } else { Err(bad("has no indices")) };
         };
         let indices = self.tensor(indices, &format!("indices of {at}"))?;

@@ -7,8 +7,8 @@
 use crate::error::{Code, Error, Result, quote};
 use crate::external::ExternalFile;
 use crate::load::Model;
-use crate::proto::{StringStringEntryProto, TensorProto};
-use prost::bytes::Bytes;
+use crate::proto::TensorProto;
+use bytes::Bytes;
 use silure_types::Elem;
 use std::path::Path;
 use std::sync::Arc;
@@ -148,28 +148,30 @@ pub fn elements(dims: &[u64]) -> Option<u64> {
 
 impl Model {
     /// The tensor that `proto` describes. `at` names it in errors.
-    pub fn tensor(&self, proto: &TensorProto, at: &str) -> Result<Tensor> {
-        let elem = elem(proto.data_type()).map_err(|name| {
-            let code = if matches!(proto.data_type(), 14 | 15 | 27 | 28) {
+    pub fn tensor(&self, proto: TensorProto<'_>, at: &str) -> Result<Tensor> {
+        let data_type = proto.data_type().unwrap_or(0);
+        let elem = elem(data_type).map_err(|name| {
+            let code = if matches!(data_type, 14 | 15 | 27 | 28) {
                 Code::Unsupported
             } else {
                 Code::Malformed
             };
             Error::new(code, at, "the tensor's element type cannot be imported")
-                .present(format!("{name} ({})", proto.data_type()))
+                .present(format!("{name} ({data_type})"))
         })?;
-        if proto.segment.is_some() {
+        if proto.segment().is_some() {
             return Err(Error::new(Code::Unsupported, at, "the tensor is stored in segments"));
         }
-        if proto.dims.len() > self.limits.rank {
+        let rank = proto.dims().len();
+        if rank > self.limits.rank {
             return Err(Error::new(Code::Limit, at, "the tensor has too many dims")
                 .needed(format!("at most {}", self.limits.rank))
-                .present(proto.dims.len().to_string()));
+                .present(rank.to_string()));
         }
         let dims: Vec<u64> = proto
-            .dims
+            .dims()
             .iter()
-            .map(|&d| {
+            .map(|d| {
                 u64::try_from(d).map_err(|_| {
                     Error::new(Code::Range, at, "a dim is negative").present(d.to_string())
                 })
@@ -185,20 +187,27 @@ impl Model {
         Ok(Tensor { elem, dims, data })
     }
 
-    fn data(&self, t: &TensorProto, elem: Elem, count: u64, need: u64, at: &str) -> Result<Data> {
+    fn data(
+        &self,
+        t: TensorProto<'_>,
+        elem: Elem,
+        count: u64,
+        need: u64,
+        at: &str,
+    ) -> Result<Data> {
         let typed = [
-            ("float_data", t.float_data.len()),
-            ("int32_data", t.int32_data.len()),
-            ("int64_data", t.int64_data.len()),
-            ("double_data", t.double_data.len()),
-            ("uint64_data", t.uint64_data.len()),
-            ("string_data", t.string_data.len()),
+            ("float_data", t.float_data().len()),
+            ("int32_data", t.int32_data().len()),
+            ("int64_data", t.int64_data().len()),
+            ("double_data", t.double_data().len()),
+            ("uint64_data", t.uint64_data().len()),
+            ("string_data", t.string_data().count()),
         ];
         let mut given: Vec<&str> = typed.iter().filter(|(_, n)| *n > 0).map(|(f, _)| *f).collect();
-        if t.raw_data.as_ref().is_some_and(|r| !r.is_empty()) {
+        if t.raw_data().is_some_and(|r| !r.is_empty()) {
             given.push("raw_data");
         }
-        let external = t.data_location() as i32 == 1;
+        let external = t.data_location() == Some(1);
         if external {
             given.push("external_data");
         }
@@ -215,11 +224,11 @@ impl Model {
             return self.strings(t, &given, count, at);
         }
         if external {
-            return self.external(&t.external_data, elem, need, at);
+            return self.external(t, elem, need, at);
         }
         match given.first() {
             None | Some(&"raw_data") => {
-                let raw = t.raw_data.clone().unwrap_or_default();
+                let raw = t.raw_data().unwrap_or_default();
                 exact(raw.len() as u64, need, at, "raw_data", "bytes")?;
                 if elem == Elem::Bool && raw.iter().any(|b| *b > 1) {
                     self.charge(need, at)?;
@@ -232,32 +241,36 @@ impl Model {
         }
     }
 
-    fn strings(&self, t: &TensorProto, given: &[&str], count: u64, at: &str) -> Result<Data> {
+    fn strings(&self, t: TensorProto<'_>, given: &[&str], count: u64, at: &str) -> Result<Data> {
         if given.first().is_some_and(|f| *f != "string_data") {
             return Err(Error::new(Code::Malformed, at, "the tensor's data is in the wrong field")
                 .needed("string_data for string")
                 .present(given.join(", ")));
         }
-        exact(t.string_data.len() as u64, count, at, "string_data", "elements")?;
-        self.charge(t.string_data.iter().map(|s| s.len() as u64 + 64).sum(), at)?;
-        let text = |(i, s): (usize, &Bytes)| {
+        exact(t.string_data().count() as u64, count, at, "string_data", "elements")?;
+        self.charge(t.string_data().map(|s| s.len() as u64 + 64).sum(), at)?;
+        let text = |(i, s): (usize, &[u8])| {
             std::str::from_utf8(s).map(str::to_string).map_err(|_| {
                 Error::new(Code::Malformed, at, "a string is not UTF-8")
                     .present(format!("element {i}"))
             })
         };
-        Ok(Data::Strings(t.string_data.iter().enumerate().map(text).collect::<Result<_>>()?))
+        Ok(Data::Strings(t.string_data().enumerate().map(text).collect::<Result<_>>()?))
     }
 
-    /// The place in the file of a slice of the file's buffer.
-    fn locate(&self, raw: Bytes) -> Data {
+    /// The place in the file of a slice of the file's buffer. What is in no file is copied.
+    fn locate(&self, raw: &[u8]) -> Data {
         let offset = (raw.as_ptr() as usize).wrapping_sub(self.buffer.as_ptr() as usize);
         let inside = offset.checked_add(raw.len()).is_some_and(|end| end <= self.buffer.len());
+        if !inside {
+            return Data::Memory(Bytes::copy_from_slice(raw));
+        }
+        let bytes = self.buffer.slice(offset..offset + raw.len());
         match &self.path {
-            Some(path) if inside && !raw.is_empty() => {
-                Data::Model { path: path.clone(), offset: offset as u64, bytes: raw }
+            Some(path) if !raw.is_empty() => {
+                Data::Model { path: path.clone(), offset: offset as u64, bytes }
             }
-            _ => Data::Memory(raw),
+            _ => Data::Memory(bytes),
         }
     }
 
@@ -279,7 +292,7 @@ impl Model {
 
     fn typed(
         &self,
-        t: &TensorProto,
+        t: TensorProto<'_>,
         field: &str,
         elem: Elem,
         count: u64,
@@ -302,25 +315,25 @@ impl Model {
         let words = |have: usize| exact(have as u64, count, at, field, "elements");
         let bytes: Vec<u8> = match elem {
             Elem::F32 => {
-                words(t.float_data.len())?;
-                t.float_data.iter().flat_map(|v| v.to_le_bytes()).collect()
+                words(t.float_data().len())?;
+                t.float_data().iter().flat_map(|v| v.to_le_bytes()).collect()
             }
             Elem::F64 => {
-                words(t.double_data.len())?;
-                t.double_data.iter().flat_map(|v| v.to_le_bytes()).collect()
+                words(t.double_data().len())?;
+                t.double_data().iter().flat_map(|v| v.to_le_bytes()).collect()
             }
             Elem::I64 => {
-                words(t.int64_data.len())?;
-                t.int64_data.iter().flat_map(|v| v.to_le_bytes()).collect()
+                words(t.int64_data().len())?;
+                t.int64_data().iter().flat_map(|v| v.to_le_bytes()).collect()
             }
             Elem::U64 => {
-                words(t.uint64_data.len())?;
-                t.uint64_data.iter().flat_map(|v| v.to_le_bytes()).collect()
+                words(t.uint64_data().len())?;
+                t.uint64_data().iter().flat_map(|v| v.to_le_bytes()).collect()
             }
             Elem::U32 => {
-                words(t.uint64_data.len())?;
+                words(t.uint64_data().len())?;
                 let mut out = Vec::with_capacity(need as usize);
-                for &v in &t.uint64_data {
+                for v in t.uint64_data().iter() {
                     let v = u32::try_from(v).map_err(|_| value(at, field, v.into(), elem))?;
                     out.extend(v.to_le_bytes());
                 }
@@ -329,11 +342,11 @@ impl Model {
             _ => {
                 // One entry per element, or per byte of packed elements.
                 let unit = elem.bytes().unwrap_or(1);
-                exact(t.int32_data.len() as u64, need / unit as u64, at, field, "entries")?;
+                exact(t.int32_data().len() as u64, need / unit as u64, at, field, "entries")?;
                 let bits = 8 * unit as u32;
                 let (low, high) = (-(1i64 << (bits - 1)), (1i64 << bits) - 1);
                 let mut out = Vec::with_capacity(need as usize);
-                for &v in &t.int32_data {
+                for v in t.int32_data().iter() {
                     // 8- and 16-bit formats hold bit patterns, written signed or unsigned.
                     if bits < 32 && !(low..=high).contains(&i64::from(v)) {
                         return Err(value(at, field, v.into(), elem));
@@ -351,15 +364,9 @@ impl Model {
         Ok(Data::Memory(bytes.into()))
     }
 
-    fn external(
-        &self,
-        entries: &[StringStringEntryProto],
-        elem: Elem,
-        need: u64,
-        at: &str,
-    ) -> Result<Data> {
+    fn external(&self, t: TensorProto<'_>, elem: Elem, need: u64, at: &str) -> Result<Data> {
         let get = |key: &str| -> Result<Option<&str>> {
-            let mut found = entries.iter().filter(|e| e.key() == key);
+            let mut found = t.external_data().filter(|e| e.key() == key);
             let first = found.next().map(|e| e.value());
             match found.next() {
                 None => Ok(first),

@@ -5,8 +5,8 @@ mod common;
 use common::{int, node, typed, versioned, with};
 use silure_ir::eval::Interp;
 use silure_ir::{Datum, Elem, Num, Tensor, verify};
-use silure_onnx::proto::{AttributeProto, NodeProto, ValueInfoProto};
 use silure_onnx::{Code, Error, ImportOptions, Imported, import};
+use silure_onnx_proto::{AttributeProto, NodeProto, ValueInfoProto};
 
 const F32: i32 = 1;
 const I64: i32 = 7;

@@ -7,12 +7,12 @@ use common::{graph, int, load, node, opset, with};
 use prost::Message;
 use silure_ir::eval::Interp;
 use silure_ir::{Datum, Elem, Tensor, verify};
-use silure_onnx::proto::type_proto::{Tensor as TensorInfo, Value};
-use silure_onnx::proto::{
+use silure_onnx::{Code, ImportOptions, Imported, Size as Range, import};
+use silure_onnx_proto::type_proto::{Tensor as TensorInfo, Value};
+use silure_onnx_proto::{
     ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as Size,
 };
-use silure_onnx::{Code, ImportOptions, Imported, Size as Range, import};
 
 /// `name: elem[dims]`; a dim that is no number is a symbol.
 fn info(name: &str, elem: i32, dims: &str) -> ValueInfoProto {

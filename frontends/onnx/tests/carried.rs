@@ -5,8 +5,8 @@ mod common;
 use common::{graph, node, subgraph, tensor, typed, versioned, with};
 use silure_ir::eval::Interp;
 use silure_ir::{Elem, Tensor, verify};
-use silure_onnx::proto::NodeProto;
 use silure_onnx::{Error, Imported, import};
+use silure_onnx_proto::NodeProto;
 
 const F32: i32 = 1;
 const I64: i32 = 7;
@@ -59,7 +59,7 @@ fn one_element_takes_the_larger_rank() {
     let grow = vec![
         with(
             node("Constant", &[], &["zero"]),
-            silure_onnx::proto::AttributeProto {
+            silure_onnx_proto::AttributeProto {
                 name: Some("value".into()),
                 r#type: Some(4),
                 t: Some(zero.into()),

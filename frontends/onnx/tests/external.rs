@@ -2,8 +2,8 @@
 mod common;
 
 use common::{file, graph, node, pair, tensor};
-use silure_onnx::proto::TensorProto;
 use silure_onnx::{Code, Data, Error, Model};
+use silure_onnx_proto::TensorProto;
 use std::fs;
 use std::path::Path;
 

@@ -54,9 +54,9 @@ fn watched<T>(f: impl FnOnce() -> T) -> (T, usize, usize) {
 }
 
 /// Nodes of a graph and of its subgraphs.
-fn count(graph: &GraphProto) -> usize {
-    let inner = graph.node.iter().flat_map(|n| &n.attribute).filter_map(|a| a.g.as_deref());
-    graph.node.len() + inner.map(count).sum::<usize>()
+fn count(graph: GraphProto<'_>) -> usize {
+    let inner = graph.node().flat_map(|n| n.attribute()).filter_map(|a| a.g());
+    graph.node().count() + inner.map(count).sum::<usize>()
 }
 
 fn models(folder: &Path, out: &mut Vec<PathBuf>) {

@@ -8,12 +8,12 @@ use common::{graph, int, node, typed as value, with};
 use prost::Message;
 use silure_ir::eval::Interp;
 use silure_ir::{Context, Datum, Elem, Tensor, text, verify};
-use silure_onnx::proto::type_proto::Value;
-use silure_onnx::proto::{
+use silure_onnx::{Code, Error, ImportOptions, Imported, Limits, Model, import};
+use silure_onnx_proto::type_proto::Value;
+use silure_onnx_proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto,
     TensorProto, TypeProto, ValueInfoProto, tensor_shape_proto::dimension::Value as Size,
 };
-use silure_onnx::{Code, Error, ImportOptions, Imported, Limits, Model, import};
 
 fn ints(name: &str, v: &[i64]) -> TensorProto {
     TensorProto {

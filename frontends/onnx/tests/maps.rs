@@ -6,9 +6,9 @@ use common::{graph, int, load, node, opset, typed, with};
 use prost::Message;
 use silure_ir::eval::Interp;
 use silure_ir::{Datum, Elem, Tensor, verify};
-use silure_onnx::proto::{AttributeProto, ModelProto, NodeProto, ValueInfoProto};
-use silure_onnx::proto::{TypeProto, type_proto};
 use silure_onnx::{Code, Error, ImportOptions, Imported, Size, import};
+use silure_onnx_proto::{AttributeProto, ModelProto, NodeProto, ValueInfoProto};
+use silure_onnx_proto::{TypeProto, type_proto};
 
 const F32: i32 = 1;
 const I32: i32 = 6;

@@ -7,8 +7,8 @@ use common::{graph, int, load, node, opset, tensor, typed, with};
 use prost::Message;
 use silure_ir::eval::Interp;
 use silure_ir::{Datum, Elem, Tensor, verify};
-use silure_onnx::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use silure_onnx::{Code, Error, ImportOptions, Imported, import};
+use silure_onnx_proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 const F32: i32 = 1;
 const U8: i32 = 2;
@@ -70,7 +70,7 @@ fn a_tie_is_even_with_the_zero_point() {
 fn a_mean_of_quantised_numbers() {
     let n = node("QLinearReduceMean", &["x", "s", "z", "t", "o"], &["y"]);
     let mut n = with(n, int("keepdims", 0));
-    n.attribute.push(silure_onnx::proto::AttributeProto {
+    n.attribute.push(silure_onnx_proto::AttributeProto {
         name: Some("axes".into()),
         r#type: Some(7),
         ints: vec![-1],

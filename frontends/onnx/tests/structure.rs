@@ -2,8 +2,8 @@
 mod common;
 
 use common::*;
-use silure_onnx::proto::{GraphProto, ModelProto, NodeProto};
 use silure_onnx::{Code, Limits, Model, Program};
+use silure_onnx_proto::{GraphProto, ModelProto, NodeProto};
 
 fn error(g: GraphProto) -> String {
     let e = model(g).resolve().unwrap_err();
@@ -192,7 +192,7 @@ fn functions_are_inlined() {
                 v.iter().map(|v| v.map_or("-", |v| p.value(v).name)).collect::<Vec<_>>().join(",")
             };
             let attrs: Vec<String> =
-                n.attrs.iter().map(|a| format!("{}={}", a.name, a.value.i())).collect();
+                n.attrs.iter().map(|a| format!("{}={}", a.name, a.value.i().unwrap())).collect();
             let place = n.location(&p.values);
             format!("{place} {}({}){}", n.op, names(&n.inputs), attrs.concat())
         })
@@ -213,7 +213,7 @@ fn functions_are_inlined() {
 
 #[test]
 fn bad_functions_are_refused() {
-    let run = |f: Vec<silure_onnx::proto::FunctionProto>, nodes| {
+    let run = |f: Vec<silure_onnx_proto::FunctionProto>, nodes| {
         let m = load(file(graph(&["x"], nodes, &["y"]), f)).unwrap();
         m.resolve().unwrap_err().to_string()
     };

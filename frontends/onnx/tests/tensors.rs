@@ -2,13 +2,13 @@
 mod common;
 
 use common::{file, graph, load, model, node, tensor};
-use silure_onnx::proto::{GraphProto, SparseTensorProto, TensorProto};
 use silure_onnx::{Code, Data, Limits, Model, Tensor};
+use silure_onnx_proto::{GraphProto, SparseTensorProto, TensorProto};
 use silure_types::Elem;
 
 fn read(t: TensorProto) -> silure_onnx::Result<Tensor> {
-    let m = model(GraphProto::default());
-    m.tensor(&t, "t")
+    let m = model(GraphProto { initializer: vec![t], ..Default::default() });
+    m.tensor(m.graph().initializer().next().expect("it was given"), "t")
 }
 
 #[test]
@@ -79,7 +79,10 @@ fn sparse(values: TensorProto, at: Option<(&[i64], &[i64])>, dims: &[i64]) -> Sp
 
 #[test]
 fn sparse_tensors_become_dense() {
-    let read = |s| model(GraphProto::default()).sparse(&s, "t");
+    let read = |s| {
+        let m = model(GraphProto { sparse_initializer: vec![s], ..Default::default() });
+        m.sparse(m.graph().sparse_initializer().next().expect("it was given"), "t")
+    };
     let two = || TensorProto { float_data: vec![1.5, -2.5], ..tensor("w", 1, &[2]) };
     for at in [(&[2][..], &[1, 5][..]), (&[2, 2], &[0, 1, 1, 2])] {
         let t = read(sparse(two(), Some(at), &[2, 3])).unwrap();

@@ -1,13 +1,13 @@
 //! Small files that ask for more memory than there is.
 
-use silure_onnx::proto::{ModelProto, NodeProto};
+use silure_onnx_proto::{ModelProto, NodeProto};
 use silure_tests::child::{Outcome, peak_memory, silure};
 use silure_tests::onnx::*;
 
 const HUGE: i64 = 1 << 40;
 
 /// One node over initialisers, its result added up, so that folding it would pay.
-fn folded(n: NodeProto, inits: &[silure_onnx::proto::TensorProto], elem: i32) -> ModelProto {
+fn folded(n: NodeProto, inits: &[silure_onnx_proto::TensorProto], elem: i32) -> ModelProto {
     let out = n.output[0].clone();
     let nodes = vec![n, with(node("ReduceSum", &[&out], &["y"]), int("keepdims", 0))];
     let g = graph(&[info("x", F32, &["4"])], nodes, &[info("y", elem, &[])]);
@@ -15,12 +15,12 @@ fn folded(n: NodeProto, inits: &[silure_onnx::proto::TensorProto], elem: i32) ->
 }
 
 /// The same, with the result itself as the output and a size from an input.
-fn live(n: NodeProto, inits: &[silure_onnx::proto::TensorProto], elem: i32) -> ModelProto {
+fn live(n: NodeProto, inits: &[silure_onnx_proto::TensorProto], elem: i32) -> ModelProto {
     let g = graph(&[info("x", F32, &["4"])], vec![n], &[info("big", elem, &["a", "b"])]);
     model(inits.iter().cloned().fold(g, init))
 }
 
-fn one(name: &str) -> silure_onnx::proto::TensorProto {
+fn one(name: &str) -> silure_onnx_proto::TensorProto {
     f32s(name, &[1], &[1.0])
 }
 

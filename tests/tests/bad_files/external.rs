@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use silure_onnx::proto::ModelProto;
+use silure_onnx_proto::ModelProto;
 use silure_tests::child::Outcome;
 use silure_tests::onnx::*;
 

@@ -1,6 +1,6 @@
 //! Attributes of another kind than their operator reads, and contents of tensors that are not what they say.
 
-use silure_onnx::proto::{AttributeProto, ModelProto, SparseTensorProto, TensorProto};
+use silure_onnx_proto::{AttributeProto, ModelProto, SparseTensorProto, TensorProto};
 use silure_tests::child::Outcome;
 use silure_tests::onnx::*;
 
@@ -34,7 +34,7 @@ fn kinds(name: &str) -> Vec<(&'static str, AttributeProto)> {
     ]
 }
 
-fn unary(n: silure_onnx::proto::NodeProto) -> ModelProto {
+fn unary(n: silure_onnx_proto::NodeProto) -> ModelProto {
     model(graph(
         &[info("x", F32, &["1", "1", "4", "4"])],
         vec![n],
@@ -173,7 +173,7 @@ fn contents_that_are_not_what_they_say() {
             "a_segment",
             t(|t| {
                 t.segment =
-                    Some(silure_onnx::proto::tensor_proto::Segment { begin: Some(0), end: Some(2) })
+                    Some(silure_onnx_proto::tensor_proto::Segment { begin: Some(0), end: Some(2) })
             }),
         ),
         (

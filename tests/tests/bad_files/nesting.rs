@@ -1,6 +1,6 @@
 //! Deep and long files: what recurses must have a bound.
 
-use silure_onnx::proto::{FunctionProto, GraphProto, OperatorSetIdProto};
+use silure_onnx_proto::{FunctionProto, GraphProto, OperatorSetIdProto};
 use silure_tests::onnx::*;
 
 fn nested_ifs(depth: usize) -> GraphProto {

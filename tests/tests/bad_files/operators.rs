@@ -1,6 +1,6 @@
 //! Every operator with random operands and attributes: most are nonsense, some are legal corners.
 
-use silure_onnx::proto::{ModelProto, OperatorSetIdProto, TensorProto};
+use silure_onnx_proto::{ModelProto, OperatorSetIdProto, TensorProto};
 use silure_tests::onnx::*;
 use silure_tests::random::Random;
 

@@ -1,6 +1,6 @@
 //! The operators that quantisers write: operands of the right types, mostly, and of any shapes.
 
-use silure_onnx::proto::{ModelProto, OperatorSetIdProto};
+use silure_onnx_proto::{ModelProto, OperatorSetIdProto};
 use silure_tests::child::Outcome;
 use silure_tests::onnx::*;
 use silure_tests::random::Random;

@@ -1,12 +1,12 @@
 //! Names, scopes, declarations, versions and functions that contradict each other.
 
-use silure_onnx::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+use silure_onnx_proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use silure_tests::child::Outcome;
 use silure_tests::onnx::*;
 
 type Case = (&'static str, ModelProto);
 
-fn x(dims: &[&str]) -> silure_onnx::proto::ValueInfoProto {
+fn x(dims: &[&str]) -> silure_onnx_proto::ValueInfoProto {
     info("x", F32, dims)
 }
 
@@ -18,7 +18,7 @@ fn four(nodes: Vec<NodeProto>) -> GraphProto {
     graph(&[x(&["4"])], nodes, &[info("y", F32, &["4"])])
 }
 
-fn w(name: &str) -> silure_onnx::proto::TensorProto {
+fn w(name: &str) -> silure_onnx_proto::TensorProto {
     f32s(name, &[4], &[1.0, 2.0, 3.0, 4.0])
 }
 
@@ -135,7 +135,7 @@ fn values_that_are_not_there_yet() {
 #[test]
 fn declarations_that_lie() {
     let out =
-        |infos: &[silure_onnx::proto::ValueInfoProto]| model(graph(&[x(&["4"])], relu(), infos));
+        |infos: &[silure_onnx_proto::ValueInfoProto]| model(graph(&[x(&["4"])], relu(), infos));
     let inner = |v| {
         let mut g = four(vec![node("Relu", &["x"], &["h"]), node("Tanh", &["h"], &["y"])]);
         g.value_info.push(v);
@@ -279,10 +279,7 @@ fn functions_that_contradict_themselves() {
                 node("Constant", &[], &["c"]),
                 tensor(
                     "value",
-                    silure_onnx::proto::TensorProto {
-                        int32_data: vec![1],
-                        ..empty("c", BOOL, &[])
-                    },
+                    silure_onnx_proto::TensorProto { int32_data: vec![1], ..empty("c", BOOL, &[]) },
                 ),
             );
             with_functions(

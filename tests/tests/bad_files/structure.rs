@@ -1,10 +1,10 @@
 //! Files that decode but contradict themselves.
 
-use silure_onnx::proto::ModelProto;
+use silure_onnx_proto::ModelProto;
 use silure_tests::child::Outcome;
 use silure_tests::onnx::*;
 
-fn unary(nodes: Vec<silure_onnx::proto::NodeProto>) -> ModelProto {
+fn unary(nodes: Vec<silure_onnx_proto::NodeProto>) -> ModelProto {
     model(graph(&[info("x", F32, &["4"])], nodes, &[info("y", F32, &["4"])]))
 }
 
@@ -80,7 +80,7 @@ fn attributes_out_of_range() {
     let dir = tempfile::tempdir().unwrap();
     let mut cases = vec![];
     for v in [i64::MIN, -(1 << 40), -5, -1, 0, 4, 1 << 31, 1 << 40, i64::MAX] {
-        let x = |op: &str, attrs: Vec<silure_onnx::proto::AttributeProto>| {
+        let x = |op: &str, attrs: Vec<silure_onnx_proto::AttributeProto>| {
             let n = attrs.into_iter().fold(node(op, &["x"], &["y"]), with);
             let input = info("x", F32, &["1", "2", "6", "6"]);
             model(graph(&[input], vec![n], &[info("y", F32, &["a", "b", "c", "d"])]))

@@ -5,25 +5,44 @@ use silure_ir::Elem;
 
 use super::cx::Cx;
 use crate::error::{Result, quote};
+use crate::functions::type_name;
 use crate::graph::Node;
-use crate::proto::attribute_proto::AttributeType;
-use crate::proto::{AttributeProto, SparseTensorProto, TensorProto};
+use crate::proto::{ATTRIBUTE_TYPES, AttributeProto, SparseTensorProto, TensorProto};
+
+/// The types of attributes that are read, by their numbers in the format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Type {
+    Float = 1,
+    Int = 2,
+    String = 3,
+    Tensor = 4,
+    Floats = 6,
+    Ints = 7,
+    Strings = 8,
+    SparseTensor = 11,
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        type_name(self as i32)
+    }
+}
 
 /// The fields of an attribute that hold something.
-fn values(a: &AttributeProto) -> Vec<&'static str> {
+fn values(a: AttributeProto<'_>) -> Vec<&'static str> {
     let fields = [
-        ("f", a.f.is_some()),
-        ("i", a.i.is_some()),
-        ("s", a.s.is_some()),
-        ("t", a.t.is_some()),
-        ("g", a.g.is_some()),
-        ("sparse_tensor", a.sparse_tensor.is_some()),
-        ("tp", a.tp.is_some()),
-        ("floats", !a.floats.is_empty()),
-        ("ints", !a.ints.is_empty()),
-        ("strings", !a.strings.is_empty()),
-        ("tensors", !a.tensors.is_empty()),
-        ("graphs", !a.graphs.is_empty()),
+        ("f", a.f().is_some()),
+        ("i", a.i().is_some()),
+        ("s", a.s().is_some()),
+        ("t", a.t().is_some()),
+        ("g", a.g().is_some()),
+        ("sparse_tensor", a.sparse_tensor().is_some()),
+        ("tp", a.tp().is_some()),
+        ("floats", !a.floats().is_empty()),
+        ("ints", !a.ints().is_empty()),
+        ("strings", a.strings().next().is_some()),
+        ("tensors", a.tensors().next().is_some()),
+        ("graphs", a.graphs().next().is_some()),
     ];
     fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
@@ -33,35 +52,35 @@ impl<'m> Cx<'_, 'm> {
         &mut self,
         n: &Node<'n>,
         name: &'static str,
-        kind: AttributeType,
-    ) -> Result<Option<&'n AttributeProto>> {
+        kind: Type,
+    ) -> Result<Option<AttributeProto<'n>>> {
         self.used.push(name);
         let wrong = |cx: &Self, present: String| {
             let e = cx.wrong(format!("attribute `{name}` has the wrong type"));
-            Err(e.needed(kind.as_str_name()).present(present))
+            Err(e.needed(kind.name()).present(present))
         };
         if n.graph(name).is_some() {
             return wrong(self, "GRAPH".into());
         }
         let Some(a) = n.attr(name) else { return Ok(None) };
         // Files of the first IR version do not say the type.
-        let unsaid = a.r#type.unwrap_or(0) == 0 && self.model.proto().ir_version() < 2;
-        if a.r#type() != kind && !unsaid {
-            let raw = a.r#type.unwrap_or(0);
-            let known = AttributeType::try_from(raw).map(|t| t.as_str_name().to_string());
-            return wrong(self, known.unwrap_or_else(|_| format!("type {raw}")));
+        let raw = a.r#type().unwrap_or(0);
+        let unsaid = raw == 0 && self.model.proto().ir_version().unwrap_or(0) < 2;
+        if raw != kind as i32 && !unsaid {
+            let known = usize::try_from(raw).ok().and_then(|n| ATTRIBUTE_TYPES.get(n));
+            return wrong(self, known.map_or_else(|| format!("type {raw}"), |n| n.to_string()));
         }
         let values = values(a);
         if values.len() > 1 {
             let e = self.wrong(format!("attribute `{name}` has more than one value"));
-            return Err(e.needed(kind.as_str_name()).present(values.join(", ")));
+            return Err(e.needed(kind.name()).present(values.join(", ")));
         }
         Ok(Some(a))
     }
 
     /// An integer attribute.
     pub fn int(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<i64>> {
-        Ok(self.attr(n, name, AttributeType::Int)?.map(|a| a.i()))
+        Ok(self.attr(n, name, Type::Int)?.map(|a| a.i().unwrap_or(0)))
     }
 
     /// An integer attribute with a default.
@@ -76,7 +95,7 @@ impl<'m> Cx<'_, 'm> {
 
     /// A list of integers.
     pub fn ints(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Vec<i64>>> {
-        Ok(self.attr(n, name, AttributeType::Ints)?.map(|a| a.ints.clone()))
+        Ok(self.attr(n, name, Type::Ints)?.map(|a| a.ints().to_vec()))
     }
 
     /// A list of integers of a stated length, with a default for each.
@@ -99,7 +118,7 @@ impl<'m> Cx<'_, 'm> {
 
     /// A float attribute.
     pub fn float(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<f64>> {
-        Ok(self.attr(n, name, AttributeType::Float)?.map(|a| f64::from(a.f())))
+        Ok(self.attr(n, name, Type::Float)?.map(|a| f64::from(a.f().unwrap_or(0.0))))
     }
 
     /// A float attribute with a default, which is the single-precision value ONNX states.
@@ -109,28 +128,25 @@ impl<'m> Cx<'_, 'm> {
 
     /// A list of floats.
     pub fn floats(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Vec<f64>>> {
-        let a = self.attr(n, name, AttributeType::Floats)?;
-        Ok(a.map(|a| a.floats.iter().map(|v| f64::from(*v)).collect()))
+        let a = self.attr(n, name, Type::Floats)?;
+        Ok(a.map(|a| a.floats().iter().map(f64::from).collect()))
     }
 
     /// A string attribute with a default.
     pub fn word(&mut self, n: &Node<'_>, name: &'static str, default: &str) -> Result<String> {
-        match self.attr(n, name, AttributeType::String)? {
+        match self.attr(n, name, Type::String)? {
             None => Ok(default.into()),
-            Some(a) => self.utf8(name, a.s()),
+            Some(a) => self.utf8(name, a.s().unwrap_or_default()),
         }
     }
 
     /// A list of strings.
     pub fn words(&mut self, n: &Node<'_>, name: &'static str) -> Result<Option<Vec<String>>> {
-        match self.attr(n, name, AttributeType::Strings)? {
+        match self.attr(n, name, Type::Strings)? {
             None => Ok(None),
-            Some(a) => a
-                .strings
-                .iter()
-                .map(|s| self.utf8(name, s))
-                .collect::<Result<Vec<String>>>()
-                .map(Some),
+            Some(a) => {
+                a.strings().map(|s| self.utf8(name, s)).collect::<Result<Vec<String>>>().map(Some)
+            }
         }
     }
 
@@ -145,8 +161,8 @@ impl<'m> Cx<'_, 'm> {
         &mut self,
         n: &Node<'n>,
         name: &'static str,
-    ) -> Result<Option<&'n TensorProto>> {
-        Ok(self.attr(n, name, AttributeType::Tensor)?.and_then(|a| a.t.as_deref()))
+    ) -> Result<Option<TensorProto<'n>>> {
+        Ok(self.attr(n, name, Type::Tensor)?.and_then(|a| a.t()))
     }
 
     /// A sparse tensor attribute.
@@ -154,9 +170,9 @@ impl<'m> Cx<'_, 'm> {
         &mut self,
         n: &Node<'n>,
         name: &'static str,
-    ) -> Result<Option<&'n SparseTensorProto>> {
-        let a = self.attr(n, name, AttributeType::SparseTensor)?;
-        Ok(a.and_then(|a| a.sparse_tensor.as_deref()))
+    ) -> Result<Option<SparseTensorProto<'n>>> {
+        let a = self.attr(n, name, Type::SparseTensor)?;
+        Ok(a.and_then(|a| a.sparse_tensor()))
     }
 
     /// An element type attribute (`TensorProto.DataType`).

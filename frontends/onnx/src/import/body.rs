@@ -10,8 +10,7 @@ use super::cx::Cx;
 use super::signature::ImportOptions;
 use crate::error::{Code, Error, Result, quote};
 use crate::graph::Graph;
-use crate::proto::tensor_shape_proto::{Dimension, dimension};
-use crate::proto::type_proto;
+use crate::proto::{DimValue, Dimension, TypeValue};
 
 /// Symbols in a type.
 fn symbols_of_type(t: &Type) -> Vec<Arc<str>> {
@@ -115,27 +114,26 @@ impl Cx<'_, '_> {
     fn declared(&mut self, v: crate::graph::ValueId, have: ValueId, fixed: bool) -> Result<()> {
         let program = self.program;
         let (name, Some(ty)) = (program.value(v).name, program.value(v).ty) else { return Ok(()) };
-        let (Some(type_proto::Value::TensorType(t)), Type::Tensor(h)) =
-            (&ty.value, self.f.ty(have))
-        else {
+        let (Some(TypeValue::Tensor(t)), Type::Tensor(h)) = (ty.value(), self.f.ty(have)) else {
             return Ok(());
         };
         let h = h.clone();
         let e = self.wrong(format!("value {} is not what the model declares", quote(name)));
         let e = e.needed(super::signature::describe(Some(ty))).present(h.to_string());
         // Complex numbers are pairs here.
-        let complex = matches!(t.elem_type(), 14 | 15);
-        if t.elem_type() != 0 && !complex && crate::tensor::elem(t.elem_type()) != Ok(h.elem) {
+        let elem = t.elem_type().unwrap_or(0);
+        let complex = matches!(elem, 14 | 15);
+        if elem != 0 && !complex && crate::tensor::elem(elem) != Ok(h.elem) {
             return Err(e);
         }
-        let Some(shape) = &t.shape else { return Ok(()) };
-        let other = |(d, have): (&Dimension, &Dim)| match d.value {
-            Some(dimension::Value::DimValue(want)) => {
+        let Some(shape) = t.shape() else { return Ok(()) };
+        let other = |(d, have): (Dimension<'_>, &Dim)| match d.value() {
+            Some(DimValue::Number(want)) => {
                 want < -1 || want >= 0 && have.as_const().is_some_and(|have| have != want)
             }
             _ => false,
         };
-        if shape.dim.len() == h.rank() && !shape.dim.iter().zip(&h.dims).any(other) {
+        if shape.dim().count() == h.rank() && !shape.dim().zip(&h.dims).any(other) {
             return Ok(());
         }
         if fixed {

@@ -7,7 +7,7 @@ use silure_ir::{Dim, Elem, ValueId};
 use super::cx::Cx;
 use crate::error::Result;
 use crate::graph::Node;
-use crate::proto::tensor_proto::DataType;
+use crate::proto::DATA_TYPES;
 
 /// The last opset in which broadcasting is an attribute.
 const LAST: i64 = 6;
@@ -71,7 +71,8 @@ impl Cx<'_, '_> {
         if word.is_empty() {
             return Ok(None);
         }
-        let code = DataType::from_str_name(&word.to_ascii_uppercase()).map_or(-1, |t| t as i32);
+        let upper = word.to_ascii_uppercase();
+        let code = DATA_TYPES.iter().position(|n| *n == upper).map_or(-1, |t| t as i32);
         crate::tensor::elem(code).map(Some).map_err(|_| {
             self.unsupported(format!("attribute `{name}` is an element type that is not read"))
                 .present(word)

@@ -89,7 +89,7 @@ fn get(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
 fn optional(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let x = cx.maybe(n, 0)?;
     cx.ignore("type");
-    let stated = match n.attr("type").and_then(|a| a.tp.as_deref()) {
+    let stated = match n.attr("type").and_then(|a| a.tp()) {
         Some(t) => Some(cx.list_type(t)?),
         None => None,
     };

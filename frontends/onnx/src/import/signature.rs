@@ -8,8 +8,7 @@ use silure_ir::{Dim, Elem, SymDecl, Tensor, Type, ValueId};
 use super::cx::Cx;
 use super::ml::Map;
 use crate::error::{Code, Error, Result, quote};
-use crate::proto::tensor_shape_proto::dimension;
-use crate::proto::{TypeProto, type_proto};
+use crate::proto::{DimValue, TypeMap, TypeProto, TypeTensor, TypeValue};
 
 /// What the user says about a dynamic dim.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,33 +71,33 @@ fn own_dim(input: &str, axis: usize) -> String {
 }
 
 /// A type of the file for messages: `f32[batch, 3, ?]`.
-pub(super) fn describe(ty: Option<&TypeProto>) -> String {
-    match ty.and_then(|t| t.value.as_ref()) {
-        Some(type_proto::Value::TensorType(t)) => {
-            let elem = crate::tensor::elem(t.elem_type()).map_or_else(|e| e, Elem::name);
-            let Some(shape) = &t.shape else { return format!("{elem}[…]") };
+pub(super) fn describe(ty: Option<TypeProto<'_>>) -> String {
+    match ty.and_then(|t| t.value()) {
+        Some(TypeValue::Tensor(t)) => {
+            let elem =
+                crate::tensor::elem(t.elem_type().unwrap_or(0)).map_or_else(|e| e, Elem::name);
+            let Some(shape) = t.shape() else { return format!("{elem}[…]") };
             let dims: Vec<String> = shape
-                .dim
-                .iter()
-                .map(|d| match &d.value {
-                    Some(dimension::Value::DimValue(v)) => v.to_string(),
-                    Some(dimension::Value::DimParam(p)) if !p.is_empty() => p.clone(),
+                .dim()
+                .map(|d| match d.value() {
+                    Some(DimValue::Number(v)) => v.to_string(),
+                    Some(DimValue::Name(p)) if !p.is_empty() => p.into(),
                     _ => "?".into(),
                 })
                 .collect();
             format!("{elem}[{}]", dims.join(", "))
         }
-        Some(type_proto::Value::SequenceType(s)) => {
-            format!("seq<{}>", describe(s.elem_type.as_deref()))
+        Some(TypeValue::Sequence(s)) => {
+            format!("seq<{}>", describe(s.elem_type()))
         }
-        Some(type_proto::Value::OptionalType(s)) => {
-            format!("opt<{}>", describe(s.elem_type.as_deref()))
+        Some(TypeValue::Optional(s)) => {
+            format!("opt<{}>", describe(s.elem_type()))
         }
-        Some(type_proto::Value::MapType(m)) => {
-            let key = crate::tensor::elem(m.key_type()).map_or_else(|e| e, Elem::name);
-            format!("map({key}, {})", describe(m.value_type.as_deref()))
+        Some(TypeValue::Map(m)) => {
+            let key = crate::tensor::elem(m.key_type().unwrap_or(0)).map_or_else(|e| e, Elem::name);
+            format!("map({key}, {})", describe(m.value_type()))
         }
-        Some(type_proto::Value::SparseTensorType(_)) => "sparse tensor".into(),
+        Some(TypeValue::Sparse(_)) => "sparse tensor".into(),
         _ => "?".into(),
     }
 }
@@ -128,16 +127,16 @@ impl Cx<'_, '_> {
         for v in &program.graph.inputs {
             let value = program.value(*v);
             self.at = format!("input {}", quote(value.name));
-            let ty = match value.ty {
-                Some(TypeProto { value: Some(type_proto::Value::MapType(t)), .. }) => {
+            let ty = match (value.ty, value.ty.and_then(|t| t.value())) {
+                (_, Some(TypeValue::Map(t))) => {
                     let map = self.input_map(t, value.name, &mut symbols)?;
                     self.maps.insert(*v, map);
                     // Nothing reads it: `Cx::value` refuses maps.
                     out.push(map.keys);
                     continue;
                 }
-                Some(t) => self.input_type(t, value.name, &mut symbols)?,
-                None => return Err(self.wrong("the input has no type")),
+                (Some(t), _) => self.input_type(t, value.name, &mut symbols)?,
+                (None, _) => return Err(self.wrong("the input has no type")),
             };
             out.push(match options.constants.get(value.name) {
                 None => self.f.add_arg(value.name, ty),
@@ -163,7 +162,7 @@ impl Cx<'_, '_> {
     }
 
     /// Two arguments for an input that is a map: vectors of one size, which may be 0.
-    fn input_map(&mut self, ty: &type_proto::Map, name: &str, s: &mut Symbols<'_>) -> Result<Map> {
+    fn input_map(&mut self, ty: TypeMap<'_>, name: &str, s: &mut Symbols<'_>) -> Result<Map> {
         let elems = self.map_elems(ty)?;
         let names = ["keys", "values"].map(|part| format!("{name}.{part}"));
         let program = self.program;
@@ -223,14 +222,14 @@ impl Cx<'_, '_> {
         Ok(self.f.op(op).result())
     }
 
-    fn input_type(&mut self, ty: &TypeProto, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
-        match &ty.value {
-            Some(type_proto::Value::TensorType(t)) => self.input_tensor(t, name, s),
-            Some(type_proto::Value::SequenceType(t)) => match &t.elem_type {
+    fn input_type(&mut self, ty: TypeProto<'_>, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
+        match ty.value() {
+            Some(TypeValue::Tensor(t)) => self.input_tensor(t, name, s),
+            Some(TypeValue::Sequence(t)) => match t.elem_type() {
                 Some(t) => Ok(Type::Seq(Box::new(self.element_type(t, name, s)?))),
                 None => Err(self.wrong("the sequence has no element type")),
             },
-            Some(type_proto::Value::OptionalType(t)) => match &t.elem_type {
+            Some(TypeValue::Optional(t)) => match t.elem_type() {
                 Some(t) => Ok(Type::Opt(Box::new(self.element_type(t, name, s)?))),
                 None => Err(self.wrong("the optional has no element type")),
             },
@@ -243,14 +242,14 @@ impl Cx<'_, '_> {
 
     /// The type of what a list holds. Without a stated shape it is a tensor of any shape; sizes that
     /// are not numbers differ from element to element.
-    fn element_type(&mut self, ty: &TypeProto, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
-        match &ty.value {
-            Some(type_proto::Value::TensorType(t))
-                if t.shape.is_none() && !s.options.shapes.contains_key(name) =>
+    fn element_type(&mut self, ty: TypeProto<'_>, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
+        match ty.value() {
+            Some(TypeValue::Tensor(t))
+                if t.shape().is_none() && !s.options.shapes.contains_key(name) =>
             {
                 self.any_shape(t)
             }
-            Some(type_proto::Value::TensorType(t)) => {
+            Some(TypeValue::Tensor(t)) => {
                 let Type::Tensor(mut t) = self.input_tensor(t, name, s)? else {
                     return Err(self.wrong("a tensor is needed"));
                 };
@@ -263,44 +262,38 @@ impl Cx<'_, '_> {
         }
     }
 
-    fn any_shape(&mut self, t: &type_proto::Tensor) -> Result<Type> {
-        crate::tensor::elem(t.elem_type())
+    fn any_shape(&mut self, t: TypeTensor<'_>) -> Result<Type> {
+        crate::tensor::elem(t.elem_type().unwrap_or(0))
             .map(Type::Scalar)
             .map_err(|e| self.unsupported("the element type is not read").present(e))
     }
 
     /// The type that an attribute states for what a list holds.
-    pub fn list_type(&mut self, ty: &TypeProto) -> Result<Type> {
+    pub fn list_type(&mut self, ty: TypeProto<'_>) -> Result<Type> {
         let options = ImportOptions::default();
         let mut none = Symbols { options: &options, given: HashMap::new(), used: vec![] };
         self.element_type(ty, "", &mut none)
     }
 
-    fn input_tensor(
-        &mut self,
-        t: &type_proto::Tensor,
-        name: &str,
-        s: &mut Symbols<'_>,
-    ) -> Result<Type> {
-        let elem = crate::tensor::elem(t.elem_type())
+    fn input_tensor(&mut self, t: TypeTensor<'_>, name: &str, s: &mut Symbols<'_>) -> Result<Type> {
+        let elem = crate::tensor::elem(t.elem_type().unwrap_or(0))
             .map_err(|e| self.unsupported("the input's element type is not read").present(e))?;
         let options = s.options;
         if let Some(sizes) = options.shapes.get(name) {
-            if let Some(shape) = &t.shape
-                && shape.dim.len() != sizes.len()
+            if let Some(shape) = t.shape()
+                && shape.dim().count() != sizes.len()
             {
                 return Err(self
                     .wrong("the given shape has the wrong rank")
-                    .needed(shape.dim.len().to_string())
+                    .needed(shape.dim().count().to_string())
                     .present(sizes.len().to_string()));
             }
             let mut dims = Vec::new();
             for (i, size) in sizes.iter().enumerate() {
-                let declared = t.shape.as_ref().and_then(|sh| sh.dim[i].value.as_ref());
-                if let (Some(dimension::Value::DimValue(want)), Size::Fixed(have)) =
-                    (declared, size)
-                    && *want > 0
-                    && want != have
+                let declared = t.shape().and_then(|sh| sh.dim().nth(i)?.value());
+                if let (Some(DimValue::Number(want)), Size::Fixed(have)) = (declared, size)
+                    && want > 0
+                    && want != *have
                 {
                     return Err(self
                         .wrong(format!("the given shape contradicts the model at dim {i}"))
@@ -311,27 +304,25 @@ impl Cx<'_, '_> {
             }
             return Ok(Type::tensor(elem, dims));
         }
-        let Some(shape) = &t.shape else {
+        let Some(shape) = t.shape() else {
             return Err(self
                 .unsupported("the input has no shape, not even a rank")
                 .needed(format!("a shape given for {}", quote(name))));
         };
-        if shape.dim.len() > self.model.limits.rank {
+        if shape.dim().count() > self.model.limits.rank {
             return Err(self.wrong("the input has too many dims"));
         }
         let mut dims = Vec::new();
-        for (i, d) in shape.dim.iter().enumerate() {
-            dims.push(match &d.value {
-                Some(dimension::Value::DimValue(v)) if *v > 0 => Dim::Const(*v),
+        for (i, d) in shape.dim().enumerate() {
+            dims.push(match d.value() {
+                Some(DimValue::Number(v)) if v > 0 => Dim::Const(v),
                 // Some exporters write `?` for every dim they do not know.
-                Some(dimension::Value::DimParam(p))
-                    if p.contains(|c: char| c.is_alphanumeric()) =>
-                {
+                Some(DimValue::Name(p)) if p.contains(|c: char| c.is_alphanumeric()) => {
                     self.symbol(p, false, s)
                 }
                 v => {
                     let own = own_dim(name, i);
-                    if let Some(dimension::Value::DimValue(v)) = v {
+                    if let Some(DimValue::Number(v)) = v {
                         self.note(format!(
                             "input {} has size {v} at dim {i}, which is read as dynamic: `{own}`",
                             quote(name)
@@ -339,7 +330,7 @@ impl Cx<'_, '_> {
                     }
                     match v {
                         // A model that says 0 means that there may be nothing.
-                        Some(dimension::Value::DimValue(0)) => self.any_size(&own, s),
+                        Some(DimValue::Number(0)) => self.any_size(&own, s),
                         _ => self.symbol(&own, true, s),
                     }
                 }

@@ -2,13 +2,13 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use prost::Message;
-use silure_onnx::proto::type_proto::{Tensor as TensorInfo, Value};
-use silure_onnx::proto::{
+use silure_onnx::{Limits, Model, Result};
+use silure_onnx_proto::type_proto::{Tensor as TensorInfo, Value};
+use silure_onnx_proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as Size,
 };
-use silure_onnx::{Limits, Model, Result};
 
 pub fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|s| s.to_string()).collect()

@@ -8,7 +8,7 @@ use silure_ir::{Attr, Dim, Elem, Tensor, TensorType, ValueId, attrs};
 use super::super::signature::describe;
 use super::{Cx, Node, Record, ml};
 use crate::error::{Result, quote};
-use crate::proto::type_proto;
+use crate::proto::{TypeMap, TypeValue};
 
 pub(super) const TABLE: &[Record] = &[
     ml("ZipMap", 1, zip_map),
@@ -30,20 +30,18 @@ pub(in crate::import) struct Map {
 
 impl Cx<'_, '_> {
     /// Element types of the keys and values of a map that the model takes.
-    pub(in crate::import) fn map_elems(&mut self, ty: &type_proto::Map) -> Result<(Elem, Elem)> {
-        let keys = match crate::tensor::elem(ty.key_type()) {
+    pub(in crate::import) fn map_elems(&mut self, ty: TypeMap<'_>) -> Result<(Elem, Elem)> {
+        let keys = match crate::tensor::elem(ty.key_type().unwrap_or(0)) {
             Ok(e @ (Elem::I64 | Elem::Str)) => e,
             other => {
                 let e = self.unsupported("the map's keys are not read").needed("i64 or str");
                 return Err(e.present(other.map_or_else(|e| e, Elem::name)));
             }
         };
-        let of = ty.value_type.as_deref();
-        let values = match of.and_then(|t| t.value.as_ref()) {
-            Some(type_proto::Value::TensorType(t))
-                if t.shape.as_ref().is_none_or(|s| s.dim.is_empty()) =>
-            {
-                crate::tensor::elem(t.elem_type()).ok()
+        let of = ty.value_type();
+        let values = match of.and_then(|t| t.value()) {
+            Some(TypeValue::Tensor(t)) if t.shape().is_none_or(|s| s.dim().next().is_none()) => {
+                crate::tensor::elem(t.elem_type().unwrap_or(0)).ok()
             }
             _ => None,
         };
