@@ -1,6 +1,7 @@
 //! Attributes: the compile-time parameters of ops.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
 use silure_types::Elem;
 
@@ -19,7 +20,7 @@ pub enum Attr {
     /// A reference to a weight, state or function: `@name`.
     Symbol(Arc<str>),
     Elem(Elem),
-    Type(Type),
+    Type(Box<Type>),
     Tensor(Arc<Tensor>),
     Ints(Vec<i64>),
     Floats(Vec<f64>),
@@ -85,6 +86,15 @@ impl Attr {
     }
 }
 
+/// A name; ops' own are there once.
+fn shared(name: &str) -> Arc<str> {
+    static KNOWN: LazyLock<HashSet<Arc<str>>> = LazyLock::new(|| {
+        let defs = crate::dialects::ALL.iter().flat_map(|d| d.iter());
+        defs.flat_map(|d| d.attrs).map(|a| a.name.into()).collect()
+    });
+    KNOWN.get(name).cloned().unwrap_or_else(|| name.into())
+}
+
 /// Named attributes, sorted by name.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Attrs(Vec<(Arc<str>, Attr)>);
@@ -107,7 +117,7 @@ impl Attrs {
             Err(i) => {
                 // Lists are short and many: no room to grow.
                 self.0.reserve_exact(1);
-                self.0.insert(i, (name.into(), value.into()));
+                self.0.insert(i, (shared(name), value.into()));
             }
         }
     }
@@ -227,7 +237,7 @@ impl Attrs {
         for (_, a) in &mut self.0 {
             match a {
                 Attr::Dims(d) => d.iter_mut().for_each(|d| *d = d.subst(f)),
-                Attr::Type(t) => *t = t.subst(f),
+                Attr::Type(t) => **t = t.subst(f),
                 _ => {}
             }
         }

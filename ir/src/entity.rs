@@ -25,61 +25,73 @@ macro_rules! entity {
     )*};
 }
 
-/// A growing table of `T` keyed by `K`. Slots are never reused, so a key stays valid.
+/// Items in a block of an [`Arena`]: items are large, and a block that is not full is all that it has too much.
+const BLOCK: usize = 32;
+
+/// A growing table of `T` keyed by `K`. Slots are never reused, so a key stays valid; items are never moved.
 #[derive(Clone, Debug)]
 pub struct Arena<K, T> {
-    items: Vec<T>,
+    /// All of [`BLOCK`] items but the last.
+    blocks: Vec<Vec<T>>,
     key: PhantomData<K>,
 }
 
 impl<K: Entity, T> Arena<K, T> {
     /// Adds an item and returns its key.
     pub fn push(&mut self, item: T) -> K {
-        // Items are large: a quarter of room, not as much again.
-        let n = self.items.len();
-        if n == self.items.capacity() {
-            self.items.reserve_exact(16 + n / 4);
+        match self.blocks.last_mut() {
+            Some(last) if last.len() < BLOCK => {
+                if last.len() == last.capacity() {
+                    last.reserve_exact(BLOCK - last.len());
+                }
+                last.push(item);
+            }
+            // Small functions are many: their first items take no whole block.
+            last => {
+                let mut block = Vec::with_capacity(if last.is_some() { BLOCK } else { 4 });
+                block.push(item);
+                self.blocks.push(block);
+            }
         }
-        self.items.push(item);
-        K::new(self.items.len() - 1)
+        K::new(self.len() - 1)
     }
 
     /// Number of slots, dead ones included.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len())
     }
 
     /// Whether nothing was ever added.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.blocks.is_empty()
     }
 
     /// All keys in order.
     pub fn keys(&self) -> impl Iterator<Item = K> + use<K, T> {
-        (0..self.items.len()).map(K::new)
+        (0..self.len()).map(K::new)
     }
 
     /// The item, or `None` for a key of another arena.
     pub fn get(&self, key: K) -> Option<&T> {
-        self.items.get(key.index())
+        self.blocks.get(key.index() / BLOCK)?.get(key.index() % BLOCK)
     }
 }
 
 impl<K, T> Default for Arena<K, T> {
     fn default() -> Self {
-        Arena { items: Vec::new(), key: PhantomData }
+        Arena { blocks: Vec::new(), key: PhantomData }
     }
 }
 
 impl<K: Entity, T> Index<K> for Arena<K, T> {
     type Output = T;
     fn index(&self, key: K) -> &T {
-        &self.items[key.index()]
+        &self.blocks[key.index() / BLOCK][key.index() % BLOCK]
     }
 }
 
 impl<K: Entity, T> IndexMut<K> for Arena<K, T> {
     fn index_mut(&mut self, key: K) -> &mut T {
-        &mut self.items[key.index()]
+        &mut self.blocks[key.index() / BLOCK][key.index() % BLOCK]
     }
 }

@@ -3,8 +3,11 @@
 //! Elements are packed little-endian exactly as in a weight file (sub-byte types low bits first), in
 //! row-major order. Arithmetic goes through `f64` and `i128`, see [`Num`].
 
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use silure_types::{Class, Elem};
 
 use crate::bail;
@@ -19,7 +22,50 @@ pub const MAX_ELEMENTS: u64 = 1 << 34;
 pub struct Tensor {
     elem: Elem,
     shape: Vec<usize>,
-    data: Vec<u8>,
+    data: Data,
+}
+
+/// Packed bytes: a tensor's own, or lent from a buffer that others read too, which are copied when one changes.
+#[derive(Clone)]
+enum Data {
+    Own(Vec<u8>),
+    Lent(Bytes),
+}
+
+impl Data {
+    fn own(&mut self) -> &mut Vec<u8> {
+        if let Data::Lent(b) = self {
+            *self = Data::Own(b.to_vec());
+        }
+        match self {
+            Data::Own(v) => v,
+            Data::Lent(_) => unreachable!("made its own above"),
+        }
+    }
+}
+
+impl Deref for Data {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Data::Own(v) => v,
+            Data::Lent(b) => b,
+        }
+    }
+}
+
+impl PartialEq for Data {
+    fn eq(&self, other: &Data) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Data {}
+
+impl Hash for Data {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
 }
 
 /// One number on its way through the oracle: floats as `f64`, integers and bools exactly.
@@ -83,6 +129,15 @@ impl Num {
 impl Tensor {
     /// A tensor from packed bytes; the length must be exactly that of the shape.
     pub fn new(elem: Elem, shape: &[usize], data: Vec<u8>) -> Result<Tensor> {
+        Tensor::of(elem, shape, Data::Own(data))
+    }
+
+    /// A tensor of bytes that others have too; they live as long as the longest of them.
+    pub fn lent(elem: Elem, shape: &[usize], data: Bytes) -> Result<Tensor> {
+        Tensor::of(elem, shape, Data::Lent(data))
+    }
+
+    fn of(elem: Elem, shape: &[usize], data: Data) -> Result<Tensor> {
         let need = byte_len(elem, shape)?;
         if data.len() != need {
             bail!(Invalid, "tensor {elem}{shape:?} needs {need} bytes, {} are present", data.len());
@@ -92,7 +147,7 @@ impl Tensor {
 
     /// All zeros.
     pub fn zeros(elem: Elem, shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor { elem, shape: shape.to_vec(), data: vec![0; byte_len(elem, shape)?] })
+        Ok(Tensor { elem, shape: shape.to_vec(), data: Data::Own(vec![0; byte_len(elem, shape)?]) })
     }
 
     /// A tensor from numbers, rounded once into `elem`.
@@ -138,7 +193,7 @@ impl Tensor {
     pub fn scalar(elem: Elem, v: Num) -> Tensor {
         let mut data = vec![0; elem.packed_bytes(1).unwrap_or(1) as usize];
         elem.store(&mut data, 0, v.encode(elem));
-        Tensor { elem, shape: vec![], data }
+        Tensor { elem, shape: vec![], data: Data::Own(data) }
     }
 
     /// Element type.
@@ -168,7 +223,10 @@ impl Tensor {
 
     /// The packed bytes, owned.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.data
+        match self.data {
+            Data::Own(v) => v,
+            Data::Lent(b) => b.into(),
+        }
     }
 
     /// The tensor's type.
@@ -198,12 +256,12 @@ impl Tensor {
 
     /// Sets element `i`.
     pub fn set(&mut self, i: usize, v: Num) {
-        self.elem.store(&mut self.data, i, v.encode(self.elem));
+        self.elem.store(self.data.own(), i, v.encode(self.elem));
     }
 
     /// Sets the bits of element `i`.
     pub fn set_bits(&mut self, i: usize, bits: u64) {
-        self.elem.store(&mut self.data, i, bits);
+        self.elem.store(self.data.own(), i, bits);
     }
 
     /// All elements.

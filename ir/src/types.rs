@@ -56,16 +56,38 @@ pub struct TensorType {
     pub elem: Elem,
     /// Shape; rank 0 is a scalar tensor.
     pub dims: Vec<Dim>,
-    /// Physical layout if not dense row-major; the name of a layout that the target's kernels read.
-    pub encoding: Option<Arc<str>>,
-    /// Device, once placed.
-    pub device: Option<Arc<str>>,
+    /// What few tensors have.
+    placed: Option<Box<Placed>>,
+}
+
+/// How a tensor is laid in memory and where; never empty.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Placed {
+    encoding: Option<Arc<str>>,
+    device: Option<Arc<str>>,
 }
 
 impl TensorType {
     /// A dense tensor.
     pub fn new(elem: Elem, dims: impl Into<Vec<Dim>>) -> TensorType {
-        TensorType { elem, dims: dims.into(), encoding: None, device: None }
+        TensorType { elem, dims: dims.into(), placed: None }
+    }
+
+    /// The same in another physical layout, on another device.
+    pub fn placed(mut self, encoding: Option<Arc<str>>, device: Option<Arc<str>>) -> TensorType {
+        let placed = Placed { encoding, device };
+        self.placed = (placed != Placed::default()).then(|| Box::new(placed));
+        self
+    }
+
+    /// Physical layout if not dense row-major; the name of a layout that the target's kernels read.
+    pub fn encoding(&self) -> Option<&Arc<str>> {
+        self.placed.as_ref()?.encoding.as_ref()
+    }
+
+    /// Device, once placed.
+    pub fn device(&self) -> Option<&Arc<str>> {
+        self.placed.as_ref()?.device.as_ref()
     }
 
     /// A dense tensor of known sizes.
@@ -202,10 +224,10 @@ impl fmt::Display for TensorType {
             write!(f, "{}{d}", if i > 0 { ", " } else { "" })?;
         }
         f.write_str("]")?;
-        if let Some(e) = &self.encoding {
+        if let Some(e) = self.encoding() {
             write!(f, "{{{e}}}")?;
         }
-        if let Some(d) = &self.device {
+        if let Some(d) = self.device() {
             write!(f, "@{d}")?;
         }
         Ok(())

@@ -319,7 +319,7 @@ impl<'a> Verifier<'a> {
             if let Some((have, want)) = held
                 && (have.elem != want.elem
                     || have.dims != want.dims
-                    || have.encoding != want.encoding)
+                    || have.encoding() != want.encoding())
             {
                 return Err(
                     Diagnostic::new(Code::Type, format!("@{s} has another type")).need(have, want)

@@ -211,7 +211,11 @@ impl WeightExpr {
                 scales
             }
             WeightExpr::Unpack(e, form, part) => ggml::unpacked(*form, *part, &e.ty()?)?,
-            WeightExpr::Pack(e, layout) => TensorType { encoding: Some(layout.clone()), ..e.ty()? },
+            WeightExpr::Pack(e, layout) => {
+                let ty = e.ty()?;
+                let device = ty.device().cloned();
+                ty.placed(Some(layout.clone()), device)
+            }
         })
     }
 
@@ -343,7 +347,7 @@ pub fn is_weight(f: &Func, v: ValueId) -> bool {
     let file = |name: &str, ty: &TensorType| {
         let ty = ty.clone();
         let source: Arc<str> = name.into();
-        ty.encoding.is_none().then_some(WeightExpr::File { source, offset: 0, bytes: 0, ty })
+        ty.encoding().is_none().then_some(WeightExpr::File { source, offset: 0, bytes: 0, ty })
     };
     f.ty(v).as_tensor().is_some_and(|t| t.shape().is_some()) && expression(f, v, &file).is_some()
 }

@@ -203,7 +203,7 @@ fn same_type(f: &Func, a: &Type, b: &Type, symbols: &mut Symbols) -> bool {
                 _ => false,
             }
         });
-    let like = |t: &silure_ir::TensorType| (t.elem, t.encoding.clone(), t.device.clone());
+    let like = |t: &silure_ir::TensorType| (t.elem, t.encoding().cloned(), t.device().cloned());
     fits && like(x) == like(y)
 }
 

@@ -222,7 +222,7 @@ fn evaluate(f: &Func, op: OpId, limit: usize) -> Option<Vec<Arc<Tensor>>> {
     let mut produced = 0usize;
     for v in &o.results {
         let n = match f.ty(*v) {
-            Type::Tensor(t) if t.encoding.is_none() => {
+            Type::Tensor(t) if t.encoding().is_none() => {
                 t.shape()?.iter().try_fold(1usize, |a, d| a.checked_mul(*d))?
             }
             Type::Scalar(_) => 1,

@@ -167,7 +167,7 @@ pub(crate) fn weight(m: &Module, f: &Func, op: OpId) -> Option<WeightExpr> {
 
 fn dense(m: &Module, f: &Func, v: ValueId) -> Option<WeightExpr> {
     expression(f, v, &|name, _| {
-        m.weight(name).filter(|w| w.ty.encoding.is_none()).map(|w| w.expr.clone())
+        m.weight(name).filter(|w| w.ty.encoding().is_none()).map(|w| w.expr.clone())
     })
 }
 

@@ -76,7 +76,7 @@ fn sweep(cx: &mut PassCx) -> Result<Changed> {
 /// The expression of a value made of dense weights.
 fn expr(m: &Module, f: &Func, v: ValueId) -> Option<WeightExpr> {
     expression(f, v, &|name, _| {
-        m.weight(name).filter(|w| w.ty.encoding.is_none()).map(|w| w.expr.clone())
+        m.weight(name).filter(|w| w.ty.encoding().is_none()).map(|w| w.expr.clone())
     })
 }
 

@@ -17,7 +17,7 @@ pub fn weight_bytes(w: &Weight) -> Result<u64> {
     let Some(shape) = w.ty.shape() else {
         bail!(Invalid, "weight @{} has the symbolic type {}", w.name, w.ty)
     };
-    match &w.ty.encoding {
+    match w.ty.encoding() {
         Some(layout) => match packed_bytes(layout, &shape) {
             Some(n) => Ok(n),
             None => bail!(Unsupported, "weight @{}: layout `{layout}` is not known", w.name),
@@ -41,7 +41,7 @@ pub fn weight_parts(w: &Weight) -> Result<Vec<WeightExpr>> {
 /// The bytes of a part as the engine holds them: elements smaller than a byte take a byte each.
 pub fn part_contents(part: &WeightExpr, source: &dyn WeightSource) -> Result<Vec<u8>> {
     let (ty, bytes) = (part.ty()?, part.bytes(&Packed(source))?);
-    match (&ty.encoding, ty.count().as_size()) {
+    match (ty.encoding(), ty.count().as_size()) {
         (None, Some(n)) if ty.elem.bits() < 8 => Ok(ty.elem.to_cells(&bytes, n)),
         _ => Ok(bytes),
     }

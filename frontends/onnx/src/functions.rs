@@ -54,6 +54,8 @@ impl Model {
         };
         let env = Env { opsets: &opsets, attrs: None, call: None, stack: &[] };
         let graph = r.graph(self.graph(), None, &env, 0, "the main graph")?;
+        r.values.shrink_to_fit();
+        r.tensors.shrink_to_fit();
         Ok(Program {
             values: r.values,
             tensors: r.tensors,
@@ -221,6 +223,7 @@ impl<'m> Resolver<'m, '_> {
         }
         self.hidden(&scope, at);
         self.types(&scope, proto.input().chain(proto.output()).chain(proto.value_info()));
+        graph.nodes.reserve_exact(proto.node().count());
         for node in proto.node() {
             self.node(node, &scope, id, env, depth, &mut graph.nodes)?;
         }
@@ -237,6 +240,7 @@ impl<'m> Resolver<'m, '_> {
                 }
             }
         }
+        drop(scope);
         self.dead += order(&mut graph, &self.values, at)?;
         Ok(graph)
     }

@@ -203,7 +203,7 @@ pub(crate) fn order<'m>(graph: &mut Graph<'m>, values: &[Value<'m>], at: &str) -
     for (i, node) in nodes.iter().enumerate() {
         producer.extend(node.outputs.iter().flatten().map(|v| (*v, i)));
     }
-    let deps: Vec<Vec<usize>> = nodes
+    let deps: Vec<Box<[usize]>> = nodes
         .iter()
         .map(|n| n.uses().filter_map(|v| producer.get(&v).copied()).collect())
         .collect();
@@ -262,8 +262,20 @@ pub(crate) fn order<'m>(graph: &mut Graph<'m>, values: &[Value<'m>], at: &str) -
         }
     }
     let dead = nodes.len() - live;
-    let mut slots: Vec<Option<Node<'m>>> = nodes.into_iter().map(Some).collect();
-    graph.nodes = sequence[..live].iter().filter_map(|&i| slots[i].take()).collect();
+    drop((deps, producer));
+    // In place: where each node is now, and which node is at each place.
+    let mut nodes = nodes;
+    let mut place: Vec<usize> = (0..nodes.len()).collect();
+    let mut holder = place.clone();
+    for (k, &node) in sequence[..live].iter().enumerate() {
+        let (from, other) = (place[node], holder[k]);
+        nodes.swap(k, from);
+        (place[node], holder[k]) = (k, node);
+        (place[other], holder[from]) = (from, other);
+    }
+    nodes.truncate(live);
+    nodes.shrink_to_fit();
+    graph.nodes = nodes;
 
     // First uses, in order.
     let mut seen = HashSet::new();

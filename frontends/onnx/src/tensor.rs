@@ -1,7 +1,7 @@
 //! Tensors of a model file: element type, dims, and where their bytes are.
 //!
 //! Bytes are little-endian, row-major, sub-byte types packed lowest bits first: the file's own raw
-//! form. Typed fields (`float_data` …) are decoded to it. Invariant: the bytes present are exactly
+//! form. A packed list of floats is that already; other typed fields (`int64_data` …) are decoded to it. Invariant: the bytes present are exactly
 //! the bytes that element type and dims ask for.
 
 use crate::error::{Code, Error, Result, quote};
@@ -311,24 +311,33 @@ impl Model {
                 .needed(format!("{right} for {}", elem.name()))
                 .present(field));
         }
-        self.charge(need, at)?;
         let words = |have: usize| exact(have as u64, count, at, field, "elements");
+        let block = match elem {
+            Elem::F32 => t.float_data().block(),
+            Elem::F64 => t.double_data().block(),
+            _ => None,
+        };
+        if let (Some(block), Some(size)) = (block, elem.bytes()) {
+            words(block.len() / size)?;
+            return Ok(self.locate(block));
+        }
+        self.charge(need, at)?;
         let bytes: Vec<u8> = match elem {
             Elem::F32 => {
                 words(t.float_data().len())?;
-                t.float_data().iter().flat_map(|v| v.to_le_bytes()).collect()
+                little(need, t.float_data().iter().map(f32::to_le_bytes))
             }
             Elem::F64 => {
                 words(t.double_data().len())?;
-                t.double_data().iter().flat_map(|v| v.to_le_bytes()).collect()
+                little(need, t.double_data().iter().map(f64::to_le_bytes))
             }
             Elem::I64 => {
                 words(t.int64_data().len())?;
-                t.int64_data().iter().flat_map(|v| v.to_le_bytes()).collect()
+                little(need, t.int64_data().iter().map(i64::to_le_bytes))
             }
             Elem::U64 => {
                 words(t.uint64_data().len())?;
-                t.uint64_data().iter().flat_map(|v| v.to_le_bytes()).collect()
+                little(need, t.uint64_data().iter().map(u64::to_le_bytes))
             }
             Elem::U32 => {
                 words(t.uint64_data().len())?;
@@ -411,6 +420,13 @@ impl Model {
         }
         Ok(Data::External { file, offset, len: need })
     }
+}
+
+/// The bytes of numbers, `need` in all.
+fn little<const N: usize>(need: u64, numbers: impl Iterator<Item = [u8; N]>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(need as usize);
+    numbers.for_each(|n| out.extend_from_slice(&n));
+    out
 }
 
 fn exact(have: u64, need: u64, at: &str, field: &str, unit: &str) -> Result<()> {

@@ -193,6 +193,15 @@ impl<'m, T: Scalar> List<'m, T> {
         })
     }
 
+    /// The bytes of the list if it is one packed block: for numbers of a fixed size those of a tensor.
+    pub(crate) fn block(self) -> Option<&'m [u8]> {
+        let mut contents = self.message.fields(self.field);
+        match (contents.next(), contents.next()) {
+            (Some(Content::Bytes(b)), None) => Some(b),
+            _ => None,
+        }
+    }
+
     /// How many there are.
     pub fn len(self) -> usize {
         self.iter().count()

@@ -134,6 +134,7 @@ fn example() -> Vec<u8> {
     let weights: Vec<u8> = (0..400u32).map(|i| i as u8).collect();
     g.initializer.push(TensorProto { raw_data: Some(weights.into()), ..tensor("w", 1, &[10, 10]) });
     g.initializer.push(TensorProto { float_data: vec![0.5; 10], ..tensor("b", 1, &[10]) });
+    g.initializer.push(TensorProto { int64_data: vec![7; 3], ..tensor("i", 7, &[3]) });
     file(g, vec![])
 }
 
@@ -150,7 +151,10 @@ fn raw_data_is_a_range_of_the_file() {
     assert_eq!((file, len), (path.as_path(), 400));
     let weights: Vec<u8> = (0..400u32).map(|i| i as u8).collect();
     assert_eq!(&data[offset as usize..][..400], weights);
-    assert!(ranges[1].is_none());
+    // A packed list of floats is their bytes.
+    let (_, offset, len) = ranges[1].unwrap();
+    assert_eq!(&data[offset as usize..][..len as usize], 0.5f32.to_le_bytes().repeat(10));
+    assert!(ranges[2].is_none());
     let Data::Model { bytes, .. } = &program.tensors[0].data else { panic!("not in the model") };
     assert_eq!(&bytes[..], weights);
 }

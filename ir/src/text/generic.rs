@@ -354,7 +354,7 @@ impl Parser<'_, '_> {
         self.attributes_of(&what, &a)?;
         let name: Arc<str> = a.str("sym_name").into();
         let tensor = |a: &Attrs| match a.get("type") {
-            Some(Attr::Type(Type::Tensor(t))) => Some(t.clone()),
+            Some(Attr::Type(t)) => t.as_tensor().cloned(),
             _ => None,
         };
         match what.as_str() {

@@ -148,7 +148,7 @@ fn ty_inner(c: &mut Cursor) -> Result<Type> {
             None
         };
         let device = if c.eat("@") { Some(device(c)?) } else { None };
-        return Ok(Type::Tensor(TensorType { elem, dims, encoding, device }));
+        return Ok(Type::Tensor(TensorType::new(elem, dims).placed(encoding, device)));
     }
     if word == "index" {
         return Ok(Type::Index);
@@ -364,7 +364,7 @@ pub(super) fn attr(c: &mut Cursor) -> Result<Attr> {
         c.need("type(")?;
         let t = ty(c)?;
         c.need(")")?;
-        return Ok(Attr::Type(t));
+        return Ok(Attr::Type(Box::new(t)));
     }
     let text = c.number();
     scalar_attr(text).ok_or_else(|| c.error(format!("`{text}` is not an attribute value")))

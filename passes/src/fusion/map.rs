@@ -20,7 +20,7 @@ const MOST_OPERANDS: usize = 20;
 fn member(f: &Func, op: OpId) -> bool {
     let o = f.op(op);
     let whole = |v: ValueId| match f.ty(v) {
-        Type::Tensor(t) => t.encoding.is_none(),
+        Type::Tensor(t) => t.encoding().is_none(),
         _ => false,
     };
     o.def.is(Traits::ELEMENTWISE) && o.operands().all(whole) && o.results.iter().all(|v| whole(*v))

@@ -77,7 +77,7 @@ fn permuted<T: Clone>(list: &[T]) -> Vec<T> {
 
 /// The type of a value that has a layout.
 fn spatial(f: &Func, v: ValueId) -> Option<&TensorType> {
-    f.ty(v).as_tensor().filter(|t| t.rank() >= 3 && t.encoding.is_none())
+    f.ty(v).as_tensor().filter(|t| t.rank() >= 3 && t.encoding().is_none())
 }
 
 /// The number of elements of dims, as far as it is known.

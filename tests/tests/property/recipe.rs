@@ -111,7 +111,7 @@ impl Form {
             let a = match a {
                 Attr::Elem(e) => Attr::Elem(wide(*e)),
                 Attr::Tensor(t) => Attr::from(wide_tensor(t)),
-                Attr::Type(t) => Attr::Type(self.ty(t)),
+                Attr::Type(t) => Attr::Type(Box::new(self.ty(t))),
                 a => a.clone(),
             };
             out.set(name, a);

@@ -109,7 +109,7 @@ pub(crate) fn legal(f: &Func, op: OpId, registry: &Registry) -> Result<()> {
 }
 
 fn check_tensor(t: &TensorType) -> Result<()> {
-    match &t.encoding {
+    match t.encoding() {
         Some(e) => {
             Err(unsupported(format!("elementwise code on layout `{e}`")).need("a dense tensor", t))
         }

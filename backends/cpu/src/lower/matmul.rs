@@ -248,7 +248,7 @@ fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
         [n, 1] if crossed => *n == rows,
         _ => false,
     };
-    if tq.elem != Elem::I8 || ts.elem != Elem::F32 || tq.encoding.is_some() || !by_column {
+    if tq.elem != Elem::I8 || ts.elem != Elem::F32 || tq.encoding().is_some() || !by_column {
         return Ok(None);
     }
     let (q, n) = match straight {
@@ -274,7 +274,7 @@ fn scaled(l: &mut Lower, b: &Strided) -> Result<Option<(ValueId, ValueId)>> {
 pub(super) fn matrices(l: &Lower, b: &Strided) -> Result<Option<WeightExpr>> {
     let Some(expr) = l.weight_of(b.value) else { return Ok(None) };
     let ty = expr.ty()?;
-    let Some(r) = ty.shape().map(|s| s.len()).filter(|r| *r >= 2 && ty.encoding.is_none()) else {
+    let Some(r) = ty.shape().map(|s| s.len()).filter(|r| *r >= 2 && ty.encoding().is_none()) else {
         return Ok(None);
     };
     // The last two axes in memory are (K, N), or (N, K) read crosswise.
@@ -321,7 +321,7 @@ pub(super) fn matmul_integer(
     let (a_zp, b_zp) = (point(l, az)?, point(l, bz)?);
     let packed = match l.weight_of(sb.value) {
         Some(expr)
-            if r == 2 && expr.ty()?.encoding.is_none() && sb.strides == strides(&tb.dims) =>
+            if r == 2 && expr.ty()?.encoding().is_none() && sb.strides == strides(&tb.dims) =>
         {
             let name = format!("{}.packed", l.weight_name(sb.value));
             Some(l.weight(&name, WeightExpr::Pack(Box::new(expr), I8_PACKED.into()))?)

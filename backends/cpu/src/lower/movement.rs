@@ -202,7 +202,7 @@ fn slice(l: &mut Lower, op: OpId) -> Result<ValueId> {
         let ys = strides(&y.dims);
         (0..y.rank()).all(|i| y.dims[i] == Dim::Const(1) || src[i] == ys[i])
     };
-    if contiguous && y.encoding.is_none() {
+    if contiguous && y.encoding().is_none() {
         return view_at(l, x, y, offset);
     }
     let (dims, dst) = (y.dims.clone(), strides(&y.dims));

@@ -9,7 +9,7 @@ use silure_ir::{Attr, Dim, OpId, Traits, Type, ValueId};
 use super::cx::Cx;
 use super::signature::ImportOptions;
 use crate::error::{Code, Error, Result, quote};
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::proto::{DimValue, Dimension, TypeValue};
 
 /// Symbols in a type.
@@ -22,12 +22,24 @@ fn symbols_of_type(t: &Type) -> Vec<Arc<str>> {
 }
 
 impl Cx<'_, '_> {
-    /// Builds the entry: arguments, body, results.
-    pub fn entry(&mut self, options: &ImportOptions) -> Result<()> {
+    /// Builds the entry: arguments, body, results. `nodes` are those of the main graph.
+    pub fn entry(&mut self, mut nodes: Vec<Node<'_>>, options: &ImportOptions) -> Result<()> {
         let program = self.program;
         let g = &program.graph;
         let args = self.arguments(options)?;
-        let results = self.body(g, &args)?;
+        self.begin(g, &args)?;
+        if nodes.iter().all(|n| n.graphs.is_empty()) {
+            self.tensors = vec![];
+        }
+        // Each node goes when it is converted, and room for those that are gone is given back.
+        nodes.reverse();
+        while let Some(node) = nodes.pop() {
+            self.node(&node)?;
+            if nodes.len() < nodes.capacity() / 2 {
+                nodes.shrink_to_fit();
+            }
+        }
+        let results = self.outputs(g)?;
         if results.is_empty() {
             return Err(Error::new(Code::Structure, "the main graph", "the model has no outputs"));
         }
@@ -69,6 +81,19 @@ impl Cx<'_, '_> {
 
     /// Builds a graph's constants and nodes in the current region; gives its outputs.
     pub fn body(&mut self, g: &Graph<'_>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
+        self.begin(g, inputs)?;
+        for node in &g.nodes {
+            self.node(node)?;
+        }
+        self.outputs(g)
+    }
+
+    fn outputs(&mut self, g: &Graph<'_>) -> Result<Vec<ValueId>> {
+        g.outputs.iter().map(|v| self.value(*v)).collect()
+    }
+
+    /// Gives a graph's inputs their values and builds its constants.
+    fn begin(&mut self, g: &Graph<'_>, inputs: &[ValueId]) -> Result<()> {
         if g.inputs.len() != inputs.len() {
             return Err(self
                 .wrong("a subgraph has the wrong number of inputs")
@@ -76,7 +101,7 @@ impl Cx<'_, '_> {
                 .present(g.inputs.len().to_string()));
         }
         for (name, v) in g.inputs.iter().zip(inputs) {
-            self.values.insert(*name, *v);
+            self.define(*name, *v);
         }
         let program = self.program;
         for (v, tensor) in &g.constants {
@@ -84,29 +109,31 @@ impl Cx<'_, '_> {
             self.at = format!("initializer {}", quote(name));
             let value = self.initializer(*tensor, name)?;
             self.declared(*v, value, true)?;
-            self.values.insert(*v, value);
+            self.define(*v, value);
         }
-        for node in &g.nodes {
-            self.enter(node);
-            self.ignore_hints(node);
-            let Some(record) = super::find(&node.op) else {
-                return Err(self.unsupported("the operator is not supported"));
+        Ok(())
+    }
+
+    fn node(&mut self, node: &Node<'_>) -> Result<()> {
+        self.enter(node);
+        self.ignore_hints(node);
+        let Some(record) = super::find(&node.op) else {
+            return Err(self.unsupported("the operator is not supported"));
+        };
+        let results = (record.convert)(self, node)?;
+        self.all_read(node)?;
+        for (i, out) in node.outputs.iter().enumerate() {
+            let Some(out) = out else { continue };
+            let Some(v) = results.get(i) else {
+                return Err(self
+                    .wrong("the node has too many outputs")
+                    .needed(format!("at most {}", results.len()))
+                    .present(node.outputs.len().to_string()));
             };
-            let results = (record.convert)(self, node)?;
-            self.all_read(node)?;
-            for (i, out) in node.outputs.iter().enumerate() {
-                let Some(out) = out else { continue };
-                let Some(v) = results.get(i) else {
-                    return Err(self
-                        .wrong("the node has too many outputs")
-                        .needed(format!("at most {}", results.len()))
-                        .present(node.outputs.len().to_string()));
-                };
-                self.declared(*out, *v, false)?;
-                self.values.insert(*out, *v);
-            }
+            self.declared(*out, *v, false)?;
+            self.define(*out, *v);
         }
-        g.outputs.iter().map(|v| self.value(*v)).collect()
+        Ok(())
     }
 
     /// Holds a value against what the model declares: another element type is an error, and so are other sizes of what

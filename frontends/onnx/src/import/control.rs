@@ -175,7 +175,7 @@ impl Cx<'_, '_> {
                     }
                 }
                 for (y, _) in out.iter_mut().skip(skip).zip(&plain).filter(|(_, p)| **p) {
-                    let of = Attr::Type(cx.f.ty(*y).clone());
+                    let of = Attr::Type(Box::new(cx.f.ty(*y).clone()));
                     *y = cx.op("graph.optional", &[*y], Attrs::new().with("of", of))?;
                 }
                 Ok(out)
@@ -196,7 +196,7 @@ impl Cx<'_, '_> {
                         refined[i] = true;
                         let arg = self.f.region(region).args[before.len() + i];
                         if let Some(of) = self.elements(arg, *y, &carried[i]) {
-                            let attrs = Attrs::new().with("of", Attr::Type(of.clone()));
+                            let attrs = Attrs::new().with("of", Attr::Type(Box::new(of.clone())));
                             init[i] = self.op("graph.seq_empty", &[], attrs)?;
                             lists[i] = Type::Seq(Box::new(of));
                         }

@@ -31,8 +31,10 @@ pub(super) struct Cx<'p, 'm> {
     loc: Loc,
     /// The node being converted, for errors.
     pub at: String,
-    /// IR values of the program's values.
-    pub values: HashMap<graph::ValueId, ValueId>,
+    /// The initializers, until they are converted.
+    pub tensors: Vec<crate::Tensor>,
+    /// IR values of the program's values, by their numbers.
+    values: Vec<Option<ValueId>>,
     /// The program's inputs that are maps; they have no value in `values` that anything may read.
     pub maps: HashMap<graph::ValueId, Map>,
     /// Names of attributes of the current node that were read.
@@ -53,7 +55,12 @@ pub(super) struct Cx<'p, 'm> {
 }
 
 impl<'p, 'm> Cx<'p, 'm> {
-    pub fn new(model: &'m Model, program: &'p Program<'m>, options: &ImportOptions) -> Cx<'p, 'm> {
+    pub fn new(
+        model: &'m Model,
+        program: &'p Program<'m>,
+        tensors: Vec<crate::Tensor>,
+        options: &ImportOptions,
+    ) -> Cx<'p, 'm> {
         let f = Func::new(&options.entry, FuncKind::Entry);
         let region = f.body;
         let stem = model.path().and_then(|p| p.file_stem()).and_then(|s| s.to_str());
@@ -67,7 +74,8 @@ impl<'p, 'm> Cx<'p, 'm> {
             region,
             loc: Loc::Unknown,
             at: String::new(),
-            values: HashMap::new(),
+            tensors,
+            values: vec![None; program.values.len()],
             maps: HashMap::new(),
             used: Vec::new(),
             read: std::cell::Cell::new(0),
@@ -257,13 +265,18 @@ impl<'p, 'm> Cx<'p, 'm> {
 
     // ---- Asking -------------------------------------------------------------------------------
 
+    /// Says which IR value a value of the program is.
+    pub fn define(&mut self, v: graph::ValueId, value: ValueId) {
+        self.values[v.0 as usize] = Some(value);
+    }
+
     /// The IR value of a value of the program.
     pub fn value(&self, v: graph::ValueId) -> Result<ValueId> {
         if self.maps.contains_key(&v) {
             let name = crate::error::quote(self.program.value(v).name);
             return Err(self.wrong(format!("the input {name} is a map")).needed("a tensor"));
         }
-        self.values.get(&v).copied().ok_or_else(|| {
+        self.values[v.0 as usize].ok_or_else(|| {
             let what =
                 format!("value `{}` was used before it was made", self.program.value(v).name);
             Error::new(Code::Internal, &self.at, what)

@@ -151,10 +151,12 @@ fn find(op: &crate::graph::Op<'_>) -> Option<&'static Record> {
 
 /// Imports a model.
 pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
-    let program = model.resolve()?;
+    let mut program = model.resolve()?;
     check_opset(model)?;
     coverage::check_supported(&program)?;
-    let mut cx = Cx::new(model, &program, options);
+    let nodes = std::mem::take(&mut program.graph.nodes);
+    let tensors = std::mem::take(&mut program.tensors);
+    let mut cx = Cx::new(model, &program, tensors, options);
     for (domain, v) in model.opsets() {
         let newest = newest(domain);
         if newest > 0 && *v > newest {
@@ -168,7 +170,7 @@ pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
     if program.dead_nodes > 0 {
         cx.note(format!("{} nodes that no output needs were left out", program.dead_nodes));
     }
-    cx.entry(options)?;
+    cx.entry(nodes, options)?;
     Ok(cx.finish(&program))
 }
 

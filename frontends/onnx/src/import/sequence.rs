@@ -98,12 +98,12 @@ fn optional(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
         (None, Some(t)) => t,
         (None, None) => return Err(cx.wrong("the value and its type are missing")),
     };
-    cx.ops("graph.optional", &[x], Attrs::new().with("of", Attr::Type(of)))
+    cx.ops("graph.optional", &[x], Attrs::new().with("of", Attr::Type(Box::new(of))))
 }
 
 fn empty(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let of = Type::Scalar(cx.elem_attr(n, "dtype")?.unwrap_or(Elem::F32));
-    Ok(vec![cx.op("graph.seq_empty", &[], Attrs::new().with("of", Attr::Type(of)))?])
+    Ok(vec![cx.op("graph.seq_empty", &[], Attrs::new().with("of", Attr::Type(Box::new(of))))?])
 }
 
 fn map(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
@@ -127,7 +127,11 @@ fn map(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
                 .present(of.to_string()));
         }
         let of = cx.unbound(&of);
-        init.push(cx.op("graph.seq_empty", &[], Attrs::new().with("of", Attr::Type(of)))?);
+        init.push(cx.op(
+            "graph.seq_empty",
+            &[],
+            Attrs::new().with("of", Attr::Type(Box::new(of))),
+        )?);
     }
     cx.discard(trial);
     let mut types = head.to_vec();

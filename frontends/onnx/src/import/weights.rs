@@ -20,6 +20,10 @@ use crate::error::Result;
 use crate::external::ExternalFile;
 use crate::tensor::{Data, Tensor};
 
+/// Constants are lent from a file of at most so many bytes, which lives as long as they do then. Of a longer one, whose
+/// weights are not wanted in memory, they are copied.
+const LENT: usize = 1 << 20;
+
 /// The files that a module's weights are ranges of: their names in the module and where they are.
 ///
 /// Reading checks that a range is inside its file and that the file is as long as it was.
@@ -112,8 +116,7 @@ fn read_range(path: &Path, len: u64, offset: u64, bytes: u64) -> std::io::Result
 impl Cx<'_, '_> {
     /// The value of initializer `index`, which `name` is one name of.
     pub fn initializer(&mut self, index: usize, name: &str) -> Result<ValueId> {
-        let program = self.program;
-        let tensor = &program.tensors[index];
+        let tensor = &self.tensors[index].clone();
         if tensor.byte_len() <= INLINE_LIMIT as u64 || tensor.elem.is_str() {
             return self.inline(tensor);
         }
@@ -149,8 +152,12 @@ impl Cx<'_, '_> {
         if let Data::Strings(s) = &tensor.data {
             return silure_ir::Tensor::from_strs(&shape, s).map_err(|d| self.diag(d));
         }
-        silure_ir::Tensor::new(tensor.elem, &shape, tensor.bytes()?.to_vec())
-            .map_err(|d| self.diag(d))
+        let bytes = tensor.bytes()?;
+        let made = match self.model.buffer.len() <= LENT {
+            true => silure_ir::Tensor::lent(tensor.elem, &shape, bytes),
+            false => silure_ir::Tensor::new(tensor.elem, &shape, bytes.to_vec()),
+        };
+        made.map_err(|d| self.diag(d))
     }
 
     fn tensor_type(&self, t: &Tensor) -> Result<TensorType> {

@@ -45,7 +45,7 @@ fn taken_out(cx: &InferCx, t: &Type) -> Result<Type> {
 
 fn of(cx: &InferCx) -> Result<Type> {
     match cx.attrs().get("of") {
-        Some(Attr::Type(t)) => Ok(t.clone()),
+        Some(Attr::Type(t)) => Ok((**t).clone()),
         _ => bail!(Type, "attribute `of` is missing"),
     }
 }
