@@ -98,3 +98,20 @@ fn products_repeat_the_second() {
         }
     }
 }
+
+#[test]
+fn lent_bytes_are_those_of_everybody_until_one_changes_them() {
+    let file = bytes::Bytes::from(vec![9, 1, 2, 3]);
+    let mut lent = Tensor::lent(Elem::U8, &[3], file.slice(1..)).unwrap();
+    let own = Tensor::new(Elem::U8, &[3], vec![1, 2, 3]).unwrap();
+    assert_eq!(lent, own);
+    assert_eq!(lent.bytes().as_ptr(), file[1..].as_ptr(), "nothing is copied");
+    let other = lent.clone();
+    lent.set(0, Num::I(7));
+    assert_eq!(
+        (lent.bytes(), other.bytes(), &file[..]),
+        (&[7, 2, 3][..], &[1, 2, 3][..], &[9, 1, 2, 3][..])
+    );
+    assert_eq!(other.into_bytes(), [1, 2, 3]);
+    assert!(Tensor::lent(Elem::U8, &[5], file).is_err());
+}

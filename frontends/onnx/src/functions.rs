@@ -19,6 +19,9 @@ use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+/// Fields of the file that the inlined calls of functions may have, for each node there may be.
+const FIELDS: u64 = 16;
+
 /// A table of functions that define operators: the body for an operator, if it is to be expanded.
 pub type Bodies<'m> = dyn Fn(&Op<'m>) -> Option<FunctionProto<'m>> + 'm;
 
@@ -33,7 +36,8 @@ impl Model {
         let mut functions = HashMap::new();
         for f in self.proto().functions() {
             let key = (domain(f.domain()), f.name(), f.overload());
-            if functions.insert(key, f).is_some() {
+            let fields = f.node().map(|n| n.count() as u64).sum::<u64>() + f.count() as u64;
+            if functions.insert(key, (f, fields)).is_some() {
                 let at = format!("function {}", quote(f.name()));
                 return Err(Error::new(Code::Structure, at, "the function is defined twice"));
             }
@@ -48,6 +52,7 @@ impl Model {
             loaded: HashMap::new(),
             graphs: 0,
             nodes: 0,
+            fields: 0,
             dead: 0,
             calls: 0,
             notes: self.notes().to_vec(),
@@ -69,13 +74,15 @@ impl Model {
 
 struct Resolver<'m, 'b> {
     model: &'m Model,
-    functions: HashMap<(&'m str, &'m str, &'m str), FunctionProto<'m>>,
+    /// With the fields that a call reads.
+    functions: HashMap<(&'m str, &'m str, &'m str), (FunctionProto<'m>, u64)>,
     bodies: &'b Bodies<'m>,
     values: Vec<Value<'m>>,
     tensors: Vec<Tensor>,
     loaded: HashMap<*const u8, usize>,
     graphs: u32,
     nodes: usize,
+    fields: u64,
     dead: usize,
     calls: usize,
     notes: Vec<String>,
@@ -200,7 +207,7 @@ impl<'m> Resolver<'m, '_> {
                     if depth > 0 {
                         return Err(structure(&at, "an input of a subgraph has a value"));
                     }
-                    if self.model.proto().ir_version().unwrap_or(0) >= 4 {
+                    if self.model.ir_version >= 4 {
                         self.notes.push(format!(
                             "input {} has a default value, which is compiled in",
                             quote(name)
@@ -341,7 +348,9 @@ impl<'m> Resolver<'m, '_> {
         let function = self.functions.get(&(dom, proto.op_type(), proto.overload())).copied();
         let version = env.opsets.get(dom).copied();
         let op = Op { domain: dom, name: proto.op_type(), version: version.unwrap_or(0) };
-        if let Some(f) = function.or_else(|| version.and_then(|_| (self.bodies)(&op))) {
+        let body = || version.and_then(|_| (self.bodies)(&op)).map(|f| (f, 0));
+        if let Some((f, fields)) = function.or_else(body) {
+            self.read(fields, &at)?;
             if let Some((name, _)) = graphs.first() {
                 let what = format!("subgraph attribute {} is passed to a function", quote(name));
                 return Err(Error::new(Code::Unsupported, at(), what));
@@ -363,6 +372,18 @@ impl<'m> Resolver<'m, '_> {
             attrs,
             graphs,
         });
+        Ok(())
+    }
+
+    /// Counts the fields of a call: those that mean nothing here are passed over again in each.
+    fn read(&mut self, fields: u64, at: &dyn Fn() -> String) -> Result<()> {
+        self.fields = self.fields.saturating_add(fields);
+        let limit = FIELDS.saturating_mul(self.model.limits.nodes as u64);
+        if self.fields > limit {
+            return Err(Error::new(Code::Limit, at(), "calls of functions have too many fields")
+                .needed(format!("{} in all", self.fields))
+                .present(format!("a limit of {limit}")));
+        }
         Ok(())
     }
 

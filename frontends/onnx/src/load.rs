@@ -34,6 +34,7 @@ pub const NEWEST_IR: i64 = 14;
 /// A model file that was found well-formed.
 #[derive(Debug)]
 pub struct Model {
+    pub(crate) ir_version: i64,
     opsets: BTreeMap<String, i64>,
     notes: Vec<String>,
     pub(crate) buffer: Bytes,
@@ -107,7 +108,8 @@ impl Model {
             return Err(malformed("not an ONNX model: it has no graph".into()));
         }
         let mut notes = Vec::new();
-        match proto.ir_version() {
+        let ir_version = proto.ir_version();
+        match ir_version {
             None => return Err(malformed("not an ONNX model: it has no ir_version".into())),
             Some(v) if v < 1 => {
                 return Err(malformed("ir_version is not a version".into()).present(v.to_string()));
@@ -135,14 +137,24 @@ impl Model {
                 _ => {}
             }
         }
-        if opsets.is_empty() && proto.ir_version().unwrap_or(0) < 3 {
+        if opsets.is_empty() && ir_version < Some(3) {
             opsets.insert(String::new(), 1);
         }
         if proto.training_info().next().is_some() {
             notes.push("training information is ignored: only inference is imported".into());
         }
         let tensor_bytes = AtomicU64::new(0);
-        Ok(Model { opsets, notes, buffer, path, name, limits, folder, tensor_bytes })
+        Ok(Model {
+            ir_version: ir_version.unwrap_or(0),
+            opsets,
+            notes,
+            buffer,
+            path,
+            name,
+            limits,
+            folder,
+            tensor_bytes,
+        })
     }
 
     /// The file's message.

@@ -144,6 +144,11 @@ macro_rules! messages {
 
             #[allow(dead_code, missing_docs, reason = "fields as the format has them")]
             impl<'m> $message<'m> {
+                /// Fields of all numbers.
+                pub(crate) fn count(self) -> usize {
+                    self.0.all().count()
+                }
+
                 $(getter!($number $label $kind $name $($of)?);)*
             }
         )*

@@ -250,8 +250,17 @@ fn expansion_and_nesting_are_bounded() {
         .collect();
     let data = file(graph(&["x"], vec![call("F0", &["x"], &["y"])], &["y"]), functions);
     let limits = Limits { nodes: 100_000, ..Limits::default() };
-    let e = Model::from_bytes(data, "m", limits).unwrap().resolve().unwrap_err();
+    let e = Model::from_bytes(data, "m", limits.clone()).unwrap().resolve().unwrap_err();
     assert_eq!(e.code(), Code::Limit, "{e}");
+
+    // Fields that mean nothing are passed over in each call.
+    let mut f = function("F", &["x"], vec![node("Relu", &["x"], &["y"])], &["y"]);
+    f.metadata_props = vec![Default::default(); 2_000];
+    let mut calls: Vec<_> = (0..1_000).map(|i| call("F", &["x"], &[&format!("t{i}")])).collect();
+    calls.push(call("F", &["x"], &["y"]));
+    let data = file(graph(&["x"], calls, &["y"]), vec![f]);
+    let e = Model::from_bytes(data, "m", limits).unwrap().resolve().unwrap_err();
+    assert!(e.code() == Code::Limit && e.to_string().contains("too many fields"), "{e}");
 
     let mut g = graph(&[], vec![node("Relu", &["x"], &["y"])], &["y"]);
     for depth in 0..40 {

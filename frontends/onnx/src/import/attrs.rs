@@ -65,7 +65,7 @@ impl<'m> Cx<'_, 'm> {
         let Some(a) = n.attr(name) else { return Ok(None) };
         // Files of the first IR version do not say the type.
         let raw = a.r#type().unwrap_or(0);
-        let unsaid = raw == 0 && self.model.proto().ir_version().unwrap_or(0) < 2;
+        let unsaid = raw == 0 && self.model.ir_version < 2;
         if raw != kind as i32 && !unsaid {
             let known = usize::try_from(raw).ok().and_then(|n| ATTRIBUTE_TYPES.get(n));
             return wrong(self, known.map_or_else(|| format!("type {raw}"), |n| n.to_string()));
