@@ -20,11 +20,11 @@ use crate::points::places;
 use crate::writer::{Title, Writer, cover};
 use crate::{Arg, Kernel};
 
-/// Elements of a tile, of which a thread has four.
-const TILE: usize = 2048;
-const WARPS: i64 = 16;
+/// Elements of a tile.
+const TILE: usize = 512;
+const WARPS: i64 = 8;
 /// Elements of a tile that is summed up one by one.
-const LINE: usize = 256;
+const LINE: usize = 32;
 /// Bits of the weights 1 and 2⁴⁰.
 const LEAST: i128 = 0x3F80_0000;
 const MOST: i128 = 0x5380_0000;
