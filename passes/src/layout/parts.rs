@@ -131,6 +131,9 @@ fn conv(f: &Func, op: OpId) -> Option<u64> {
         return (outs == 1 && o.def.name == graph::CONV.name)
             .then(|| pixels.saturating_mul(groups as u64));
     }
+    // There a vector is along the image, of which the last part may be idle too.
+    let image = count(f, &y.dims[2..]).div_ceil(VECTOR as u64).saturating_mul(VECTOR as u64);
+    let pixels = count(f, &y.dims[..1]).saturating_mul(image);
     let depth = shape[1..].iter().product::<i64>().saturating_mul(groups) as u64;
     Some(pixels.saturating_mul(depth) / VECTOR as u64 * outs.min(VECTOR) as u64)
 }
