@@ -5,8 +5,9 @@
 
 ENGINE is compiled from the folder that FILE was converted from (to ONNX by decoder_onnx.py). A round is one prompt and STEPS tokens of each
 side, whose order changes from round to round; the medians of the rounds are compared, ratios are peer ÷ ours. With
-`--reference` (f32 logits of the last tokens of PROMPTS other prompts: of tokens by chance, or of the tokens of a text) the errors of both are printed: root of the mean
-square, relative to that of the reference. `--write-reference` writes our own logits, of an f32 engine say.
+`--reference` (f32 logits of the last tokens of other prompts: PROMPTS of tokens by chance, or all of 128 tokens that the
+ids of `--text` hold) the errors of both are printed: root of the mean square, relative to that of the reference.
+`--write-reference` writes our own logits, of an f32 engine say.
 """
 
 import argparse
