@@ -2,10 +2,10 @@
 //!
 //! A message is lent: a handle of its bytes in the file, from which a field is read when it is asked for. Nothing is
 //! decoded ahead, so a message costs no memory but the file's. The walk over a new file goes by the same declaration
-//! ([`Message::fields`]), and handles are made only of what it has accepted: numbers of the declared kind, texts in
+//! (`Message::fields`), and handles are made only of what it has accepted: numbers of the declared kind, texts in
 //! UTF-8, messages that stand once where one is declared.
 //!
-//! Invariant: the declaration is that of `proto/onnx-ml.proto` (a test of [`crate::scan`] compares).
+//! Invariant: the declaration is that of `proto/onnx-ml.proto` (a test of `scan.rs` compares).
 
 use crate::wire::{Content, List, Raw, text};
 
