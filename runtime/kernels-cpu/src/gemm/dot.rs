@@ -447,7 +447,9 @@ pub unsafe fn avx512<const R: usize, const STORE: usize, const HALF: bool>(d: &D
                 };
                 let mut i = k0;
                 while i + 4 <= k1 {
-                    prefetch_lines(d.q.wrapping_add(i * width + AHEAD), (0, width / NR));
+                    if STORE != BF16 {
+                        prefetch_lines(d.q.wrapping_add(i * width + AHEAD), (0, width / NR));
+                    }
                     for j in 0..4 {
                         meet(value(i + j), i + j, j);
                     }
