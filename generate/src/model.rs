@@ -160,7 +160,7 @@ impl Model {
         &mut self.options
     }
 
-    /// Runs an entry; gives the bytes of its result, which must be as many.
+    /// Runs an entry; gives its result, which must have so many elements.
     fn run(&mut self, decode: bool, batch: &Batch, draws: &Draws, count: usize) -> Result<Tensor> {
         let entry = if decode { &self.decode } else { &self.prefill };
         let (lengths, pages) = (batch.lengths.len(), [batch.lengths.len(), batch.width]);

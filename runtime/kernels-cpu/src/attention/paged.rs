@@ -104,6 +104,12 @@ impl Paged {
             .saturating_add(self.product_bytes())
     }
 
+    /// Operations of all keys that the pages could hold.
+    pub(super) fn flops(&self) -> u64 {
+        let keys = (self.tokens as u64).saturating_mul((self.pages * self.page) as u64);
+        keys.saturating_mul(2 * (self.heads * (self.depth + self.value_depth)) as u64)
+    }
+
     pub(super) fn valid(&self) -> bool {
         self.kv_heads > 0
             && self.heads.is_multiple_of(self.kv_heads)
@@ -382,8 +388,5 @@ unsafe fn body<I: Isa>(s: &Paged, call: &Call) -> i32 {
 kernel!(ATTENTION_PAGED_F32 = "attention.paged.f32", Paged, bufs 7,
     "Attention over a paged cache. Buffers q, k, v, lengths, pages, ends, y; sizes `Paged`.",
     check |s| s.valid(), tasks |s| s.kv_heads * s.blocks(), scratch |s| s.scratch(),
-    flops |s| {
-        let keys = (s.tokens as u64).saturating_mul((s.pages * s.page) as u64);
-        keys.saturating_mul(2 * (s.heads * (s.depth + s.value_depth)) as u64)
-    },
+    flops |s| s.flops(),
     body body);

@@ -143,10 +143,7 @@ unsafe fn join<I: Isa>(s: &Paged, call: &Call) -> i32 {
 kernel!(ATTENTION_STEPS_F32 = "attention.steps.f32", Paged, bufs 6,
     "One token of each sequence over a paged cache, by spans. Buffers q, k, v, lengths, pages, parts; sizes `Paged`.",
     check |s| s.steps(), tasks |s| s.sequences * s.spans(), scratch |s| s.scratch(),
-    flops |s| {
-        let keys = (s.tokens as u64).saturating_mul((s.pages * s.page) as u64);
-        keys.saturating_mul(2 * (s.heads * (s.depth + s.value_depth)) as u64)
-    },
+    flops |s| s.flops(),
     body parts);
 
 kernel!(ATTENTION_STEPS_JOIN_F32 = "attention.steps.join.f32", Paged, bufs 2,

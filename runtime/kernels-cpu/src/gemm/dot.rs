@@ -148,7 +148,8 @@ fn from_half(h: u16) -> f32 {
 pub const ROWS: usize = 4;
 
 /// Bytes of the panel, and of those behind it, that are asked for before they are read: more than the
-/// machine foresees by itself, since a line of small integers is soon used up.
+/// machine foresees by itself, since a line of small integers is soon used up. bf16 goes without: what the
+/// machine foresees keeps up with it (docs/performance.md).
 #[cfg(target_arch = "x86_64")]
 pub(super) const AHEAD: usize = 2048;
 
