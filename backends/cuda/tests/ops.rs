@@ -9,7 +9,8 @@ mod emulator;
 
 use assembler::{assemble, ptxas};
 use cases::{
-    CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, sample, units,
+    CASES, PRODUCTS, ROWS, SIZES, attention, close, graph, made, module, problem, rare, sample,
+    units,
 };
 use emulator::{options, run};
 use silure_cuda::ptx;
@@ -114,10 +115,10 @@ fn products_as_stored() {
 
 #[test]
 fn attention() {
-    check_graph("cuda:sm_80", graph::ATTENTION);
-    check_graph("cuda:sm_80", graph::UNITS);
-    check_graph("cuda:sm_80", graph::UNIT_PAGES);
-    check_graph("cuda:sm_80", graph::PAGED);
+    check_graph("cuda:sm_80", attention::ATTENTION);
+    check_graph("cuda:sm_80", attention::UNITS);
+    check_graph("cuda:sm_80", attention::UNIT_PAGES);
+    check_graph("cuda:sm_80", attention::PAGED);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 mod cases;
 
 use cases::{
-    CASES, PRODUCTS, ROWS, SIZES, close, graph, made, module, problem, rare, sample, units,
+    CASES, PRODUCTS, ROWS, SIZES, attention, close, graph, made, module, problem, rare, sample,
+    units,
 };
 use silure_ir::Type;
 use silure_ir::dialects::tile::{Options, run_kernel};
@@ -71,10 +72,10 @@ fn products_as_stored() {
 
 #[test]
 fn attention() {
-    graph(graph::ATTENTION);
-    graph(graph::UNITS);
-    graph(graph::UNIT_PAGES);
-    graph(graph::PAGED);
+    graph(attention::ATTENTION);
+    graph(attention::UNITS);
+    graph(attention::UNIT_PAGES);
+    graph(attention::PAGED);
 }
 
 #[test]

@@ -11,6 +11,7 @@ macro_rules! cases {
     };
 }
 
+pub mod attention;
 pub mod graph;
 pub mod rare;
 pub mod sample;
