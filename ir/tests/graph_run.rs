@@ -374,18 +374,19 @@ fn strings_are_made_read_and_counted() {
     assert_eq!(out, want);
 }
 
-/// With log₂e as the temperature weights are powers of two: 1, 8, 4, 8 and 2, and in the last row 1, 2, 4, 2 and 2.
+/// With log₂e as the temperature weights are powers of two: 1, 8, 4, 8 and 2, with a penalty 1, 2, 4, 2 and 2. A negative
+/// temperature makes all the largest.
 #[test]
 fn tokens_are_drawn_by_weights() {
     let m = parse(
         "",
-        "%x: f32[6, 5], %s: f64[6, 6], %seen: i32[6, 1]",
-        "%y = graph.sample %x, %s, %seen : i64[6]
+        "%x: f32[7, 5], %s: f64[7, 6], %seen: i32[7, 1]",
+        "%y = graph.sample %x, %s, %seen : i64[7]
          return %y",
-        "y: i64[6]",
+        "y: i64[7]",
     );
-    let x = ["0.0, 3.0, 2.0, 3.0, 1.0"; 6].join(", ");
-    // The largest; all; three of the largest; those that make 0.6; those of half the largest; a penalty.
+    let x = ["0.0, 3.0, 2.0, 3.0, 1.0"; 7].join(", ");
+    // The largest; all; three of the largest; those that make 0.6; those of half the largest; a penalty; below 0.
     let settings = [
         "0.0, 0.0, 1.0, 0.0, 1.0, 0.9",
         "1.4426950408889634, 0.0, 1.0, 0.0, 1.0, 0.5",
@@ -393,11 +394,12 @@ fn tokens_are_drawn_by_weights() {
         "1.4426950408889634, 0.0, 0.6, 0.0, 1.0, 0.5",
         "1.4426950408889634, 0.0, 1.0, 0.5, 1.0, 0.45",
         "1.4426950408889634, 0.0, 1.0, 0.0, 3.0, 0.99",
+        "-1.4426950408889634, 0.0, 1.0, 0.0, 1.0, 0.5",
     ];
     let (x, s) =
-        (format!("dense<f32[6, 5]: {x}>"), format!("dense<f64[6, 6]: {}>", settings.join(", ")));
-    let y = run(&m, &[&x, &s, "dense<i32[6, 1]: 0, 0, 0, 0, 0, 10>"]).unwrap();
-    assert_eq!(y, ["dense<i64[6]: 1, 2, 3, 3, 2, 4>"]);
+        (format!("dense<f32[7, 5]: {x}>"), format!("dense<f64[7, 6]: {}>", settings.join(", ")));
+    let y = run(&m, &[&x, &s, "dense<i32[7, 1]: 0, 0, 0, 0, 0, 10, 0>"]).unwrap();
+    assert_eq!(y, ["dense<i64[7]: 1, 2, 3, 3, 2, 4, 2>"]);
 }
 
 #[test]

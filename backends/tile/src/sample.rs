@@ -316,6 +316,8 @@ impl Row<'_> {
         let (floor, half) = (w.all(Elem::F32, Num::F(-64.0))?, w.all(Elem::F32, Num::F(0.5))?);
         let some = w.two(&arith::GT, y, floor)?;
         let y = w.choose(some, y, floor)?;
+        let most = w.all(Elem::F32, Num::F(0.0))?;
+        let y = w.two(&arith::MIN, y, most)?;
         let n = w.two(&arith::ADD, y, half)?;
         let n = w.one(&arith::FLOOR, &[n], attrs! {})?;
         let rest = w.two(&arith::SUB, y, n)?;

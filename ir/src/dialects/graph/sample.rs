@@ -5,7 +5,7 @@
 //!
 //! 1. x = logit; of a token that was seen x · penalty where x < 0, x / penalty elsewhere. Token i was seen if bit i mod 32 of word
 //!    i / 32 of its row of `seen` is set.
-//! 2. y = (x − max x) · min(log₂e / T, 2¹²⁸ − 2¹⁰⁴), or −64 where that is not above −64.
+//! 2. y = (x − max x) · min(log₂e / T, 2¹²⁸ − 2¹⁰⁴), or −64 where that is not above −64, or 0 where it is above 0 (T < 0).
 //! 3. n = ⌊y + ½⌋, f = y − n, p = 1 + f · (c₁ + f · (c₂ + … + f · c₇)), cₖ = (ln 2)ᵏ / k!: p · 2ⁿ is 2ʸ.
 //! 4. The weight w = ⌊p · 2ⁿ⁺⁴⁰⌋, a whole number up to 2⁴⁰: sums of weights have no order.
 //!
@@ -128,9 +128,9 @@ fn token(logits: &[f32], settings: &[f64], seen: &[i64]) -> i64 {
     found.map_or(-1, |i| i as i64)
 }
 
-/// ⌊2ʸ · 2⁴⁰⌋ for y ≤ 0, with steps 2 to 4.
+/// ⌊2ʸ · 2⁴⁰⌋ of y at most 0, by steps 2 to 4.
 fn weight(y: f32) -> i64 {
-    let y = if y > -64.0 { y } else { -64.0 };
+    let y = if y > -64.0 { y.min(0.0) } else { -64.0 };
     let n = (y + 0.5).floor();
     let f = y - n;
     let mut p = 0.0f32;

@@ -67,10 +67,10 @@ const TERMS: [f32; 8] = {
     terms
 };
 
-/// ⌊2ʸ · 2⁴⁰⌋ for y ≤ 0; 0 for NaN.
+/// ⌊2ʸ · 2⁴⁰⌋ of y at most 0; 0 for NaN.
 #[inline(always)]
 fn weight(y: f32) -> f32 {
-    let y = if y > -64.0 { y } else { -64.0 };
+    let y = if y > -64.0 { y.min(0.0) } else { -64.0 };
     let n = (y + 0.5).floor();
     let f = y - n;
     let mut p = TERMS[7];
@@ -213,6 +213,7 @@ mod tests {
             assert!(w <= MOST);
         }
         assert_eq!((weight(0.0) as f64, weight(-1e-9) as f64), (MOST, MOST));
+        assert_eq!([weight(1e-9), weight(3e9), weight(f32::INFINITY)].map(f64::from), [MOST; 3]);
         assert_eq!([weight(-41.0), weight(f32::NEG_INFINITY), weight(f32::NAN)], [0.0; 3]);
     }
 
