@@ -97,7 +97,7 @@ fn shared(name: &str) -> Arc<str> {
 
 /// Named attributes, sorted by name.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Attrs(Vec<(Arc<str>, Attr)>);
+pub struct Attrs(Box<[(Arc<str>, Attr)]>);
 
 impl Attrs {
     /// No attributes.
@@ -116,8 +116,10 @@ impl Attrs {
             Ok(i) => self.0[i].1 = value.into(),
             Err(i) => {
                 // Lists are short and many: no room to grow.
-                self.0.reserve_exact(1);
-                self.0.insert(i, (shared(name), value.into()));
+                let mut list = std::mem::take(&mut self.0).into_vec();
+                list.reserve_exact(1);
+                list.insert(i, (shared(name), value.into()));
+                self.0 = list.into();
             }
         }
     }
@@ -131,7 +133,10 @@ impl Attrs {
     /// Removes an attribute.
     pub fn remove(&mut self, name: &str) -> Option<Attr> {
         let i = self.0.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
-        Some(self.0.remove(i).1)
+        let mut list = std::mem::take(&mut self.0).into_vec();
+        let (_, value) = list.remove(i);
+        self.0 = list.into();
+        Some(value)
     }
 
     /// All attributes in order of name.

@@ -12,12 +12,28 @@ pub enum Loc {
     /// The user's node or module path.
     Name(Arc<str>),
     /// A place in a text file.
-    File(Arc<str>, u32, u32),
+    File(Arc<Place>),
     /// Several places, in program order.
     Fused(Arc<[Loc]>),
 }
 
+/// A place in a text file; line and column count from 1.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<str>,
+    /// The line.
+    pub line: u32,
+    /// The column, in bytes.
+    pub column: u32,
+}
+
 impl Loc {
+    /// A place in a text file.
+    pub fn file(file: Arc<str>, line: u32, column: u32) -> Loc {
+        Loc::File(Arc::new(Place { file, line, column }))
+    }
+
     /// A node name.
     pub fn name(name: &str) -> Loc {
         if name.is_empty() { Loc::Unknown } else { Loc::Name(name.into()) }
@@ -51,7 +67,7 @@ impl fmt::Display for Loc {
         match self {
             Loc::Unknown => f.write_str("unknown"),
             Loc::Name(n) => f.write_str(&quote(n)),
-            Loc::File(n, l, c) => write!(f, "{}:{l}:{c}", quote(n)),
+            Loc::File(p) => write!(f, "{}:{}:{}", quote(&p.file), p.line, p.column),
             Loc::Fused(parts) => {
                 f.write_str("fused[")?;
                 for (i, p) in parts.iter().enumerate() {
@@ -177,7 +193,7 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.loc {
             Loc::Unknown => {}
-            Loc::File(n, l, c) => write!(f, "{n}:{l}:{c}: ")?,
+            Loc::File(p) => write!(f, "{}:{}:{}: ", p.file, p.line, p.column)?,
             Loc::Name(n) => write!(f, "{n}: ")?,
             fused => write!(f, "{fused}: ")?,
         }

@@ -103,11 +103,10 @@ pub enum Def {
     Arg(RegionId, usize),
 }
 
-/// One value.
+/// One value. Its type is [`Func::ty`].
 #[derive(Clone, Debug)]
 pub struct Value {
-    /// Its type.
-    pub ty: Type,
+    ty: Arc<Type>,
     /// Where it comes from.
     pub def: Def,
     /// Preferred name in text.
@@ -223,7 +222,7 @@ impl Func {
         &self.values[v]
     }
 
-    /// A value, to change its type, name or known contents.
+    /// A value, to change its name or known contents.
     pub fn value_mut(&mut self, v: ValueId) -> &mut Value {
         &mut self.values[v]
     }
@@ -237,6 +236,22 @@ impl Func {
     /// A value's type.
     pub fn ty(&self, v: ValueId) -> &Type {
         &self.values[v].ty
+    }
+
+    /// Gives a value another type.
+    pub fn set_ty(&mut self, v: ValueId, ty: Type) {
+        self.values[v].ty = self.shared.ty(ty);
+    }
+
+    /// Replaces symbols in a value's type and known contents.
+    pub fn subst(&mut self, v: ValueId, with: &dyn Fn(&str) -> Option<Dim>) {
+        self.set_ty(v, self.ty(v).subst(with));
+        if let Some(known) = &self.values[v].known {
+            let new: Vec<Dim> = known.iter().map(|d| d.subst(with)).collect();
+            if new[..] != known[..] {
+                self.set_known(v, Some(new));
+            }
+        }
     }
 
     /// A region.
@@ -309,8 +324,8 @@ impl Func {
         v
     }
 
-    fn new_value(&mut self, mut ty: Type, def: Def) -> ValueId {
-        ty.each_dim(&mut |d| self.shared.dim(d));
+    fn new_value(&mut self, ty: Type, def: Def) -> ValueId {
+        let ty = self.shared.ty(ty);
         self.values.push(Value { ty, def, name: None, known: None, uses: SmallVec::new() })
     }
 
@@ -383,6 +398,11 @@ impl Func {
             self.remove_use(v, op);
         }
         debug_assert!(self.ops[op].results.iter().all(|v| self.values[*v].uses.is_empty()));
+        // The slots stay; what they held does not.
+        self.ops[op].attrs = Attrs::new();
+        for v in self.ops[op].results.clone() {
+            self.values[v].known = None;
+        }
     }
 
     fn remove_use(&mut self, v: ValueId, op: OpId) {
@@ -510,7 +530,7 @@ impl Func {
                 let new = self.new_region();
                 for a in region.args {
                     let v = from.map_or_else(|| self.values[a].clone(), |f| f.values[a].clone());
-                    let arg = self.add_region_arg(new, v.ty);
+                    let arg = self.add_region_arg(new, (*v.ty).clone());
                     self.values[arg].name = v.name;
                     self.values[arg].known = v.known;
                     map.insert(a, arg);
@@ -525,7 +545,7 @@ impl Func {
         let new = self.create_op(data.def, &operands, data.attrs, &regions, data.loc);
         for r in data.results {
             let v = from.map_or_else(|| self.values[r].clone(), |f| f.values[r].clone());
-            let res = self.add_result(new, v.ty);
+            let res = self.add_result(new, (*v.ty).clone());
             self.values[res].name = v.name;
             self.values[res].known = v.known;
             map.insert(r, res);

@@ -48,7 +48,7 @@ pub mod weight;
 pub use attr::{Attr, AttrKind, Attrs};
 pub use builder::Builder;
 pub use context::Context;
-pub use diag::{Code, Diagnostic, Loc, Result};
+pub use diag::{Code, Diagnostic, Loc, Place, Result};
 pub use dim::{Cmp, Dim, DimOp, Guard, SymDecl};
 pub use func::{Def, Func, FuncKind, OpId, RegionId, ValueId, Variant};
 pub use module::{Module, State};

@@ -234,11 +234,7 @@ pub(crate) fn replace_symbols(f: &mut Func, with: &dyn Fn(&str) -> Option<Dim>) 
         f.op_mut(op).attrs.subst(with);
     }
     for v in values {
-        let value = f.value_mut(v);
-        value.ty = value.ty.subst(with);
-        if let Some(k) = &value.known {
-            value.known = Some(k.iter().map(|d| d.subst(with)).collect());
-        }
+        f.subst(v, with);
     }
     f.result_types = f.result_types.iter().map(|t| t.subst(with)).collect();
     f.symbols.retain(|s| with(&s.name).is_none());

@@ -71,7 +71,7 @@ fn check_errors(path: &Path, c: &Case, got: Vec<Diagnostic>) -> Vec<String> {
     let mut wrong = Vec::new();
     for e in got {
         let line = match &e.loc {
-            Loc::File(_, l, _) => *l,
+            Loc::File(p) => p.line,
             _ => 0,
         };
         let text = e.to_string();

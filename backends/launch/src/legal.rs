@@ -259,8 +259,8 @@ fn round(f: &mut Func, op: OpId, r: ValueId, to: Elem, rounded: &mut Rounded) {
 
 fn retype(f: &mut Func, values: &[ValueId], to: Elem) {
     for v in values {
-        if let Type::Tensor(t) = &mut f.value_mut(*v).ty {
-            t.elem = to;
+        if let Type::Tensor(t) = f.ty(*v) {
+            f.set_ty(*v, Type::Tensor(t.with_elem(to)));
         }
     }
 }

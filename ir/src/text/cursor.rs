@@ -34,7 +34,7 @@ impl<'a> Cursor<'a> {
         let before = &self.src[..self.pos];
         let line = before.bytes().filter(|b| *b == b'\n').count() as u32 + 1;
         let col = before.len() - before.rfind('\n').map_or(0, |i| i + 1) + 1;
-        Loc::File(self.file.clone(), line, col as u32)
+        Loc::file(self.file.clone(), line, col as u32)
     }
 
     pub fn error(&self, message: impl Into<String>) -> Diagnostic {

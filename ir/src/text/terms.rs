@@ -479,7 +479,7 @@ pub(super) fn loc_term(c: &mut Cursor) -> Result<Loc> {
         }
         let line = c.unsigned()? as u32;
         c.need(":")?;
-        Ok(Loc::File(name, line, c.unsigned()? as u32))
+        Ok(Loc::file(name, line, c.unsigned()? as u32))
     })
 }
 

@@ -11,7 +11,7 @@ pub(super) fn label(loc: &Loc, fallback: &str) -> String {
     match loc {
         Loc::Unknown => fallback.into(),
         Loc::Name(n) => n.to_string(),
-        Loc::File(f, l, c) => format!("{f}:{l}:{c}"),
+        Loc::File(p) => format!("{}:{}:{}", p.file, p.line, p.column),
         Loc::Fused(parts) => {
             let names: Vec<String> = parts.iter().map(|p| label(p, fallback)).collect();
             names.join(" + ")

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use silure_ir::{Attr, Dim, OpId, Traits, Type, ValueId};
+use silure_ir::{Attr, Dim, Func, OpId, Traits, Type, ValueId};
 
 use super::cx::Cx;
 use super::signature::ImportOptions;
@@ -23,21 +23,25 @@ fn symbols_of_type(t: &Type) -> Vec<Arc<str>> {
 
 impl Cx<'_, '_> {
     /// Builds the entry: arguments, body, results. `nodes` are those of the main graph.
-    pub fn entry(&mut self, mut nodes: Vec<Node<'_>>, options: &ImportOptions) -> Result<()> {
+    pub fn entry(&mut self, nodes: Vec<Node<'_>>, options: &ImportOptions) -> Result<()> {
+        /// Nodes whose memory is given back together.
+        const BLOCK: usize = 16;
+        let flat = nodes.iter().all(|n| n.graphs.is_empty());
+        let mut nodes = nodes.into_iter();
+        let mut block = || Some(nodes.by_ref().take(BLOCK).collect::<Vec<_>>());
+        let blocks: Vec<_> = std::iter::from_fn(|| block().filter(|b| !b.is_empty())).collect();
+        drop(nodes);
         let program = self.program;
         let g = &program.graph;
         let args = self.arguments(options)?;
         self.begin(g, &args)?;
-        if nodes.iter().all(|n| n.graphs.is_empty()) {
+        if flat {
             self.tensors = vec![];
         }
-        // Each node goes when it is converted, and room for those that are gone is given back.
-        nodes.reverse();
-        while let Some(node) = nodes.pop() {
+        let mut unread = Unread::new(self, g, blocks.iter().flatten());
+        for node in blocks.into_iter().flatten() {
             self.node(&node)?;
-            if nodes.len() < nodes.capacity() / 2 {
-                nodes.shrink_to_fit();
-            }
+            unread.node(self, &node);
         }
         let results = self.outputs(g)?;
         if results.is_empty() {
@@ -46,9 +50,7 @@ impl Cx<'_, '_> {
         self.f.result_names = self.result_names(g);
         self.at = "the main graph".into();
         let ret = self.builder().ret(&results);
-        ret.map_err(|d| self.diag(d))?;
-        self.sweep();
-        Ok(())
+        ret.map_err(|d| self.diag(d)).map(drop)
     }
 
     /// Names of the outputs. A value that is an output again has its name with a number, which no other
@@ -173,53 +175,94 @@ impl Cx<'_, '_> {
         ));
         Ok(())
     }
+}
 
-    /// Symbols in an op: of its results' types, its attributes and its regions' arguments.
-    fn symbols_of(&self, op: OpId) -> Vec<Arc<str>> {
-        let o = self.f.op(op);
-        let args = o.regions.iter().flat_map(|r| self.f.region(*r).args.iter());
-        let mut out: Vec<Arc<str>> =
-            o.results.iter().chain(args).flat_map(|v| symbols_of_type(self.f.ty(*v))).collect();
-        for (_, a) in o.attrs.iter() {
-            match a {
-                Attr::Dims(d) => out.extend(d.iter().flat_map(|d| d.symbols())),
-                Attr::Type(t) => out.extend(symbols_of_type(t)),
-                _ => {}
-            }
+/// The main graph's constants that nodes are still to read. One that became attributes goes when its last reader is
+/// converted: a model has many, and each is a tensor.
+struct Unread(HashMap<ValueId, u32>);
+
+impl Unread {
+    /// How often `nodes` read each constant of `g`. Those that the graph yields stay.
+    fn new<'n, 'm: 'n>(
+        cx: &Cx<'_, '_>,
+        g: &Graph<'_>,
+        nodes: impl Iterator<Item = &'n Node<'m>>,
+    ) -> Unread {
+        let values = |v: &crate::graph::ValueId| cx.value(*v).ok();
+        let mut left: HashMap<_, _> =
+            g.constants.iter().filter_map(|(v, _)| Some((values(v)?, 0))).collect();
+        for v in nodes.flat_map(|n| n.uses()).filter_map(|v| values(&v)) {
+            left.entry(v).and_modify(|n| *n += 1);
         }
-        out
+        for v in g.outputs.iter().filter_map(values) {
+            left.remove(&v);
+        }
+        Unread(left)
     }
 
-    /// Removes pure ops whose results nothing uses, and run-time symbols that no longer occur. An op
-    /// that gives a symbol its value stays where the symbol does.
-    fn sweep(&mut self) {
-        let walk = self.f.walk();
-        let mut source: HashMap<Arc<str>, OpId> = HashMap::new();
-        for &op in &walk {
-            for s in self.symbols_of(op) {
-                source.entry(s).or_insert(op);
+    /// Counts what a converted node has read, and removes what nothing uses by then.
+    fn node(&mut self, cx: &mut Cx<'_, '_>, node: &Node<'_>) {
+        for v in node.outputs.iter().flatten().filter_map(|v| cx.value(*v).ok()) {
+            // It has another name now, by which it may be read.
+            self.0.remove(&v);
+        }
+        for v in node.uses() {
+            let Ok(v) = cx.value(v) else { continue };
+            let Some(left) = self.0.get_mut(&v) else { continue };
+            *left -= 1;
+            if *left == 0
+                && cx.f.uses(v).is_empty()
+                && let Some(op) = cx.f.def_op(v)
+            {
+                cx.f.erase(op);
             }
         }
-        let runtime: HashSet<Arc<str>> =
-            self.f.symbols.iter().filter(|s| s.runtime).map(|s| s.name.clone()).collect();
-        let mut used: HashSet<Arc<str>> = HashSet::new();
-        for op in walk.into_iter().rev() {
-            let o = self.f.op(op);
-            let mentions = self.symbols_of(op);
-            let kept = o.def.is(Traits::EFFECT)
-                || o.def.is(Traits::TERMINATOR)
-                || !o.results.iter().all(|r| self.f.uses(*r).is_empty())
-                || mentions
-                    .iter()
-                    .any(|s| runtime.contains(s) && used.contains(s) && source[s] == op);
-            if kept {
-                used.extend(mentions);
-            } else {
-                self.f.erase(op);
-            }
-        }
-        let args: Vec<Type> = self.f.args().iter().map(|a| self.f.ty(*a).clone()).collect();
-        used.extend(args.iter().flat_map(symbols_of_type));
-        self.f.symbols.retain(|s| used.contains(&s.name));
     }
+}
+
+/// Symbols in an op: of its results' types, its attributes and its regions' arguments.
+fn symbols_of(f: &Func, op: OpId) -> Vec<Arc<str>> {
+    let o = f.op(op);
+    let args = o.regions.iter().flat_map(|r| f.region(*r).args.iter());
+    let mut out: Vec<Arc<str>> =
+        o.results.iter().chain(args).flat_map(|v| symbols_of_type(f.ty(*v))).collect();
+    for (_, a) in o.attrs.iter() {
+        match a {
+            Attr::Dims(d) => out.extend(d.iter().flat_map(|d| d.symbols())),
+            Attr::Type(t) => out.extend(symbols_of_type(t)),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Removes pure ops whose results nothing uses, and run-time symbols that no longer occur. An op
+/// that gives a symbol its value stays where the symbol does.
+pub(super) fn sweep(f: &mut Func) {
+    let walk = f.walk();
+    let mut source: HashMap<Arc<str>, OpId> = HashMap::new();
+    for &op in &walk {
+        for s in symbols_of(f, op) {
+            source.entry(s).or_insert(op);
+        }
+    }
+    let runtime: HashSet<Arc<str>> =
+        f.symbols.iter().filter(|s| s.runtime).map(|s| s.name.clone()).collect();
+    let mut used: HashSet<Arc<str>> = HashSet::new();
+    for op in walk.into_iter().rev() {
+        let o = f.op(op);
+        let mentions = symbols_of(f, op);
+        let kept = o.def.is(Traits::EFFECT)
+            || o.def.is(Traits::TERMINATOR)
+            || !o.results.iter().all(|r| f.uses(*r).is_empty())
+            || mentions.iter().any(|s| runtime.contains(s) && used.contains(s) && source[s] == op);
+        if kept {
+            used.extend(mentions);
+        } else {
+            f.erase(op);
+        }
+    }
+    let args: Vec<Type> = f.args().iter().map(|a| f.ty(*a).clone()).collect();
+    used.extend(args.iter().flat_map(symbols_of_type));
+    f.symbols.retain(|s| used.contains(&s.name));
 }

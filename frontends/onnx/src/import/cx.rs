@@ -1,7 +1,7 @@
 //! The state of one import, and the ways of emitting IR that converters use.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use silure_ir::dialects::core::{CONSTANT, constant_of};
 use silure_ir::{
@@ -26,7 +26,6 @@ pub(super) struct Cx<'p, 'm> {
     pub f: Func,
     pub module: Module,
     pub files: Files,
-    registry: Context,
     region: RegionId,
     loc: Loc,
     /// The node being converted, for errors.
@@ -70,7 +69,6 @@ impl<'p, 'm> Cx<'p, 'm> {
             f,
             module: Module::new(&super::signature::identifier(stem.unwrap_or("model"))),
             files: Files::default(),
-            registry: Context::new(),
             region,
             loc: Loc::Unknown,
             at: String::new(),
@@ -159,9 +157,8 @@ impl<'p, 'm> Cx<'p, 'm> {
 
     /// The op of that name.
     pub fn def(&self, name: &str) -> Result<&'static OpDef> {
-        self.registry
-            .op(name)
-            .ok_or_else(|| self.unsupported("the IR has no op for this").needed(name))
+        static REGISTRY: LazyLock<Context> = LazyLock::new(Context::new);
+        REGISTRY.op(name).ok_or_else(|| self.unsupported("the IR has no op for this").needed(name))
     }
 
     /// Builds an op from all its parts.

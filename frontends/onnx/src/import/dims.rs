@@ -94,13 +94,7 @@ impl Cx<'_, '_> {
         }
         let f = |s: &str| (s == sym).then(|| y.clone());
         for i in 0..self.f.value_slots() {
-            let v = self.f.value_mut(ValueId::new(i));
-            v.ty = v.ty.subst(&f);
-            if let Some(k) = &v.known
-                && k.iter().any(|d| d.symbols().iter().any(|s| **s == *sym))
-            {
-                v.known = Some(k.iter().map(|d| d.subst(&f)).collect());
-            }
+            self.f.subst(ValueId::new(i), &f);
         }
         for i in 0..self.f.op_slots() {
             self.f.op_mut(OpId::new(i)).attrs.subst(&f);

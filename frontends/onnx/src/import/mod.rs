@@ -171,7 +171,11 @@ pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported> {
         cx.note(format!("{} nodes that no output needs were left out", program.dead_nodes));
     }
     cx.entry(nodes, options)?;
-    Ok(cx.finish(&program))
+    let mut imported = cx.finish(&program);
+    // What the module is made of goes before its last walk.
+    drop(program);
+    imported.module.funcs.iter_mut().for_each(body::sweep);
+    Ok(imported)
 }
 
 fn check_opset(model: &Model) -> Result<()> {

@@ -202,7 +202,7 @@ fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
     let mut out = b.func.op(made).results.to_vec();
     // Sizes that only the run decides keep the names that the scan gave them.
     for (v, ty) in out.iter().zip(&olds).take(n) {
-        b.func.value_mut(*v).ty = ty.clone();
+        b.func.set_ty(*v, ty.clone());
     }
     let scans = olds.len() - n;
     for (i, ty) in olds[n..].iter().enumerate() {
@@ -211,7 +211,7 @@ fn decompose(b: &mut Builder, op: OpId) -> Result<Vec<ValueId>> {
         let mut first = t.clone();
         let count = first.dims.remove(axis);
         first.dims.insert(0, count);
-        b.func.value_mut(out[n + i]).ty = Type::Tensor(first);
+        b.func.set_ty(out[n + i], Type::Tensor(first));
         if entry(a.ints("output_reverse"), i, scans)? != 0 {
             let line = positions(b, &len, &Dim::Const(0))?;
             let line = from_end(b, line)?;
