@@ -425,3 +425,17 @@ fn attention_is_its_parts() {
     decompose(&mut m, "graph.attention");
     assert_eq!(run(&m, &args).unwrap(), want);
 }
+
+/// The place of the nearest element is computed in f32, as onnxruntime does: in f64, 1 / 0.1f32 is a little less than 10.
+#[test]
+fn the_nearest_element_follows_from_positions_in_f32() {
+    let m = parse(
+        "",
+        "%x: i32[11]",
+        "%y = graph.resize %x {coordinates = \"asymmetric\", nearest = \"floor\", scales = [0.10000000149011612], sizes = dims[2]} : i32[2]
+         return %y",
+        "y: i32[2]",
+    );
+    let x = "dense<i32[11]: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10>";
+    assert_eq!(run(&m, &[x]).unwrap(), ["dense<i32[2]: 0, 10>"]);
+}

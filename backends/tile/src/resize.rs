@@ -1,7 +1,8 @@
 //! Resampling: an element of the result sums what lies around its position in x, axis by axis.
 //!
-//! Positions and weights are computed in f64 by the steps of the op's own evaluation, so that a position between two
-//! elements is rounded to the same one. Floats are summed in f32; integers in f64 and in the same order, as they are
+//! Positions and weights are computed by the steps of the op's own evaluation, so that a position between two
+//! elements is rounded to the same one: in f64, positions of the nearest mode in f32. Floats are summed in f32; integers
+//! in f64 and in the same order, as they are
 //! truncated at the end.
 
 use silure_ir::dialects::arith;
@@ -12,18 +13,24 @@ use crate::lanes::{Place, tensor_of};
 use crate::points::Points;
 use crate::writer::{Title, Writer};
 
-/// Arithmetic on tiles of f64.
+/// Arithmetic on tiles of f64 or f32.
 struct Reals<'a> {
     w: &'a mut Writer,
+    elem: Elem,
+}
+
+/// Arithmetic on tiles of f64.
+fn in_f64(w: &mut Writer) -> Reals<'_> {
+    Reals { w, elem: Elem::F64 }
 }
 
 impl Reals<'_> {
     fn num(&mut self, x: f64) -> Result<ValueId> {
-        self.w.all(Elem::F64, Num::F(x))
+        self.w.all(self.elem, Num::F(x))
     }
 
     fn of(&mut self, x: ValueId) -> Result<ValueId> {
-        self.w.cast_to(x, Elem::F64)
+        self.w.cast_to(x, self.elem)
     }
 
     fn two(&mut self, def: &'static OpDef, a: ValueId, b: ValueId) -> Result<ValueId> {
@@ -105,7 +112,7 @@ pub(crate) fn resize(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
         let factor_or = factor.or(known.map(|(y, x)| y as f64 / x as f64));
         let a = Axis::new(&mut p, (&at, &x[d], &y[d]), d, (factor, factor_or), roi.as_ref())?;
         if always && o.attrs.str("coordinates") == "tf_crop_and_resize" {
-            let inside = Reals { w: &mut p.w }.inside(a.x, a.last)?;
+            let inside = in_f64(&mut p.w).inside(a.x, a.last)?;
             extrapolated = p.w.also(extrapolated, inside)?;
         }
         axes.push(a);
@@ -116,7 +123,7 @@ pub(crate) fn resize(f: &Func, op: OpId, name: Title) -> Result<Kernel> {
         "nearest" => {
             let mut from = at.clone();
             for a in &axes {
-                from[a.axis] = a.nearest(&mut Reals { w: &mut p.w }, o.attrs.str("nearest"))?;
+                from[a.axis] = a.nearest(&mut in_f64(&mut p.w), o.attrs.str("nearest"))?;
             }
             p.read(0, &from, None, 0.0)?
         }
@@ -161,7 +168,7 @@ fn filtered(
         // Weights that are left out are shared among the others.
         let sum = w.fold(taps, 1, &[zero], |w, k, sum| {
             let k = w.wide(k)?;
-            let (_, part) = a.tap(&mut Reals { w }, k, attrs_of)?;
+            let (_, part) = a.tap(&mut in_f64(w), k, attrs_of)?;
             Ok(vec![w.one(&arith::ADD, &[sum[0], part], attrs! {})?])
         })?[0];
         let some = w.one(&arith::NE, &[sum, zero], attrs! {})?;
@@ -171,7 +178,7 @@ fn filtered(
     let nothing = w.all(wide, Num::F(0.0))?;
     let sum = w.fold(taps, 1, &[nothing], |w, k, sum| {
         let k = w.wide(k)?;
-        let (place, mut weight) = a.tap(&mut Reals { w }, k, attrs_of)?;
+        let (place, mut weight) = a.tap(&mut in_f64(w), k, attrs_of)?;
         if let Some(all) = all {
             weight = w.one(&arith::DIV, &[weight, all], attrs! {})?;
         }
@@ -197,6 +204,7 @@ impl Axis {
         roi: Option<&Place>,
     ) -> Result<Axis> {
         let (f, a, rank) = (p.f, &p.o.attrs, at.len());
+        let elem = if a.str("mode") == "nearest" { Elem::F32 } else { Elem::F64 };
         let mut bounds = vec![];
         for i in [axis, axis + rank] {
             let v = match roi {
@@ -208,23 +216,23 @@ impl Axis {
                 None => {
                     let list = a.floats("roi");
                     let v = list.get(i).copied().unwrap_or(if i < rank { 0.0 } else { 1.0 });
-                    p.w.all(Elem::F64, Num::F(v))?
+                    p.w.all(elem, Num::F(v))?
                 }
             };
-            bounds.push(p.w.cast_to(v, Elem::F64)?);
+            bounds.push(p.w.cast_to(v, elem)?);
         }
         let (n, out) = (p.w.place_of(f, n)?, p.w.place_of(f, out)?);
-        let r = &mut Reals { w: &mut p.w };
-        let (i, n, length) = (r.of(at[axis])?, r.of(n)?, r.of(out)?);
+        let r = &mut Reals { w: &mut p.w, elem };
+        let (i, size, length) = (r.of(at[axis])?, r.of(n)?, r.of(out)?);
         let (one, half) = (r.num(1.0)?, r.num(0.5)?);
         let (s, target) = match factors.0 {
             Some(s) => {
                 let s = r.num(s)?;
-                (s, r.mul(s, n)?)
+                (s, r.mul(s, size)?)
             }
-            None => (r.div(length, n)?, length),
+            None => (r.div(length, size)?, length),
         };
-        let last = r.sub(n, one)?;
+        let end = r.sub(size, one)?;
         let centre = |r: &mut Reals| {
             let i = r.add(i, half)?;
             r.div(i, s)
@@ -237,7 +245,7 @@ impl Axis {
             "asymmetric" => r.div(i, s)?,
             "tf_half_pixel_for_nn" => centre(r)?,
             "align_corners" => {
-                let (walked, steps) = (r.mul(i, last)?, r.sub(target, one)?);
+                let (walked, steps) = (r.mul(i, end)?, r.sub(target, one)?);
                 let (x, zero) = (r.div(walked, steps)?, r.num(0.0)?);
                 let first = r.two(&arith::EQ, i, zero)?;
                 r.w.choose(first, zero, x)?
@@ -249,27 +257,32 @@ impl Axis {
             }
             "half_pixel_symmetric" => {
                 let two = r.num(2.0)?;
-                let (middle, covered) = (r.div(n, two)?, r.div(length, target)?);
+                let (middle, covered) = (r.div(size, two)?, r.div(length, target)?);
                 let left = r.sub(one, covered)?;
                 let (offset, c) = (r.mul(middle, left)?, centre(r)?);
                 let x = r.add(offset, c)?;
                 r.sub(x, half)?
             }
             "tf_crop_and_resize" => {
-                let [begin, end] = bounds[..] else { bail!(Internal, "two bounds") };
-                let (first, span) = (r.mul(begin, last)?, r.sub(end, begin)?);
+                let [begin, until] = bounds[..] else { bail!(Internal, "two bounds") };
+                let (first, span) = (r.mul(begin, end)?, r.sub(until, begin)?);
                 let walked = r.mul(i, span)?;
-                let (walked, steps) = (r.mul(walked, last)?, r.sub(target, one)?);
+                let (walked, steps) = (r.mul(walked, end)?, r.sub(target, one)?);
                 let walked = r.div(walked, steps)?;
                 let x = r.add(first, walked)?;
-                let both = r.add(begin, end)?;
+                let both = r.add(begin, until)?;
                 let middle = r.mul(half, both)?;
-                let middle = r.mul(middle, last)?;
+                let middle = r.mul(middle, end)?;
                 let single = r.two(&arith::EQ, target, one)?;
                 r.w.choose(single, middle, x)?
             }
             _ => half_pixel(r)?,
         };
+        // A position and what follows from it is a number in f64.
+        let (x, n) = (p.w.cast_to(x, Elem::F64)?, p.w.cast_to(n, Elem::F64)?);
+        let r = &mut in_f64(&mut p.w);
+        let one = r.num(1.0)?;
+        let last = r.sub(n, one)?;
         // Filters widen when shrinking with antialiasing.
         let reach = if a.str("mode") == "linear" { 1.0 } else { 2.0 };
         let widened = match (a.bool("antialias"), factors.1) {
@@ -281,8 +294,8 @@ impl Axis {
             ),
         };
         let first = (-reach / widened).floor() as i64 + 1;
-        let end = (reach / widened).ceil() as i64 + 1;
-        Ok(Axis { axis, factor: factors.1, x, last, first, taps: end - first })
+        let taps = (reach / widened).ceil() as i64 + 1 - first;
+        Ok(Axis { axis, factor: factors.1, x, last, first, taps })
     }
 
     /// The element that the position is nearest to.

@@ -390,4 +390,14 @@ fn resizes_match_the_published_examples() {
         ..resize([1, 1, 1, 2, 4], [1, 1, 1, 1, 2])
     };
     check(down, &sixteen[..8], &[1.0, 3.0]);
+    // In f32 the second position is 10, in f64 a little less.
+    let tenth = Resize {
+        scale: [1.0, 1.0, 1.0, 1.0, 0.1f32 as f64],
+        mode: mode::NEAREST,
+        coordinate: coordinate::ASYMMETRIC,
+        nearest: nearest::FLOOR,
+        ..resize([1, 1, 1, 1, 20], [1, 1, 1, 1, 2])
+    };
+    let twenty: Vec<f32> = (0..20).map(|v| v as f32).collect();
+    check(tenth, &twenty, &[0.0, 10.0]);
 }

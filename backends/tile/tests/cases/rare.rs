@@ -88,6 +88,9 @@ pub const RESIZED: &[Case] = cases! {
     "resize_ceil" "graph.resize" [least: 4, most: 130] "(%x: i32[m, n]) -> (y: i32[m, floordiv(5*n, 4)]) {
       %y = graph.resize %x {coordinates = \"asymmetric\", nearest = \"ceil\", scales = [1.0, 1.25]} : i32[m, floordiv(5*n, 4)]
       return %y";
+    "resize_tenth" "graph.resize" [least: 50, most: 130] "(%x: f32[n]) -> (y: f32[8]) {
+      %y = graph.resize %x {coordinates = \"asymmetric\", nearest = \"floor\", scales = [0.10000000149011612], sizes = dims[8]} : f32[8]
+      return %y";
     "resize_tf" "graph.resize" [least: 4, most: 130] "(%x: f32[m, n]) -> (y: f32[m, floordiv(5*n, 4)]) {
       %y = graph.resize %x {coordinates = \"tf_half_pixel_for_nn\", nearest = \"round_prefer_ceil\", scales = [1.0, 1.25]} : f32[m, floordiv(5*n, 4)]
       return %y";

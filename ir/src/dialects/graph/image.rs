@@ -23,7 +23,7 @@ pub static RESIZE: OpDef = OpDef {
           transformations: half_pixel, half_pixel_symmetric, pytorch_half_pixel, tf_half_pixel_for_nn, \
           align_corners, asymmetric, tf_crop_and_resize (with `roi`, starts then ends, and `extrapolation` \
           outside). Positions follow from the scale, or from size / length without one; corners lie at \
-          size · scale, rounded or not.",
+          size · scale, rounded or not. They are computed in f32 in the nearest mode, each step rounded.",
     operands: &[
         one("x", Of::Num),
         optional("scales", Of::Float),
@@ -124,25 +124,33 @@ struct Axis<'a> {
 }
 
 impl Axis<'_> {
-    /// The position in x of output element `i`.
+    /// The position in x of output element `i`. Where it chooses an element it is computed in f32, each step rounded,
+    /// as onnxruntime does.
     fn coordinate(&self, i: usize) -> f64 {
-        let (first, i, n) = (i == 0, i as f64, self.n as f64);
-        let (out, s) = (self.target, self.scale);
+        let near = self.mode == "nearest";
+        let r = |v: f64| if near { v as f32 as f64 } else { v };
+        let (first, i, n) = (i == 0, r(i as f64), r(self.n as f64));
+        let (out, s, last) = (r(self.target), r(self.scale), r(n - 1.0));
+        let centre = r(r(i + 0.5) / s);
         match self.coordinates {
-            "asymmetric" => i / s,
-            "tf_half_pixel_for_nn" => (i + 0.5) / s,
+            "asymmetric" => r(i / s),
+            "tf_half_pixel_for_nn" => centre,
             "align_corners" if first => 0.0,
-            "align_corners" => i * (n - 1.0) / (out - 1.0),
+            "align_corners" => r(r(i * last) / r(out - 1.0)),
             "pytorch_half_pixel" if self.out <= 1 => 0.0,
             "half_pixel_symmetric" => {
-                let offset = n / 2.0 * (1.0 - self.out as f64 / out);
-                offset + (i + 0.5) / s - 0.5
+                let offset = r(n / 2.0 * r(1.0 - r(r(self.out as f64) / out)));
+                r(r(offset + centre) - 0.5)
             }
-            "tf_crop_and_resize" if out != 1.0 => {
-                self.roi.0 * (n - 1.0) + i * (self.roi.1 - self.roi.0) * (n - 1.0) / (out - 1.0)
+            "tf_crop_and_resize" => {
+                let (begin, end) = (r(self.roi.0), r(self.roi.1));
+                if out == 1.0 {
+                    return r(r(0.5 * r(begin + end)) * last);
+                }
+                let walked = r(r(r(i * r(end - begin)) * last) / r(out - 1.0));
+                r(r(begin * last) + walked)
             }
-            "tf_crop_and_resize" => 0.5 * (self.roi.0 + self.roi.1) * (n - 1.0),
-            _ => (i + 0.5) / s - 0.5,
+            _ => r(centre - 0.5),
         }
     }
 

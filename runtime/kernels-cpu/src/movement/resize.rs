@@ -2,7 +2,8 @@
 //! antialiasing.
 //!
 //! Up to five dims, unused ones (in front) 1 with scale 1. Buffers: `x`, `y`. Coordinates and weights
-//! are computed in f64. A dim that keeps its length and has scale 1 has one tap.
+//! are computed in f64, each step of a coordinate rounded to f32 in the nearest mode, as `graph.resize` says.
+//! A dim that keeps its length and has scale 1 has one tap.
 
 use crate::abi::{EMPTY, NOT_FINITE, OK};
 use crate::isa::{Call, Isa, align64, kernel};
@@ -98,37 +99,56 @@ fn cubic(a: f64, t: f64) -> f64 {
 }
 
 impl Resize {
+    /// A step of a coordinate, which has the precision of the mode.
+    #[inline(always)]
+    fn step(&self, v: f64) -> f64 {
+        if self.mode == mode::NEAREST { v as f32 as f64 } else { v }
+    }
+
     /// The scale of a dim, worked out where it is left to the lengths.
     #[inline(always)]
     fn scale(&self, d: usize) -> f64 {
-        if self.scale[d] == 0.0 { self.y[d] as f64 / self.x[d] as f64 } else { self.scale[d] }
+        self.step(match self.scale[d] {
+            0.0 => self.y[d] as f64 / self.x[d] as f64,
+            s => s,
+        })
     }
 
     /// The output's length as the scale says it, before it is rounded down.
     #[inline(always)]
     fn target(&self, d: usize) -> f64 {
-        if self.scale[d] == 0.0 { self.y[d] as f64 } else { self.scale[d] * self.x[d] as f64 }
+        self.step(match self.scale[d] {
+            0.0 => self.y[d] as f64,
+            s => s * self.x[d] as f64,
+        })
     }
 
     fn source(&self, d: usize, o: usize) -> f64 {
-        let (len, out, scale) = (self.x[d] as f64, self.target(d), self.scale(d));
-        let (first, o) = (o == 0, o as f64);
-        let half = (o + 0.5) / scale - 0.5;
+        let r = |v| self.step(v);
+        let (len, y) = (r(self.x[d] as f64), r(self.y[d] as f64));
+        let (out, scale, last) = (self.target(d), self.scale(d), r(len - 1.0));
+        let (first, o) = (o == 0, r(o as f64));
+        let centre = r(r(o + 0.5) / scale);
+        let half = r(centre - 0.5);
         match self.coordinate {
             coordinate::PYTORCH_HALF_PIXEL if self.y[d] <= 1 => 0.0,
             coordinate::ALIGN_CORNERS if first => 0.0,
-            coordinate::ALIGN_CORNERS => o * (len - 1.0) / (out - 1.0),
-            coordinate::ASYMMETRIC => o / scale,
-            coordinate::TF_HALF_PIXEL_FOR_NN => (o + 0.5) / scale,
+            coordinate::ALIGN_CORNERS => r(r(o * last) / r(out - 1.0)),
+            coordinate::ASYMMETRIC => r(o / scale),
+            coordinate::TF_HALF_PIXEL_FOR_NN => centre,
             coordinate::TF_CROP_AND_RESIZE => {
-                let (s, e) = (self.start[d], self.end[d]);
+                let (s, e) = (r(self.start[d]), r(self.end[d]));
                 if out == 1.0 {
-                    0.5 * (s + e) * (len - 1.0)
+                    r(r(0.5 * r(s + e)) * last)
                 } else {
-                    s * (len - 1.0) + o * (e - s) * (len - 1.0) / (out - 1.0)
+                    let walked = r(r(r(o * r(e - s)) * last) / r(out - 1.0));
+                    r(r(s * last) + walked)
                 }
             }
-            coordinate::HALF_PIXEL_SYMMETRIC => len / 2.0 * (1.0 - self.y[d] as f64 / out) + half,
+            coordinate::HALF_PIXEL_SYMMETRIC => {
+                let offset = r(len / 2.0 * r(1.0 - r(y / out)));
+                r(r(offset + centre) - 0.5)
+            }
             _ => half,
         }
     }
