@@ -330,3 +330,21 @@ fn sparse_tensors() {
         Interp::new(&i.module, &i.files, Default::default()).run("main", vec![x.into()]).unwrap();
     assert_eq!(y[0].tensor().unwrap().to_f64s(), [11.0, 20.0, 38.0, 42.0]);
 }
+
+/// What a constant condition keeps has a size that is known, and is repeated where it is 1.
+#[test]
+fn what_a_known_condition_keeps_has_a_known_size() {
+    let kept = TensorProto {
+        name: Some("kept".into()),
+        data_type: Some(9),
+        dims: vec![2],
+        int32_data: vec![0, 1],
+        ..Default::default()
+    };
+    let compress = with(node("Compress", &["x", "kept"], &["row"]), int("axis", -2));
+    let add = node("Add", &["x", "row"], &["y"]);
+    let x = value("x", 1, &["3", "1"]);
+    let i = simple(&model(vec![x], vec![kept], vec![compress, add], "y")).unwrap();
+    let y = run(&i, vec![f32s(&[3, 1], &[1.0, 10.0, 100.0])]).unwrap();
+    assert_eq!((y.shape(), y.to_f64s()), (&[3, 1][..], vec![11.0, 20.0, 110.0]));
+}

@@ -162,7 +162,17 @@ fn compress(cx: &mut Cx<'_, '_>, n: &Node<'_>) -> Result<Vec<ValueId>> {
     let (x, c) = (cx.input(n, 0)?, cx.input(n, 1)?);
     let mut attrs = attrs! {};
     if let Some(a) = axis {
-        attrs.set("axis", cx.axis(a, cx.rank(x)?)? as i64);
+        let axis = cx.axis(a, cx.rank(x)?)?;
+        attrs.set("axis", axis as i64);
+        let line = cx.rank(c)? == 1 && cx.elem(c)? == Elem::Bool;
+        // What is kept of a known length by a known condition has a known size.
+        if line && let (Some(kept), Some(n)) = (cx.known_ints(c), cx.dims(x)?[axis].as_const()) {
+            let at: Vec<i64> = (0..kept.len() as i64).filter(|i| kept[*i as usize] != 0).collect();
+            if at.last().is_none_or(|last| *last < n) {
+                let at = cx.ints_value(&at)?;
+                return Ok(vec![cx.op("graph.gather", &[x, at], attrs)?]);
+            }
+        }
     }
     Ok(vec![cx.op("graph.compress", &[x, c], attrs)?])
 }
