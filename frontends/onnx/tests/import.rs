@@ -348,3 +348,15 @@ fn what_a_known_condition_keeps_has_a_known_size() {
     let y = run(&i, vec![f32s(&[3, 1], &[1.0, 10.0, 100.0])]).unwrap();
     assert_eq!((y.shape(), y.to_f64s()), (&[3, 1][..], vec![11.0, 20.0, 110.0]));
 }
+
+/// Expand to a number that a size has to be: a run in which it is another one is an error.
+#[test]
+fn an_expanded_size_is_compared_with_the_operand() {
+    let expand = node("Expand", &["x", "to"], &["y"]);
+    let i = simple(&model(vec![value("x", 1, &["n"])], vec![ints("to", &[4])], vec![expand], "y"));
+    let i = i.unwrap();
+    assert_eq!(i.module.funcs[0].result_types[0].to_string(), "f32[4]");
+    let x = |n: usize| vec![f32s(&[n], &vec![1.0; n])];
+    assert_eq!(run(&i, x(4)).unwrap().shape(), [4]);
+    assert!(run(&i, x(3)).is_err());
+}
