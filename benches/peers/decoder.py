@@ -1,10 +1,12 @@
 """A decoder beside llama.cpp and onnxruntime: a prompt of 128 tokens, then steps of one token, interleaved.
 
     python3 decoder.py ENGINE [--gguf FILE] [--onnx FILE] [--lib libsilure_capi.so] [--threads 1] [--rounds 20]
-        [--reference F.npy] [--text IDS.npy]
+        [--memory BYTES] [--reference F.npy] [--text IDS.npy]
 
 ENGINE is compiled from the folder that FILE was converted from (to ONNX by decoder_onnx.py). A round is one prompt and STEPS tokens of each
-side, whose order changes from round to round; the medians of the rounds are compared, ratios are peer ÷ ours. With
+side, whose order changes from round to round; the medians of the rounds are compared, ratios are peer ÷ ours.
+`--memory` adds a side that only reads as many bytes as a token has to (`silure generate --stats` says how many), by
+memory.c: its ratio is the part of the memory's rate that a token reaches. With
 `--reference` (f32 logits of the last tokens of other prompts: PROMPTS of tokens by chance, or all of 128 tokens that the
 ids of `--text` hold) the errors of both are printed: root of the mean square, relative to that of the reference.
 `--write-reference` writes our own logits, of an f32 engine say.
@@ -14,7 +16,10 @@ import argparse
 import ctypes
 import json
 import math
+import pathlib
 import statistics
+import subprocess
+import tempfile
 import time
 
 import numpy as np
@@ -116,6 +121,25 @@ class OnnxRuntime:
         return logits[0, 0]
 
 
+class Memory:
+    """Reads `bytes` for a token, in huge pages where the system has them, and nothing for a prompt."""
+
+    def __init__(self, bytes, threads):
+        with tempfile.TemporaryDirectory() as d:
+            command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-o", f"{d}/memory.so"]
+            subprocess.run([*command, pathlib.Path(__file__).with_name("memory.c")], check=True)
+            self.lib = ctypes.CDLL(f"{d}/memory.so")
+        self.lib.memory_new.restype = ctypes.c_void_p
+        self.bytes, self.threads = ctypes.c_size_t(bytes), ctypes.c_size_t(threads)
+        self.at = ctypes.c_void_p(self.lib.memory_new(self.bytes))
+        if not self.at:
+            raise MemoryError(f"{bytes} bytes to read")
+
+    def step(self, tokens, *_):
+        if len(tokens) == 1:
+            self.lib.memory_read(self.at, self.bytes, self.threads)
+
+
 def bounds(ratios):
     """95 % bounds of the median of the ratios' logarithms, by order statistics."""
     r = sorted(ratios)
@@ -152,6 +176,7 @@ def main():
     p.add_argument("--rounds", type=int, default=20)
     p.add_argument("--page", type=int, default=64)
     p.add_argument("--vocab", type=int, default=32000)
+    p.add_argument("--memory", type=int, metavar="BYTES")
     p.add_argument("--reference")
     p.add_argument("--text")
     p.add_argument("--write-reference")
@@ -164,6 +189,8 @@ def main():
     prompt = np.random.default_rng(5).integers(3, a.vocab, 128).tolist()
     if a.reference or a.write_reference:
         compare(sides, a)
+    if a.memory:
+        sides["memory"] = Memory(a.memory, a.threads)
     times = {name: ([], []) for name in sides}
     for r in range(a.rounds + 1):
         order = list(sides)
@@ -181,9 +208,11 @@ def main():
             times[name][0].append(first - begin)
             times[name][1].append((end - first) / STEPS)
     for i, what in enumerate(["prompt of 128", "token"]):
-        line = {n: round(statistics.median(t[i]) * 1e3, 2) for n, t in times.items()}
+        line = {n: round(statistics.median(t[i]) * 1e3, 2) for n, t in times.items() if (n, i) != ("memory", 0)}
         row = {"what": what, "threads": a.threads, "ms": line}
         for peer in list(sides)[1:]:
+            if peer == "memory" and i == 0:
+                continue
             ratios = [x / y for x, y in zip(times[peer][i], times["silure"][i])]
             row[peer] = {"ratio": round(statistics.median(ratios), 3), "bounds": [round(b, 3) for b in bounds(ratios)]}
         print(json.dumps(row))
