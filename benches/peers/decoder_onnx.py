@@ -38,7 +38,8 @@ def build(folder):
     def linear(x, name):
         return op("MatMul", [x, constant(name, weights[name].T)], [f"{name}.y"])
 
-    frequency = config.get("rope_theta", 1e4) ** -(np.arange(0, size, 2, dtype=np.float64) / size)
+    theta = {**config, **config.get("rope_parameters", {})}.get("rope_theta", 1e4)
+    frequency = theta ** -(np.arange(0, size, 2, dtype=np.float64) / size)
     angle = np.outer(np.arange(config["max_position_embeddings"]), frequency)
     cos, sin = (constant(n, f(angle).astype(np.float32)) for n, f in (("cos", np.cos), ("sin", np.sin)))
     inputs = [h.make_tensor_value_info("tokens", T.INT64, [1, "S"])]

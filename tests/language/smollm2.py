@@ -104,14 +104,14 @@ def main():
 
     failed = []
     for prompt in PROMPTS:
-        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        asked = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
-            out = model.generate(ids, max_new_tokens=64, do_sample=False, return_dict_in_generate=True, output_logits=True)
-        want = out.sequences[0, ids.shape[1] :].tolist()
+            out = model.generate(asked, max_new_tokens=64, do_sample=False, return_dict_in_generate=True, output_logits=True)
+        want = out.sequences[0, asked.shape[1] :].tolist()
         top = torch.stack(out.logits)[:, 0].topk(2).values
         margin = float((top[:, 0] - top[:, 1]).min())
         at = os.path.join(work, "ids.npy")
-        np.save(at, ids[0].numpy().astype(np.int64))
+        np.save(at, asked[0].numpy().astype(np.int64))
         said = {}
         for form in ["gguf", "f32"]:
             dump = os.path.join(work, "tokens.npy")
