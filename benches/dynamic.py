@@ -1,11 +1,11 @@
 """One engine for all shapes: is it right, and what does it cost against an engine for one shape?
 
-    python benches/dynamic.py SILURE [--models DIR] [--shapes 200] [--timed 12] [--only NAME]
+    python benches/dynamic.py SILURE [--models DIR] [--shapes 200] [--timed 12] [--rounds 5] [--only NAME]
 
 For each dynamic real model (tests/models/fetch.py): one engine with symbolic dims runs on random shapes,
 the least and the greatest among them, and is compared with onnxruntime on the same inputs. For some of
-the shapes an engine with fixed dims is compiled too; the two run in turns, five rounds, one thread, and
-the ratio of the medians is printed. Needs numpy and onnxruntime.
+the shapes an engine with fixed dims is compiled too; the two run in turns, one thread, and of the rounds' ratios the
+median counts: printed are the median and the greatest of the shapes. Needs numpy and onnxruntime.
 """
 import argparse
 import json
@@ -100,6 +100,7 @@ def main():
     p.add_argument("--models", type=pathlib.Path, default=pathlib.Path("target/models"))
     p.add_argument("--shapes", type=int, default=200)
     p.add_argument("--timed", type=int, default=12)
+    p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--only")
     a = p.parse_args()
     options = ort.SessionOptions()
@@ -133,15 +134,17 @@ def main():
                              if v.ndim and (name, k) not in FREE]
                     silure(a.silure, "compile", "-q", model, "-o", fixed, *sizes)
                     times = {engine: [], fixed: []}
-                    for _ in range(5):
-                        for e in times:
+                    for r in range(a.rounds):
+                        for e in [engine, fixed][:: 1 if r % 2 else -1]:
                             said = silure(a.silure, "run", e, *files.args, "--threads", 1, "--repeat", 9, "--json")
                             times[e].append(statistics.median(json.loads(said)["seconds"][2:]))
-                    ratios.append(statistics.median(times[engine]) / statistics.median(times[fixed]))
+                    ratio = statistics.median(d / f for d, f in zip(times[engine], times[fixed]))
+                    ratios.append((ratio, shape))
         verdict = "equal" if worst <= ALLOWED else "DIFFERENT"
         timed = "not timed"
         if ratios:
-            timed = f"median {statistics.median(ratios):.3f}, greatest {max(ratios):.3f} of {len(ratios)}"
+            greatest, at = max(ratios)
+            timed = f"median {statistics.median(r for r, _ in ratios):.3f}, greatest {greatest:.3f} (sizes {at}) of {len(ratios)}"
         print(f"{name}: {a.shapes} shapes {verdict} (worst {worst:.1e} of the scale); dynamic ÷ fixed: {timed}", flush=True)
 
 
