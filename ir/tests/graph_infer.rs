@@ -65,6 +65,7 @@ const FITS: &[(&str, &str, &str)] = &[
     ("f32[b, s]", "slice %a0 {axes = [1], starts = dims[-1], ends = dims[9223372036854775807]}", "f32[b, 1]"),
     ("f32[b, s]", "slice %a0 {axes = [1], starts = dims[-1], ends = dims[-9223372036854775807], steps = [-1]}", "f32[b, s]"),
     ("f32[s]", "slice %a0 {axes = [0], starts = dims[1], ends = dims[s], steps = [2]}", "f32[floordiv(s, 2)]"),
+    ("f32[floordiv(s - 192, 128) + 1]", "slice %a0 {axes = [0], starts = dims[0], ends = dims[floordiv(s - 192, 128) + 1]}", "f32[floordiv(s - 192, 128) + 1]"),
     ("f32[s], i64[1], i64[1]", "slice %a0, %a1, %a2 {axes = [0]}", "f32[u]"),
     ("f32[b, s], f32[b, 3]", "concat %a0, %a1 {axis = 1}", "f32[b, s + 3]"),
     ("f32[2*s, b]", "split %a0 {axis = 0, sizes = dims[s, s]}", "f32[s, b], f32[s, b]"),

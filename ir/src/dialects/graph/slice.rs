@@ -93,6 +93,10 @@ fn infer_slice(cx: &InferCx) -> Result<Vec<Type>> {
 
 /// Length of `start..end` by `step` along an axis of size `n`; `None` if a sign is not known.
 fn slice_len(cx: &InferCx, n: &Dim, start: &Dim, end: &Dim, step: i64) -> Option<Dim> {
+    if step == 1 && start.as_const() == Some(0) && end == n {
+        // A size is not negative, whatever its symbols allow.
+        return Some(n.clone());
+    }
     let (start, end) = (util::position(cx, start, n)?, util::position(cx, end, n)?);
     let clamp = |p: &Dim, lo: i64, hi: &Dim| util::min(cx, &util::max(cx, p, &Dim::Const(lo)), hi);
     let span = if step > 0 {
